@@ -1,0 +1,385 @@
+"""The nouns of the engine: `Op` (what can be computed), `Node` (one use of an op: data, no arrays), `Case` (how an op is tested),
+`Launch` (one row of a plan), and the registry of ops.
+
+A graph is made by using nodes as numbers. Nothing is computed until Python asks a node for its value; then `evaluate` runs a plan.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from engine.errors import DtypeError, ShapeError, TrainyardError, nearest
+
+Shape = tuple[int, ...]
+FLOATS = ("float32", "float64")
+DTYPES = ("float32", "float64", "int32", "int64", "uint8")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """How a test makes one input: uniform in [low, high), farther than 0.05 from every value of `avoid` (kinks, poles).
+
+    `dtype` "float" stands for the float type under test; an integer type draws whole numbers.
+    """
+
+    shape: Shape
+    low: float = -2.0
+    high: float = 2.0
+    dtype: str = "float"
+    avoid: tuple[float, ...] = ()
+    distinct: bool = False
+
+    def array(self, rng: np.random.Generator, dtype: str = "float64") -> np.ndarray:
+        if self.dtype != "float":
+            return rng.integers(int(self.low), int(self.high), self.shape).astype(self.dtype)
+        if self.distinct:
+            count = int(np.prod(self.shape))
+            return rng.permutation(np.linspace(self.low, self.high, count)).reshape(self.shape).astype(dtype)
+        x = rng.uniform(self.low, self.high, self.shape)
+        for point in self.avoid:
+            near = np.abs(x - point) < 0.05
+            x = np.where(near, point + np.where(x < point, -0.05, 0.05) * 2, x)
+        return x.astype(dtype)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One set of inputs and attributes on which an op is checked: against its oracle, and its derivatives against differences."""
+
+    name: str
+    inputs: tuple[Sample, ...]
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    gradient: bool = True   # False where the op is not smooth on this case
+
+
+@dataclass(frozen=True, eq=False)
+class Scratch:
+    """Bytes that one node's launches share among themselves."""
+
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One row of a plan before addresses are known.
+
+    `words` are int64: a Node stands for the byte offset of its slot, a Scratch for its offset, an int for itself, a float for its bits.
+    The kernel makes `[0, size)` of its output in any order of ranges whose edges are multiples of `grain`.
+    `cost` is nanoseconds per unit of `size` on one core, roughly: it decides the fixed chunks that threads share.
+    An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (the row length, where an operand is broadcast).
+    """
+
+    kernel: str
+    dtype: str
+    words: tuple[Any, ...]
+    size: int
+    grain: int = 1
+    cost: float = 1.0
+    elementwise: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Op:
+    """Something that can be computed.
+
+    shape    (*inputs, **attrs) -> (shape, dtype); reads only `.shape` and `.dtype`; raises ShapeError or DtypeError
+    oracle   (*arrays, **attrs) -> array; independent numpy; defines the meaning
+    vjp      (node, ct) -> one Node or None per input: derivatives are nodes
+    jvp      (node, tangents) -> Node or None; `tangents` has a Node or None per input
+    launch   (node) -> launches that make the node's value on a device
+    compose  (node) -> the same value in smaller ops, for an op kept whole; then vjp of second order and jvp come from it
+    broadcasts  whether `apply` brings the inputs to one dtype and one shape first
+    """
+
+    name: str
+    shape: Callable[..., tuple[Shape, str]]
+    oracle: Callable[..., Any]
+    launch: Callable[[Node], Sequence[Launch]]
+    vjp: Callable[[Node, Node], Sequence[Node | None]] | None = None
+    jvp: Callable[[Node, Sequence[Node | None]], Node | None] | None = None
+    compose: Callable[[Node], Node] | None = None
+    cases: tuple[Case, ...] = ()
+    broadcasts: bool = False
+    formula: str = ""
+    description: str = ""
+    public: bool = True     # listed in the catalogue and callable from an expression
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *inputs: Any, **attrs: Any) -> Node:
+        return apply(self, *inputs, **attrs)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+OPS: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    if op.name in OPS:
+        raise ValueError(f"op {op.name!r} is defined twice")
+    OPS[op.name] = op
+    return op
+
+
+def find(name: str) -> Op:
+    try:
+        return OPS[name]
+    except KeyError:
+        hint = nearest(name, OPS)
+        raise TrainyardError(f"no op is called {name!r}" + (f"; did you mean {hint!r}?" if hint else "")) from None
+
+
+class Node:
+    """One value in a graph: an op, its inputs and attributes, a shape and a dtype. Compared by identity.
+
+    `value` is the array of a leaf that has one, or of a node that Python asked for; it is no part of the graph.
+    Nodes act like numpy arrays: arithmetic, comparisons, `@`, slices, `.sum(axis)`, numpy's functions.
+    """
+
+    __slots__ = ("__weakref__", "attrs", "dtype", "inputs", "name", "op", "shape", "value")
+    __array_priority__ = 1000
+
+    def __init__(self, op: Op, inputs: tuple[Node, ...], attrs: Mapping[str, Any], shape: Shape, dtype: str, value: np.ndarray | None = None, name: str = ""):
+        self.op, self.inputs, self.attrs, self.shape, self.dtype, self.value, self.name = op, inputs, attrs, shape, dtype, value, name
+
+    # what it is
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return count(self.shape)
+
+    @property
+    def T(self) -> Node:
+        return apply("transpose", self)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("a node without axes has no length")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        label = f" {self.name!r}" if self.name else ""
+        return f"<{self.op.name}{label} {self.dtype}{list(self.shape)}>"
+
+    # what it is worth
+    def numpy(self) -> np.ndarray:
+        """The value, computed now if it was not asked for before. Raises TrainyardError where a leaf has no value (a graph of shapes)."""
+        if self.value is None:
+            evaluate([self])
+        assert self.value is not None
+        return self.value
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.array(self.numpy(), dtype=dtype, copy=True if copy is None else copy)
+
+    def item(self) -> float:
+        return self.numpy().item()
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else repr(self)
+
+    # arithmetic
+    def __add__(self, other: Any) -> Node: return apply("add", self, other)
+    def __radd__(self, other: Any) -> Node: return apply("add", other, self)
+    def __sub__(self, other: Any) -> Node: return apply("subtract", self, other)
+    def __rsub__(self, other: Any) -> Node: return apply("subtract", other, self)
+    def __mul__(self, other: Any) -> Node: return apply("multiply", self, other)
+    def __rmul__(self, other: Any) -> Node: return apply("multiply", other, self)
+    def __truediv__(self, other: Any) -> Node: return apply("divide", self, other)
+    def __rtruediv__(self, other: Any) -> Node: return apply("divide", other, self)
+    def __pow__(self, other: Any) -> Node: return apply("square", self) if _is(other, 2) else self if _is(other, 1) else apply("power", self, other)
+    def __rpow__(self, other: Any) -> Node: return apply("power", other, self)
+    def __neg__(self) -> Node: return apply("negative", self)
+    def __pos__(self) -> Node: return self
+    def __abs__(self) -> Node: return apply("abs", self)
+    def __matmul__(self, other: Any) -> Node: return apply("matmul", self, other)
+    def __rmatmul__(self, other: Any) -> Node: return apply("matmul", other, self)
+    def __lt__(self, other: Any) -> Node: return apply("less", self, other)
+    def __le__(self, other: Any) -> Node: return apply("less_equal", self, other)
+    def __gt__(self, other: Any) -> Node: return apply("greater", self, other)
+    def __ge__(self, other: Any) -> Node: return apply("greater_equal", self, other)
+    def __eq__(self, other: Any) -> Node: return apply("equal", self, other)  # type: ignore[override]
+    def __ne__(self, other: Any) -> Node: return apply("not_equal", self, other)  # type: ignore[override]
+    __hash__ = object.__hash__
+
+    # shapes and reductions
+    def __getitem__(self, key: Any) -> Node: return OPS["slice"].defaults["index"](self, key)
+    def reshape(self, *shape: Any) -> Node: return apply("reshape", self, shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
+    def transpose(self, *axes: Any) -> Node: return apply("transpose", self, axes=tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else axes or None)
+    def sum(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("sum", self, axis=axis, keepdims=keepdims)
+    def mean(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("mean", self, axis=axis, keepdims=keepdims)
+    def max(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("max", self, axis=axis, keepdims=keepdims)
+    def min(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("min", self, axis=axis, keepdims=keepdims)
+    def astype(self, dtype: Any) -> Node: return apply("cast", self, dtype=np.dtype(dtype).name)
+
+    # numpy's own functions on nodes make nodes: np.exp(node), array - node, np.sum(node)
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+        name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
+        if method != "__call__" or kwargs or name not in OPS:
+            return NotImplemented
+        return apply(name, *inputs)
+
+    def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        name = _FUNCTIONS.get(func.__name__, func.__name__)
+        if name in ("concat", "stack"):
+            return apply(name, *args[0], **kwargs)
+        return apply(name, *args, **kwargs) if name in OPS else NotImplemented
+
+
+_UFUNCS = {"absolute": "abs", "true_divide": "divide", "float_power": "power"}
+_FUNCTIONS = {"concatenate": "concat", "amax": "max", "amin": "min"}
+
+
+def _is(value: Any, number: int) -> bool:
+    return isinstance(value, int | float) and value == number
+
+
+def count(shape: Iterable[int]) -> int:
+    """How many elements a shape has."""
+    total = 1
+    for n in shape:
+        total *= n
+    return total
+
+
+# ---------------------------------------------------------------- leaves
+
+def _no_launch(node: Node) -> Sequence[Launch]:
+    return ()
+
+
+LEAF = register(Op("leaf", shape=lambda shape, dtype: (shape, dtype), oracle=lambda: None, launch=_no_launch, public=False,
+                   description="A value that comes from outside: a parameter, a batch, a counter."))
+CONSTANT = register(Op("constant", shape=lambda value, dtype: ((), dtype), oracle=lambda value, dtype: np.asarray(value, dtype), launch=_no_launch, public=False,
+                       description="One number, known when the graph is made."))
+
+
+def leaf(shape: Iterable[int], dtype: str = "float32", *, name: str = "", value: np.ndarray | None = None) -> Node:
+    """A value that comes from outside. `value` binds an array to it, which is not copied."""
+    if dtype not in DTYPES:
+        raise DtypeError(f"the engine computes in {', '.join(DTYPES)}; found {dtype}")
+    return Node(LEAF, (), {}, tuple(int(n) for n in shape), dtype, value, name)
+
+
+def constant(value: float, dtype: str = "float32") -> Node:
+    """One number as a node without axes."""
+    return Node(CONSTANT, (), {"value": float(value) if dtype in FLOATS else int(value)}, (), dtype)
+
+
+def lift(value: Any, dtype: str | None = None) -> Node:
+    """A node of anything that is a number or an array: nodes as they are, numbers as constants of `dtype`, arrays as leaves in their own dtype."""
+    if isinstance(value, Node):
+        return value
+    if isinstance(value, bool | int | float | np.floating | np.integer) and not isinstance(value, np.ndarray):
+        return constant(value, dtype or "float64")  # type: ignore[arg-type]
+    array = np.asarray(value)
+    if array.dtype == np.bool_:
+        array = array.astype(dtype or "float64")
+    elif array.dtype.name not in DTYPES:
+        if array.dtype.kind not in "iuf":
+            raise DtypeError(f"expected numbers, found an array of {array.dtype}; give float32, float64, int32, int64 or uint8")
+        array = array.astype("float64" if array.dtype.kind == "f" else "int64")
+    return leaf(array.shape, array.dtype.name, value=np.ascontiguousarray(array).reshape(array.shape))
+
+
+# ---------------------------------------------------------------- making nodes
+
+def apply(op: Op | str, *inputs: Any, **attrs: Any) -> Node:
+    """The node `op(*inputs, **attrs)`: inputs lifted, brought to one dtype and shape where the op broadcasts, shape checked."""
+    op = find(op) if isinstance(op, str) else op
+    if op.defaults:
+        attrs = {**{k: v for k, v in op.defaults.items() if not callable(v)}, **attrs}
+    nodes = _unify(inputs) if op.broadcasts else tuple(lift(x) for x in inputs)
+    shape, dtype = op.shape(*nodes, **attrs)
+    return Node(op, nodes, attrs, shape, dtype)
+
+
+def _unify(inputs: Sequence[Any]) -> tuple[Node, ...]:
+    """Inputs of one float dtype (that of the arrays among them; numbers follow) and one shape, by explicit cast and broadcast nodes."""
+    typed = [x for x in inputs if isinstance(x, Node | np.ndarray)]
+    found = {x.dtype if isinstance(x, Node) else x.dtype.name for x in typed}
+    floats = [d for d in found if d in FLOATS]
+    dtype = "float64" if "float64" in floats or not floats else "float32"
+    nodes = [_cast(lift(x, dtype), dtype) for x in inputs]
+    shape = broadcast_shape(*(n.shape for n in nodes))
+    return tuple(n if n.shape == shape else apply("broadcast", n, shape=shape) for n in nodes)
+
+
+def _cast(node: Node, dtype: str) -> Node:
+    if node.dtype == dtype:
+        return node
+    if node.op is CONSTANT:
+        return constant(node.attrs["value"], dtype)
+    return apply("cast", node, dtype=dtype)
+
+
+def broadcast_shape(*shapes: Shape) -> Shape:
+    """The shape that all shapes stretch to, by numpy's rule.
+
+    >>> broadcast_shape((3, 1), (4,))
+    (3, 4)
+    """
+    try:
+        return tuple(int(n) for n in np.broadcast_shapes(*shapes))
+    except ValueError:
+        raise ShapeError(f"shapes {' and '.join(str(list(s)) for s in shapes)} do not fit together: "
+                         "axes, counted from the last, must be equal or 1") from None
+
+
+# ---------------------------------------------------------------- values
+
+_evaluator: list[Callable[[Sequence[Node]], None]] = []
+
+
+def bind(evaluator: Callable[[Sequence[Node]], None]) -> None:
+    """Say who computes values (engine/__init__ does, once)."""
+    _evaluator[:] = [evaluator]
+
+
+def evaluate(nodes: Sequence[Node]) -> list[np.ndarray]:
+    """The values of nodes, computed together and kept on them."""
+    missing = [n for n in nodes if n.value is None]
+    if missing:
+        if not _evaluator:
+            raise TrainyardError("nothing is bound to compute values; import engine, not engine.core alone")
+        _evaluator[0](missing)
+    return [n.value for n in nodes]  # type: ignore[misc]
+
+
+def topological(outputs: Iterable[Node]) -> list[Node]:
+    """All nodes that `outputs` depend on, inputs before users, in a fixed order."""
+    order: list[Node] = []
+    seen: set[int] = set()
+    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
+    while stack:
+        node, done = stack.pop()
+        if done:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            stack.append((node, True))
+            stack.extend((n, False) for n in reversed(node.inputs) if id(n) not in seen)
+    return order
+
+
+def bits(number: float) -> int:
+    """The float64 bits of a number, as the int64 that carries it in a launch's words."""
+    return struct.unpack("<q", struct.pack("<d", number))[0]

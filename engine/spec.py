@@ -1,0 +1,195 @@
+"""Specs: frozen, closed descriptions of things, and families of them told apart by `kind`.
+
+A spec is the same thing on the wire and at a prompt: `{"kind": "dense", "units": 10}` is `nn.Dense(10)`.
+A family (layers, losses, rules, ...) is a registry: defining a class with a `kind` adds it, and from there come the
+JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
+from typing_extensions import Annotated
+
+from engine.errors import Problem, nearest
+
+# Names people bring from other libraries, answered before spelling is tried.
+FOREIGN_NAMES = {
+    "lr": "learning_rate", "eta": "learning_rate", "batchsize": "batch_size", "bs": "batch_size", "strides": "stride", "val_loss": "valid_loss",
+    "val_accuracy": "valid_accuracy", "validation_split": "validation", "validation_data": "validation", "from_logits": "logit_cross_entropy",
+    "num_epochs": "epochs", "n_epochs": "epochs", "max_epochs": "epochs", "optim": "optimiser", "criterion": "loss", "objective": "loss",
+    "p": "rate", "prob": "rate", "dropout": "rate", "out_features": "units", "hidden": "units", "size": "units", "neurons": "units", "eps": "epsilon",
+    "rho": "momentum", "betas": "beta1", "use_bias": "bias", "act": "activation", "nonlinearity": "activation", "kernel_initializer": "init",
+    "init_weights": "init", "random_state": "seed", "random_seed": "seed", "l2": "weight_decay", "lambda": "weight_decay", "centered": "centred",
+    "sgd": "descent", "clipnorm": "clip_norm", "clipvalue": "clip_grad", "layer": "layers", "num_classes": "units", "classes": "units",
+}
+
+
+class Spec(BaseModel):
+    """A frozen, closed description. Fields may be given by position, in the order they are written.
+
+    Unknown fields and non-finite numbers are refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False, populate_by_name=True, protected_namespaces=())
+    aliases: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        names = [name for name in type(self).model_fields if name not in ("kind", "name")]
+        if len(args) > len(names):
+            raise TypeError(f"{type(self).__name__} takes at most {len(names)} positional arguments ({', '.join(names)}), found {len(args)}")
+        for name, value in zip(names, args, strict=False):
+            if name in kwargs:
+                raise TypeError(f"{type(self).__name__} got {name!r} twice, by position and by name")
+            kwargs[name] = value
+        super().__init__(**kwargs)
+
+    @classmethod
+    def kind_name(cls) -> str:
+        return cls.model_fields["kind"].default
+
+    @classmethod
+    def sentence(cls) -> str:
+        """The first sentence of the class's docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+class Family:
+    """A registry of specs told apart by `kind`: `layers = Family("layer")`, then `@layers.add` on each class.
+
+    `family.type` is what a pydantic field is annotated with, once all members are known (see `union`).
+    """
+
+    def __init__(self, name: str, foreign: Mapping[str, str] | None = None):
+        self.name = name
+        self.members: dict[str, type[Spec]] = {}
+        self.foreign = dict(foreign or {})
+
+    def add(self, cls: type[Any]) -> type[Any]:
+        kind = cls.kind_name()
+        if kind in self.members:
+            raise ValueError(f"{self.name} {kind!r} is defined twice")
+        self.members[kind] = cls
+        return cls
+
+    def __iter__(self) -> Iterator[type[Any]]:
+        return iter(self.members.values())
+
+    def find(self, kind: str) -> type[Any] | None:
+        """The class called `kind`, by its name or one of its aliases."""
+        if kind in self.members:
+            return self.members[kind]
+        return next((cls for cls in self.members.values() if kind in cls.aliases), None)
+
+    def names(self) -> list[str]:
+        return [*self.members, *(alias for cls in self.members.values() for alias in cls.aliases)]
+
+    def suggest(self, kind: str) -> str | None:
+        near = self.foreign.get(kind) or nearest(kind, self.names())
+        found = self.find(near) if near else None
+        return found.kind_name() if found else near
+
+    def normalise(self, value: Any) -> Any:
+        """A bare string becomes `{"kind": string}`; an alias becomes the kind it stands for. Anything else is left to validation."""
+        if isinstance(value, str):
+            value = {"kind": value}
+        if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
+            found = self.find(value["kind"])
+            if found is None:
+                raise PydanticCustomError("unknown_kind", "no {family} is called '{kind}'",
+                                          {"family": self.name, "kind": value["kind"], "suggestion": self.suggest(value["kind"])})
+            return {**value, "kind": found.kind_name()}
+        if isinstance(value, Mapping):
+            raise PydanticCustomError("missing_kind", "{family} needs a 'kind'", {"family": self.name})
+        return value
+
+    def union(self) -> Any:
+        """The annotated union of all members, for pydantic fields."""
+        tagged = tuple(Annotated[cls, Tag(kind)] for kind, cls in self.members.items())
+        return Annotated[Union[tagged], Discriminator(_kind_of), BeforeValidator(self.normalise)]  # type: ignore[valid-type]  # noqa: UP007
+
+
+def _kind_of(value: Any) -> str | None:
+    return value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+
+
+def problems(error: ValidationError, raw: Any) -> list[Problem]:
+    """Every problem of a failed validation, as JSON Pointers into `raw` with the nearest valid name."""
+    return [_problem(item, raw) for item in error.errors(include_url=False)]
+
+
+def _problem(item: Any, raw: Any) -> Problem:
+    pointer, parent = _pointer(item["loc"], raw)
+    context, kind, last = item.get("ctx") or {}, item["type"], item["loc"][-1] if item["loc"] else ""
+    if kind == "unknown_kind":
+        where = pointer + "/kind" if isinstance(_at(pointer, raw), Mapping) else pointer
+        return Problem(where, "unknown_kind", item["msg"], context.get("suggestion"))
+    if kind == "extra_forbidden":
+        fields = context.get("fields") or _fields(error_title=parent)
+        return Problem(pointer, "unknown_field", f"there is no field {last!r} here", FOREIGN_NAMES.get(str(last)) or nearest(str(last), fields))
+    if kind == "missing":
+        return Problem(pointer, "missing_field", f"the field {last!r} is required")
+    code = context.get("code") or {"finite_number": "not_finite", "missing_kind": "missing_kind"}.get(kind) or \
+        ("out_of_range" if kind.startswith(("greater_than", "less_than", "too_")) else "invalid_value")
+    found = item.get("input")
+    shown = f", found {found!r}" if isinstance(found, str | int | float | bool | type(None)) and kind != "value_error" else ""
+    return Problem(pointer, code, _lower(item["msg"].removeprefix("Value error, ")) + shown, context.get("suggestion"))
+
+
+def _lower(message: str) -> str:
+    return message[:1].lower() + message[1:]
+
+
+def _fields(error_title: Any) -> list[str]:
+    """The field names of the family member that the raw object names, for suggestions."""
+    kind = error_title.get("kind") if isinstance(error_title, Mapping) else None
+    pool = [cls for cls in _subclasses(Spec) if "kind" in cls.model_fields] if kind else list(_subclasses(Spec))
+    named = [cls for cls in pool if not kind or cls.kind_name() == kind or kind in cls.aliases]
+    return [name for cls in named for name in cls.model_fields]
+
+
+def _subclasses(cls: type[Spec]) -> Iterator[type[Spec]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
+
+
+def _pointer(loc: tuple[Any, ...], raw: Any) -> tuple[str, Any]:
+    """The JSON Pointer of a pydantic location, without the union tags that pydantic puts in, and the object the last step is in.
+
+    A step is a tag when the value here has no such key although a later step, or nothing, follows: objects are told by their `kind`, bare
+    strings by what they say.
+    """
+    path, here, parent = [], raw, raw
+    for position, step in enumerate(loc):
+        rest = loc[position + 1:]
+        if isinstance(here, Mapping) and isinstance(step, str):
+            if step in here:
+                parent, here = here, here[step]
+                path.append(step)
+            elif not rest and not _is_tag(step, here):
+                parent = here
+                path.append(step)
+        elif isinstance(here, list | tuple) and isinstance(step, int) and step < len(here):
+            parent, here = here, here[step]
+            path.append(str(step))
+    return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path), parent
+
+
+def _is_tag(step: str, here: Any) -> bool:
+    if isinstance(here, Mapping) and isinstance(here.get("kind"), str):
+        return here["kind"] == step
+    return "[" in step or "(" in step or step in ("str", "int", "float", "bool", "dict", "list", "none")
+
+
+def _at(pointer: str, raw: Any) -> Any:
+    for step in pointer.split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        raw = raw[int(step)] if isinstance(raw, list | tuple) else raw.get(step) if isinstance(raw, Mapping) else None
+    return raw
+
+
+__all__ = ["FOREIGN_NAMES", "Family", "Field", "Spec", "problems"]
