@@ -1,0 +1,1 @@
+"""The service: jobs over HTTP, told apart from arrays, which are the engine's."""

@@ -1,0 +1,52 @@
+"""What an upload may cost, and the one way of refusing it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from engine.errors import Problem
+from service.errors import ServiceError
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Caps on one upload. Bytes of text are counted as they come out of a decompressor, never as a header promises them."""
+
+    bytes: int = 10_000_000_000
+    expanded_bytes: int = 10_000_000_000
+    columns: int = 10_000
+    row_characters: int = 1 << 20
+    inline_bytes: int = 16_000_000
+    entries: int = 1000
+    axes: int = 8
+    seconds: float = 3600.0
+
+
+class DatasetError(ServiceError):
+    """Data that cannot be taken in. `row` counts the rows of data from 0, as `rows?offset=` does; `line` those of the file from 1."""
+
+    def __init__(self, code: str, detail: str, status: int = 422, *, row: int | None = None, line: int | None = None, column: str | None = None,
+                 pointer: str = "", suggestion: str | None = None):
+        place = {"row": row, "line": line, "column": column}
+        super().__init__(status, code, detail, [Problem(pointer, code, detail, suggestion)], **{k: v for k, v in place.items() if v is not None})
+        self.row, self.line, self.column = row, line, column
+
+
+class Budget:
+    """Bytes and seconds that reading one upload may still take."""
+
+    def __init__(self, limits: Limits):
+        self.limits, self.left, self.deadline = limits, limits.expanded_bytes, time.monotonic() + limits.seconds
+
+    def take(self, count: int) -> None:
+        self.left -= count
+        if self.left < 0:
+            raise DatasetError("too_large", f"the data is larger than {self.limits.expanded_bytes:,} bytes when unpacked: send less, or in parts", 413)
+        if time.monotonic() > self.deadline:
+            raise DatasetError("too_slow", f"reading the data took longer than {self.limits.seconds:g} seconds: send less, or arrays (.npy, .npz)", 413)
+
+    def fits(self, count: int, what: str) -> None:
+        """Refuse a size that a header promises before anything is made for it."""
+        if count > self.left:
+            raise DatasetError("too_large", f"{what} needs {count:,} bytes, more than the {self.limits.expanded_bytes:,} that an upload may have", 413)

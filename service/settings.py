@@ -1,0 +1,63 @@
+"""Every setting of the service: an environment variable `TRAINYARD_<NAME>` each, listed by `trainyard settings`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+GB, MB = 10**9, 10**6
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="TRAINYARD_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path("~/.trainyard"), description="folder of the store, datasets and checkpoints")
+    store: str = Field("", description="database URL; empty: SQLite in the home folder")
+    host: str = Field("127.0.0.1", description="address to listen on; beyond loopback a token is required")
+    port: int = Field(8000, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    url: str = Field("http://127.0.0.1:8000", description="the service that the command line talks to")
+    token: str = Field("", repr=False, description="bearer token; empty: none on loopback, generated and printed once elsewhere")
+    workers: int = Field(1, ge=0, description="jobs trained at the same time, a process each")
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads of all workers together")
+
+    lease_seconds: float = Field(15, gt=0, description="a worker unheard of for so long loses its job")
+    renew_seconds: float = Field(5, gt=0, description="how often the supervisor renews leases")
+    stalled_seconds: float = Field(300, gt=0, description="a trainer without a finished step for so long is replaced")
+    drain_seconds: float = Field(30, gt=0, description="time for running jobs to write a checkpoint at shutdown")
+    stop_seconds: float = Field(10, gt=0, description="time for the API to finish its answers at shutdown")
+    cancel_seconds: float = Field(30, gt=0, description="a trainer that ignores a cancel for so long is killed")
+    checkpoint_seconds: float = Field(10, gt=0, description="how often a running job writes a checkpoint")
+
+    max_spec_bytes: int = Field(1 * MB, gt=0, description="largest job spec without inline data")
+    max_inline_bytes: int = Field(16 * MB, gt=0, description="largest inline data of a job or dataset")
+    max_upload_bytes: int = Field(10 * GB, gt=0, description="largest upload, also after decompression")
+    max_predict_bytes: int = Field(16 * MB, gt=0, description="largest body of a prediction")
+    max_predict_rows: int = Field(10_000, gt=0, description="most rows of one prediction")
+    max_gradient_numbers: int = Field(100_000, gt=0, description="most numbers in one gradients request")
+    max_parameters: int = Field(1_000_000_000, gt=0, description="most parameters of a model")
+    max_memory_bytes: int = Field(16 * GB, gt=0, description="most memory of one training run, estimated before it starts")
+    max_queued: int = Field(10_000, gt=0, description="most jobs waiting at once")
+    max_streams: int = Field(1_000, gt=0, description="most open event streams")
+    max_metadata_pairs: int = Field(16, gt=0, description="most metadata pairs of a job")
+    max_metadata_key: int = Field(64, gt=0, description="longest metadata key, in characters")
+    max_metadata_value: int = Field(512, gt=0, description="longest metadata value, in characters")
+    disk_watermark_bytes: int = Field(1 * GB, ge=0, description="below so much free disk the service is not ready")
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, home: Path) -> Path:
+        return home.expanduser().absolute()
+
+    @property
+    def store_url(self) -> str:
+        """The database URL."""
+        return self.store or f"sqlite:///{self.home / 'trainyard.db'}"
+
+
+def describe() -> list[dict[str, str]]:
+    """Every setting: its variable, its default as text, and what it is for."""
+    return [{"name": "TRAINYARD_" + name.upper(), "default": str(field.get_default(call_default_factory=True)), "description": field.description or ""}
+            for name, field in Settings.model_fields.items()]

@@ -1,0 +1,65 @@
+"""Checkpoints: the rows beside the files. A row is written after its file is durable and removed before its file is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from service import jobs as states
+from service.errors import ServiceError
+from service.store.changes import Row
+from service.store.database import Database
+from service.store.tables import checkpoints
+
+
+class Checkpoints(Database):
+    def checkpoints(self, job_id: str) -> list[Row]:
+        """All checkpoints of a job, newest first: step, epoch, metrics, path (below home), bytes, sha256, best, last, kept, created_at."""
+        with self.read() as connection:
+            return [dict(row) for row in connection.execute(select(checkpoints).where(checkpoints.c.job_id == job_id)
+                                                            .order_by(checkpoints.c.step.desc())).mappings()]
+
+    def checkpoint(self, job_id: str, which: str = "last") -> Row:
+        """The checkpoint called "last", "best" or by its epoch; 409 `no_checkpoint` when the job has none such (yet)."""
+        rows = self.checkpoints(job_id)
+        for row in rows:
+            if row.get(which) is True or (which.isdigit() and row["epoch"] == int(which)):
+                return row
+        if which == "best" and rows:
+            return rows[0]
+        epochs = sorted({str(row["epoch"]) for row in rows}, key=int)
+        raise ServiceError(409, "no_checkpoint", f"the job has no checkpoint {which!r}" + (f"; there are last, best and epochs {', '.join(epochs)}" if epochs else " yet"))
+
+    def checkpoint_paths(self) -> set[str]:
+        """The files, below home, that some row names."""
+        with self.read() as connection:
+            return set(connection.execute(select(checkpoints.c.path)).scalars())
+
+
+def keep_checkpoint(connection: Connection, job: Row, checkpoint: Mapping[str, Any]) -> tuple[bool, list[str]]:
+    """Write the row of a checkpoint, now the last one. Returns whether it is further than every earlier one, and the file it replaced, if any.
+
+    A replayed step takes the place of its first row: after a fall back from a damaged file the new one is the good one.
+    """
+    mine = checkpoints.c.job_id == job["id"]
+    newest = connection.execute(select(func.max(checkpoints.c.step)).where(mine)).scalar()
+    old = connection.execute(delete(checkpoints).where(mine, checkpoints.c.step == checkpoint["step"]).returning(checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)).first()
+    row = {"best": False, "kept": False, **checkpoint, "last": True, "job_id": job["id"], "fence": job["fence"], "created_at": states.now()}
+    if old is not None:
+        row.update(best=row["best"] or old.best, kept=row["kept"] or old.kept)
+    connection.execute(update(checkpoints).where(mine, checkpoints.c.last).values(last=False))
+    if row["best"]:
+        connection.execute(update(checkpoints).where(mine, checkpoints.c.best).values(best=False))
+    connection.execute(insert(checkpoints), row)
+    return newest is None or checkpoint["step"] > newest, [old.path] if old is not None and old.path != row["path"] else []
+
+
+def prune(connection: Connection, job_id: str, keep_last: int) -> list[str]:
+    """Forget the checkpoints that are neither best, last, kept, nor among the newest `keep_last` (at least two); returns their files."""
+    mine = checkpoints.c.job_id == job_id
+    other = checkpoints.alias()
+    newest = select(other.c.step).where(other.c.job_id == job_id).order_by(other.c.step.desc()).limit(max(2, keep_last))
+    spare = delete(checkpoints).where(mine, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(newest))
+    return list(connection.execute(spare.returning(checkpoints.c.path)).scalars())

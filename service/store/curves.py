@@ -1,0 +1,123 @@
+"""Curves: numbers by step, packed in blocks of 1,024 pairs of float64, and charts made from them and from epoch events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection, delete, insert, or_, select
+
+from service.store.database import Database
+from service.store.tables import blocks, events
+
+BLOCK = 1024
+Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
+
+
+class Curves(Database):
+    def metrics(self, job_id: str, series: Iterable[str] = (), *, by: str = "epoch", points: int = 1000) -> dict[str, Any]:
+        """{"columns": {"epoch": […], "step": […], name: […]}, "thinned": bool}; all series when none is named, None where a series has no value.
+
+        `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
+        """
+        with self.read() as connection:
+            epochs = [row for row in connection.execute(select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch")
+                                                        .order_by(events.c.seq)).scalars()]
+            if by == "epoch":
+                return _by_epoch(epochs, list(series), points)
+            names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()
+                                                            .order_by(blocks.c.series)).scalars())
+            curves = {name: _read(connection, job_id, name, points) for name in names}
+        return _by_step(curves, np.array([row["step"] for row in epochs], float))
+
+
+def append_curve(connection: Connection, job_id: str, series: str, steps: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> None:
+    """Add (step, value) pairs, steps rising. A step that is there already (a replay) takes the new value: each step is stored once."""
+    fresh = np.column_stack([np.asarray(steps, float), np.asarray(values, float)])
+    if not len(fresh):
+        return
+    mine = (blocks.c.job_id == job_id) & (blocks.c.series == series)
+    tail = mine & or_(blocks.c.last_step >= fresh[0, 0], blocks.c.count < BLOCK)
+    rows = connection.execute(select(blocks.c.number, blocks.c.data).where(tail).order_by(blocks.c.number)).all()
+    if rows:
+        first = rows[0].number
+        old = np.frombuffer(b"".join(row.data for row in rows)).reshape(-1, 2)
+        fresh = np.concatenate([old[~np.isin(old[:, 0], fresh[:, 0])], fresh])
+        fresh = fresh[np.argsort(fresh[:, 0], kind="stable")]
+        connection.execute(delete(blocks).where(mine, blocks.c.number >= first))
+    else:
+        last = connection.execute(select(blocks.c.number).where(mine).order_by(blocks.c.number.desc()).limit(1)).scalar()
+        first = 0 if last is None else last + 1
+    parts = [fresh[at:at + BLOCK] for at in range(0, len(fresh), BLOCK)]
+    connection.execute(insert(blocks), [{"job_id": job_id, "series": series, **_block(number, part)} for number, part in enumerate(parts, first)])
+
+
+def _block(number: int, pairs: np.ndarray) -> dict[str, Any]:
+    low, high = (pairs[index] for index in _extremes(pairs[:, 1]))
+    return {"number": number, "count": len(pairs), "first_step": float(pairs[0, 0]), "last_step": float(pairs[-1, 0]),
+            "minimum": _or_none(low[1]), "minimum_step": float(low[0]), "maximum": _or_none(high[1]), "maximum_step": float(high[0]),
+            "data": np.ascontiguousarray(pairs).tobytes()}
+
+
+def _extremes(values: np.ndarray) -> tuple[int, int]:
+    """Where the smallest and the largest value are; a NaN counts as the largest, so that charts show it."""
+    unknown = np.isnan(values)
+    return int(np.argmin(np.where(unknown, np.inf, values))), int(np.argmax(unknown if unknown.any() else values))
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
+
+
+def _read(connection: Connection, job_id: str, series: str, points: int) -> tuple[np.ndarray, bool]:
+    """(pairs, thinned): a series with at most about `points` pairs; long ones come from the blocks' extremes alone."""
+    mine = (blocks.c.job_id == job_id) & (blocks.c.series == series)
+    kept = (blocks.c.count, blocks.c.minimum_step, blocks.c.minimum, blocks.c.maximum_step, blocks.c.maximum)
+    summaries = connection.execute(select(*kept).where(mine).order_by(blocks.c.number)).all()
+    if 2 * len(summaries) >= points:
+        ends = np.array([pair for row in summaries for pair in sorted({(row[1], _or_nan(row[2])), (row[3], _or_nan(row[4]))})], float)
+        return ends[thin(ends[:, 1:], points)], True
+    data = b"".join(connection.execute(select(blocks.c.data).where(mine).order_by(blocks.c.number)).scalars())
+    pairs = np.frombuffer(data).reshape(-1, 2)
+    return (pairs, False) if len(pairs) <= points else (pairs[thin(pairs[:, 1:], points)], True)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def thin(values: np.ndarray, points: int) -> np.ndarray:
+    """Row numbers, rising, at most about `points`: of each stretch of rows the smallest and largest of every column, and the first and last row."""
+    rows, columns = values.shape
+    if rows <= points:
+        return np.arange(rows)
+    stretches = np.array_split(np.arange(rows), max(1, points // (2 * columns)))
+    kept = {0, rows - 1}
+    for stretch in stretches:
+        for column in range(columns):
+            kept.update(int(stretch[index]) for index in _extremes(values[stretch, column]))
+    return np.array(sorted(kept))
+
+
+def _by_epoch(epochs: list[dict[str, Any]], series: list[str], points: int) -> dict[str, Any]:
+    names = series or list(dict.fromkeys(name for row in epochs for name, value in row.items() if isinstance(value, int | float)))
+    names = [name for name in names if name not in ("epoch", "step")]
+    columns = {name: [row.get(name) for row in epochs] for name in ("epoch", "step", *names)}
+    thinned = len(epochs) > points and bool(names)
+    if thinned:
+        table = np.array([[_or_nan(value) for value in columns[name]] for name in names], float).T
+        kept = thin(table, points)
+        columns = {name: [column[index] for index in kept] for name, column in columns.items()}
+    return {"columns": columns, "thinned": thinned}
+
+
+def _by_step(curves: dict[str, tuple[np.ndarray, bool]], epoch_ends: np.ndarray) -> dict[str, Any]:
+    steps = np.unique(np.concatenate([pairs[:, 0] for pairs, _ in curves.values()])) if curves else np.empty(0)
+    columns: dict[str, list[Any]] = {"epoch": (np.searchsorted(epoch_ends, steps) + 1).tolist(), "step": steps.astype(np.int64).tolist()}
+    for name, (pairs, _) in curves.items():
+        column: list[Any] = [None] * len(steps)
+        for index, value in zip(np.searchsorted(steps, pairs[:, 0]), pairs[:, 1].tolist(), strict=True):
+            column[index] = value
+        columns[name] = column
+    return {"columns": columns, "thinned": any(thinned for _, thinned in curves.values())}

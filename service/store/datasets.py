@@ -1,0 +1,81 @@
+"""Datasets: rows that name a folder of content. Several rows may share one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from service import jobs as states
+from service.errors import conflict, not_found
+from service.store.changes import Row
+from service.store.database import Database
+from service.store.tables import datasets, job_datasets, jobs
+
+
+class Datasets(Database):
+    def add_dataset(self, dataset: Mapping[str, Any]) -> Row:
+        """Store a dataset's row: name, format, bytes, sha256, rows, columns, warnings, [id, retain_seconds]. Returns it with its id and times."""
+        with self.write("add_dataset") as connection:
+            return insert_dataset(connection, dataset)
+
+    def get_dataset(self, dataset_id: str) -> Row:
+        """One dataset; 404 when there is none."""
+        with self.read() as connection:
+            row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).mappings().first()
+        if row is None:
+            raise not_found("dataset", dataset_id)
+        return dict(row)
+
+    def list_datasets(self, *, after: str | None = None, limit: int = 20) -> tuple[list[Row], bool]:
+        """Uploaded datasets (not those inline in a job), newest first, older than `after`; and whether there are more."""
+        query = select(datasets).where(datasets.c.job_id.is_(None)).order_by(datasets.c.id.desc()).limit(limit + 1)
+        with self.read() as connection:
+            rows = [dict(row) for row in connection.execute(query if after is None else query.where(datasets.c.id < after)).mappings()]
+        return rows[:limit], len(rows) > limit
+
+    def delete_dataset(self, dataset_id: str) -> str:
+        """Remove the row and return the sha256 of its content (`artifacts.discard_content` frees the folder). 409 while a live job uses it."""
+        users = select(jobs.c.id).join(job_datasets, job_datasets.c.job_id == jobs.c.id).where(
+            job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(states.LIVE)).limit(1)
+        with self.write("delete_dataset") as connection:
+            if user := connection.execute(users).scalar():
+                raise conflict(f"{user} still uses this dataset: wait for it or cancel it first", "in_use")
+            sha256 = connection.execute(delete(datasets).where(datasets.c.id == dataset_id).returning(datasets.c.sha256)).scalar()
+        if sha256 is None:
+            raise not_found("dataset", dataset_id)
+        return sha256
+
+    def touch_datasets(self, dataset_ids: Iterable[str]) -> None:
+        """Note that these were used; their `retain_seconds` count from here."""
+        with self.write("touch_datasets") as connection:
+            connection.execute(update(datasets).where(datasets.c.id.in_(list(dataset_ids))).values(used_at=states.now()))
+
+    def outlived_datasets(self) -> list[str]:
+        """Datasets whose `retain_seconds` have passed since their last use."""
+        query = select(datasets.c.id, datasets.c.used_at, datasets.c.retain_seconds).where(datasets.c.retain_seconds.isnot(None))
+        with self.read() as connection:
+            rows = connection.execute(query).all()
+        return [dataset_id for dataset_id, used_at, seconds in rows if states.seconds_of(used_at) + seconds < states.seconds_now()]
+
+    def contents(self) -> set[str]:
+        """The sha256 of every content that some dataset names."""
+        with self.read() as connection:
+            return set(connection.execute(select(datasets.c.sha256).distinct()).scalars())
+
+
+def insert_dataset(connection: Connection, dataset: Mapping[str, Any]) -> Row:
+    moment = states.now()
+    row = {"id": states.new_id("ds"), "warnings": [], "job_id": None, "retain_seconds": None, **dataset, "used_at": moment, "created_at": moment}
+    connection.execute(insert(datasets), row)
+    return row
+
+
+def check_present(connection: Connection, dataset_ids: list[str]) -> None:
+    """409 when one of them is gone: it was there when the spec was checked."""
+    if not dataset_ids:
+        return
+    found = set(connection.execute(select(datasets.c.id).where(datasets.c.id.in_(dataset_ids))).scalars())
+    if gone := sorted(set(dataset_ids) - found):
+        raise conflict(f"the dataset {gone[0]} was removed", "dataset_missing")

@@ -1,0 +1,107 @@
+"""Who trains what: claims, leases, and what becomes of a job whose worker lets go or is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, and_, bindparam, func, insert, literal, or_, select, update
+
+from service import jobs as states
+from service.jobs import LET_GO, Claim, Event, EventLike
+from service.store.changes import Row, held, last_checkpoint_step, let_go
+from service.store.database import Database
+from service.store.tables import attempts, checkpoints, jobs
+
+QUEUED = literal("queued", literal_execute=True)        # written into the statement, so that the partial index serves it
+FAR = 10    # a lease that ends later than so many lease times was written by a clock that has been set back: it counts as expired
+
+_HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
+_QUEUE = jobs.alias("waiting")
+_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == QUEUED).order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1).with_for_update(skip_locked=True)
+_CLAIM = update(jobs).where(jobs.c.id == _NEXT.scalar_subquery()).values(
+    status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
+    version=jobs.c.version + 1, lease_owner=bindparam("owner"), lease_expires_at=bindparam("expires"), worker=bindparam("worker_now", type_=jobs.c.worker.type),
+    started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
+
+
+def _expired(lease_seconds: float) -> Any:
+    moment = states.seconds_now()
+    return and_(jobs.c.lease_owner.isnot(None), or_(jobs.c.lease_expires_at < moment, jobs.c.lease_expires_at > moment + FAR * lease_seconds))
+
+
+class Leases(Database):
+    def claim(self, owner: str, lease_seconds: float, worker: Mapping[str, Any] | None = None) -> tuple[Claim, Row] | None:
+        """Take the queued job of highest priority, the oldest of equals, for `owner` (the supervisor that will renew the lease).
+
+        Jobs whose lease has expired go back to the queue (or end) first. `worker` is {"pid", "threads"}. None when nothing waits.
+        """
+        with self.read() as connection:
+            if connection.execute(select(jobs.c.id).where(or_(jobs.c.status == QUEUED, _expired(lease_seconds))).limit(1)).scalar() is None:
+                return None
+        with self.write("claim") as connection:
+            for row in connection.execute(select(jobs).where(_expired(lease_seconds))).mappings().all():
+                self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
+            row = connection.execute(_CLAIM, {"owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
+                                              "worker_now": dict(worker) if worker else None}).mappings().first()
+            if row is None:
+                return None
+            job = dict(row)
+            start = select(func.coalesce(func.max(checkpoints.c.step), 0)).where(checkpoints.c.job_id == job["id"], checkpoints.c.last).scalar_subquery()
+            connection.execute(insert(attempts).values(job_id=job["id"], attempt=job["attempt"], fence=job["fence"], owner=owner,
+                                                       started_at=states.now(), from_step=start))
+            return Claim(job["id"], job["fence"], job["attempt"], owner), job
+
+    def renew(self, owner: str, lease_seconds: float) -> list[Row]:
+        """Renew every lease of `owner`; returns what it holds: id, fence, attempt, status, step, stop_requested_at, worker."""
+        with self.write("renew") as connection:
+            query = update(jobs).where(jobs.c.lease_owner == owner).values(lease_expires_at=states.seconds_now() + lease_seconds).returning(*_HELD)
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def owned(self, owner: str | None = None) -> list[Row]:
+        """What `owner` (or anybody) holds, without renewing it; also lease_owner and lease_expires_at."""
+        query = select(*_HELD, jobs.c.lease_owner, jobs.c.lease_expires_at).where(jobs.c.lease_owner.isnot(None) if owner is None else jobs.c.lease_owner == owner)
+        with self.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+    def release(self, claim: Claim, reason: str = "draining", *, happened: Iterable[EventLike] = (), **columns: Any) -> Row:
+        """The worker lets go as it was asked to: running goes back to the queue, pausing becomes paused, cancelling cancelled.
+
+        `happened` and `columns` (as in `record`) come first, in the same transaction. This never counts as a loss.
+        """
+        with self.write("release") as connection:
+            job = held(connection, claim)
+            status = LET_GO[job["status"]]
+            return self._return(connection, job, status, reason if status == "queued" else "user_request", reason, happened, columns)
+
+    def lost(self, job_id: str, fence: int, *, code: str = "worker_lost", kind: str = "system", message: str = "The worker was lost.",
+             hint: str | None = None) -> Row:
+        """The supervisor saw the trainer die, stall or break a limit. Pausing becomes paused, cancelling cancelled; running goes back to the queue,
+        or fails with error `code` when `max_attempts` workers in a row were lost without a new checkpoint. StaleFence when the claim is over."""
+        with self.write("lost") as connection:
+            return self._lose(connection, held(connection, Claim(job_id, fence, 0, "")), code, kind, message, hint)
+
+    def _lose(self, connection: Connection, job: Row, code: str, kind: str, message: str, hint: str | None) -> Row:
+        status = LET_GO[job["status"]]
+        if status != "queued":
+            return self._return(connection, job, status, "user_request", code, (), {})
+        losses = job["losses"] + 1
+        if losses < job["max_attempts"]:
+            return self._return(connection, job, "queued", "worker_lost", code, (), {"losses": losses})
+        message = f"{message} This was attempt {job['attempt']}; {losses} in a row ended without a new checkpoint."
+        error = {"kind": kind, "code": code, "message": message, "epoch": job["epoch"], "step": job["step"], "retryable": kind != "user"}
+        self.tell("events", job["id"])
+        return let_go(connection, job, code, [Event("job.failed", message, {"error": error}, "error")], status="failed", status_reason=code,
+                      losses=losses, message=message, hint=hint, error=error)
+
+    def _return(self, connection: Connection, job: Row, status: str, why: str, ended_by: str, happened: Iterable[EventLike], columns: Row) -> Row:
+        """A hold that ends without a result: back to the queue, paused or cancelled."""
+        step = last_checkpoint_step(connection, job["id"])
+        message = {"queued": f"The job goes back to the queue ({ended_by}) and goes on from step {step}.",
+                   "paused": f"The job is paused at step {step}.", "cancelled": "The job was cancelled."}[status]
+        event = Event("job.requeued", message, {"reason": ended_by, "resumed_from": step}, "warn") if status == "queued" else Event(f"job.{status}", message)
+        self.tell("events", job["id"])
+        if status == "queued":
+            self.tell("queue", job["id"])
+        return let_go(connection, job, ended_by, [*happened, event], **{**columns, "status": status, "status_reason": why, "message": message})
+

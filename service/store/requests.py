@@ -1,0 +1,90 @@
+"""What a client may ask of a job that exists: cancel, pause, resume, adjust."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import func, insert, select
+
+from service import jobs as states
+from service.errors import ServiceError, conflict
+from service.jobs import Event
+from service.store.changes import Row, change, ending, find
+from service.store.database import Database
+from service.store.jobs import WAITING
+from service.store.tables import adjustments
+
+ADJUSTABLE = ("queued", "running", "paused")
+
+
+class Requests(Database):
+    def request_cancel(self, job_id: str) -> Row:
+        """A waiting or paused job is cancelled at once; of a running one it is asked (`cancelling`). 409 for a terminal job."""
+        with self.write("request_cancel") as connection:
+            job = find(connection, job_id)
+            if job["status"] == "cancelling":
+                return job
+            if job["status"] in ("queued", "paused"):
+                message = "The job was cancelled before it started." if job["status"] == "queued" else "The paused job was cancelled."
+                job = change(connection, job, [Event("job.cancelled", message)], status="cancelled", status_reason="user_request", message=message,
+                             **ending("cancelled"))
+            elif "cancelling" in states.allowed(job["status"]):
+                message = "The job stops after the current batch."
+                job = change(connection, job, [Event("job.cancelling", message)], status="cancelling", status_reason="user_request", message=message,
+                             stop_requested_at=states.now())
+                self.tell("stop", job_id)
+            else:
+                raise _refused(job, "cancelled")
+            self.tell("events", job_id)
+            return job
+
+    def request_pause(self, job_id: str) -> Row:
+        """Ask a running job to write a checkpoint and let go (`pausing`). 409 unless it is running, pausing or paused."""
+        with self.write("request_pause") as connection:
+            job = find(connection, job_id)
+            if job["status"] in ("pausing", "paused"):
+                return job
+            if job["status"] != "running":
+                raise _refused(job, "paused")
+            message = "The job writes a checkpoint and pauses."
+            job = change(connection, job, [Event("job.pausing", message)], status="pausing", status_reason="user_request", message=message,
+                         stop_requested_at=states.now())
+            self.tell("stop", job_id)
+            self.tell("events", job_id)
+            return job
+
+    def resume(self, job_id: str) -> Row:
+        """Put a paused job back into the queue. 409 in any other state."""
+        with self.write("resume") as connection:
+            job = find(connection, job_id)
+            if job["status"] != "paused":
+                raise _refused(job, "resumed")
+            message = "The job waits for a worker to go on."
+            job = change(connection, job, [Event("job.resumed", message)], status="queued", status_reason=WAITING, message=message)
+            self.tell("queue", job_id)
+            self.tell("events", job_id)
+            return job
+
+    def adjust(self, job_id: str, changes: Mapping[str, Any], *, epochs: int | None = None) -> Row:
+        """Note a live change for the run to take up; `epochs` is the new total, if it changes. 409, naming fork, when the job can take none up."""
+        with self.write("adjust") as connection:
+            job = find(connection, job_id)
+            if job["status"] not in ADJUSTABLE:
+                raise conflict(f"the job is {job['status']}: fork it with these changes instead", allowed=list(states.allowed(job["status"])))
+            number = 1 + (connection.execute(select(func.max(adjustments.c.number)).where(adjustments.c.job_id == job_id)).scalar() or 0)
+            connection.execute(insert(adjustments), {"job_id": job_id, "number": number, "changes": dict(changes), "created_at": states.now()})
+            self.tell("stop", job_id)
+            return change(connection, job, **({} if epochs is None else {"epochs": epochs}))
+
+    def adjustments(self, job_id: str, *, after: int = 0) -> list[Row]:
+        """The live changes after number `after`, oldest first: number, changes, and the epoch and step where it took effect (None: not yet)."""
+        kept = [adjustments.c[name] for name in ("number", "changes", "epoch", "step", "created_at")]
+        query = select(*kept).where(adjustments.c.job_id == job_id, adjustments.c.number > after).order_by(adjustments.c.number)
+        with self.read() as connection:
+            return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _refused(job: Mapping[str, Any], wish: str) -> ServiceError:
+    allowed: Iterable[str] = states.allowed(job["status"])
+    return conflict(f"a {job['status']} job cannot be {wish}" + (f"; it can become {' or '.join(allowed)}" if allowed else ": it is over"), allowed=list(allowed))
