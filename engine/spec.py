@@ -29,16 +29,17 @@ FOREIGN_NAMES = {
 
 
 class Spec(BaseModel):
-    """A frozen, closed description. Fields may be given by position, in the order they are written.
+    """A frozen, closed description. Fields may be given by position, in the order they are written, except those in `named_only`.
 
     Unknown fields and non-finite numbers are refused.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False, populate_by_name=True, protected_namespaces=())
     aliases: ClassVar[tuple[str, ...]] = ()
+    named_only: ClassVar[tuple[str, ...]] = ("kind", "name")
 
     def __init__(self, *args: Any, **kwargs: Any):
-        names = [name for name in type(self).model_fields if name not in ("kind", "name")]
+        names = [name for name in type(self).model_fields if name not in self.named_only]
         if len(args) > len(names):
             raise TypeError(f"{type(self).__name__} takes at most {len(names)} positional arguments ({', '.join(names)}), found {len(args)}")
         for name, value in zip(names, args, strict=False):
