@@ -1,0 +1,101 @@
+"""Mathematics that loops can do eight numbers at a time.
+
+llvmlite from PyPI has no vector library, so `math.exp` in a loop is a call per element. The functions here are polynomials and selects without
+branches: LLVM inlines them and vectorises the loop around them. `float32` and `float64` hold the same names for their type; a kernel's file imports
+one of the two. All pass NaN on. Errors are stated per function in units of the last place (ulp) and tested.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+inline = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+"""Compile into the caller; only multiply-adds may be fused, so that tests for NaN and infinity stay."""
+
+
+@intrinsic
+def select(typingctx, condition, yes, no):
+    """`yes if condition else no`, both computed: no branch stands in the way of vectors."""
+    def codegen(context, builder, signature, args):
+        return builder.select(context.cast(builder, args[0], condition, types.boolean), args[1], args[2])
+
+    return (yes(condition, yes, no), codegen) if yes == no else None
+
+
+def polynomial(*coefficients: float):
+    """A function of x: the polynomial with these coefficients, lowest power first, by Horner's scheme."""
+    @intrinsic
+    def evaluate(typingctx, x):
+        def codegen(context, builder, signature, args):
+            kind = context.get_value_type(x)
+            total = ir.Constant(kind, coefficients[-1])
+            for c in reversed(coefficients[:-1]):
+                total = builder.fadd(builder.fmul(total, args[0], flags=("contract",)), ir.Constant(kind, c), flags=("contract",))
+            return total
+
+        return x(x), codegen
+
+    return evaluate
+
+
+def _of_llvm(operation: str, arguments: int):
+    """One of LLVM's own functions of floats as an intrinsic."""
+    def make(x):
+        def codegen(context, builder, signature, args):
+            kind = context.get_value_type(x)
+            function = ir.FunctionType(kind, [kind] * arguments)
+            name = f"llvm.{operation}.f{32 if x == types.float32 else 64}"
+            return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+
+        return x(*[x] * arguments), codegen
+
+    if arguments == 1:
+        @intrinsic
+        def call(typingctx, x):
+            return make(x)
+    else:
+        @intrinsic
+        def call(typingctx, x, y):
+            return make(x) if x == y else None
+    return call
+
+
+sqrt, floor, fabs = _of_llvm("sqrt", 1), _of_llvm("floor", 1), _of_llvm("fabs", 1)
+sin, cos, tan = _of_llvm("sin", 1), _of_llvm("cos", 1), _of_llvm("tan", 1)   # libm: one element at a time
+pow = _of_llvm("pow", 2)                                                     # libm
+copysign = _of_llvm("copysign", 2)
+minimum, maximum = _of_llvm("minimum", 2), _of_llvm("maximum", 2)            # NaN wins, -0 < +0, as numpy's
+
+
+def _scope(module):
+    """The list of one alias scope, the output's: what is stored with it is not what is loaded without it."""
+    domain = module.add_metadata(["trainyard"])
+    return module.add_metadata([module.add_metadata(["trainyard output", domain])])
+
+
+@intrinsic
+def load(typingctx, pointer, index):
+    """`pointer[index]` of an input that `store` does not change before it is read: no test at run time whether arrays overlap.
+
+    True also where the output takes the input's own place, element for element.
+    """
+    def codegen(context, builder, signature, args):
+        value = builder.load(builder.gep(args[0], [args[1]]))
+        value.set_metadata("noalias", _scope(builder.module))
+        return value
+
+    return pointer.dtype(pointer, types.int64), codegen
+
+
+@intrinsic
+def store(typingctx, pointer, index, value):
+    """`pointer[index] = value` of an output that is written once; see `load`."""
+    def codegen(context, builder, signature, args):
+        done = builder.store(args[2], builder.gep(args[0], [args[1]]))
+        done.set_metadata("alias.scope", _scope(builder.module))
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, pointer.dtype), codegen
