@@ -1,0 +1,1 @@
+"""Tools over graphs: the reference machine, rewriting, signatures, checks, text."""
