@@ -24,7 +24,7 @@ import numpy as np
 Kind = Literal["number", "boolean", "category", "datetime", "text", "tensor"]
 Class = str | int | float | bool
 
-KINDS: tuple[str, ...] = tuple(kind for kind in get_args(Kind) if kind != "tensor")
+KINDS = tuple(kind for kind in get_args(Kind) if kind != "tensor")
 MISSING = frozenset({"", "?", "NA", "NaN"})
 MAX_CLASSES = 65_536
 FEW = 32
@@ -74,10 +74,11 @@ def says(read, text: str) -> bool:
 
 def ordered(values: set[str]) -> tuple[Class, ...]:
     """Classes in order: numbers by size, then texts. All plain numbers become numbers; one like "007" keeps all of them texts."""
-    sizes = {v: number(v) for v in values if says(number, v)}
-    if len(sizes) == len(values) and all(v in (repr(n), repr(whole(n))) and n == n for v, n in sizes.items()):
-        return tuple(sorted({whole(n) for n in sizes.values()}))
-    return tuple(sorted(values, key=lambda v: (v not in sizes, sizes.get(v, 0.0), v)))
+    sizes = {value: number(value) for value in values if says(number, value) and math.isfinite(number(value))}
+    if len(sizes) == len(values) and all(value in (repr(size), repr(whole(size))) for value, size in sizes.items()):
+        return tuple(sorted({whole(size) for size in sizes.values()}))
+    by_size = sorted(sorted(sizes), key=sizes.__getitem__)
+    return (*by_size, *sorted(values - sizes.keys()))
 
 
 def whole(value: float) -> int | float:
@@ -90,6 +91,10 @@ class Reading:
 
     kind: Kind
     classes: tuple[Class, ...] | None = None
+
+    @property
+    def dtype(self) -> type[np.generic]:
+        return np.int64 if self.kind == "text" else np.float64 if self.classes is None else np.int32
 
     def key(self, text: str) -> str:
         """What a class and the texts that mean it have in common."""
@@ -113,7 +118,7 @@ class Reading:
                 table[value] = absent if text in MISSING else read(text) if self.classes is None else codes.get(self.key(text), -1)
             except ValueError:
                 raise BadCell(values.index(value), text, self.kind) from None
-        return np.fromiter(map(table.__getitem__, values), np.float64 if self.classes is None else np.int32, len(values))
+        return np.fromiter(map(table.__getitem__, values), self.dtype, len(values))
 
 
 def encode_text(values: Sequence[str]) -> tuple[np.ndarray, bytes]:
@@ -126,7 +131,8 @@ class Guess:
     """Looks at a column of texts block by block, then says how to read it. `kind` fixes the answer beforehand."""
 
     def __init__(self, kind: Kind | None = None, most: int = MAX_CLASSES):
-        self.kind, self.most = kind, most
+        self.kind: Kind | None = kind
+        self.most = most
         self.rows = self.numbers = 0
         self.distinct: set[str] | None = set()
         self.strays: dict[str, int] = {}
@@ -166,13 +172,13 @@ class Guess:
 
     def reading(self) -> Reading:
         """Raises BadCell when the column was fixed as a boolean or category and cannot be one."""
-        kind = self.kind or self._likely()
+        kind: Kind = self.kind or self._likely()
         values = self.distinct
         if kind == "boolean":
-            pair = next((p for p in PAIRS if values is not None and {v.lower() for v in values} <= {str(c).lower() for c in p}), None)
+            pair = pair_of(values)
             if pair is None:
-                stray = next((v for v in self.strays if v.lower() not in ("true", "false", "yes", "no")), "a mixture")
-                raise BadCell(self.strays.get(stray, 0), stray, "boolean (true or false, yes or no)")
+                stray, row = next(((v, row) for v, row in self.strays.items() if pair_of({v}) is None), ("a mixture", 0))
+                raise BadCell(row, stray, "boolean: a column has true and false, yes and no, or 1 and 0")
             return Reading(kind, spelled(pair, values or set()))
         if kind == "category":
             if values is None:
@@ -183,8 +189,7 @@ class Guess:
     def _likely(self) -> Kind:
         if not self.strays:
             return "number"
-        lowered = {value.lower() for value in self.distinct} if self.distinct is not None and len(self.distinct) <= STRAYS else {""}
-        if any(lowered <= {str(c).lower() for c in pair} for pair in PAIRS):
+        if pair_of(self.distinct):
             return "boolean"
         if self.dated:
             return "datetime"
@@ -197,10 +202,18 @@ class Guess:
             found.append(("all_missing", "no row has a value"))
         elif not self.kind and self.strays and len(self.strays) <= STRAYS and self.numbers > 8 * len(self.strays):
             value, row = next(iter(self.strays.items()))
-            found.append(("mixed_numbers", f"nearly all values are numbers, but row {row} has {value[:80]!r}; mend it, or leave it empty if it means missing"))
+            found.append(("mixed_numbers", f"nearly all values are numbers, but row {row} has {value[:80]!r}: leave it empty if it means missing"))
         if self.infinite and not self.strays:
             found.append(("infinite", "infinite values are read as missing"))
         return found
+
+
+def pair_of(values: set[str] | None) -> tuple[Class, Class] | None:
+    """The two classes that all the values name, in any case of letters."""
+    if values is None or len(values) > STRAYS:
+        return None
+    lowered = {value.lower() for value in values}
+    return next((pair for pair in PAIRS if lowered <= {str(c).lower() for c in pair}), None)
 
 
 def spelled(pair: tuple[Class, Class], values: set[str]) -> tuple[Class, Class]:

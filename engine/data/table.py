@@ -11,11 +11,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from engine.data.inference import EPOCH, BadCell, Class, Guess, Kind, Reading, encode_text
+from engine.data.inference import EPOCH, BadCell, Class, Guess, Kind, encode_text
 from engine.errors import Problem, SpecError
 
 BLOCK = 1 << 20  # numbers looked at together where a column may be larger than memory
 SHOWN_CLASSES = 1000
+MOST_AXES = 32
 # Number types that come in (kind and bytes of a numpy dtype) and the type each is kept as; others are refused. Booleans: see `plain`.
 KEPT = {
     "u1": "uint8", "i1": "int32", "i2": "int32", "u2": "int32", "i4": "int32", "u4": "int64", "i8": "int64", "u8": "int64",
@@ -227,7 +228,8 @@ def plain(name: str, array: np.ndarray) -> np.ndarray:
     """The array in a type that is kept, in the machine's byte order, rows in C order. SpecError for other types and for integers beyond int64."""
     kept = KEPT.get(f"{array.dtype.kind}{array.dtype.itemsize}")
     if kept is None:
-        raise SpecError([Problem(pointer(name), "unsupported_dtype", f"column {name!r} has dtype {array.dtype}; use float32, float64, int32, int64 or uint8")])
+        detail = f"column {name!r} has dtype {array.dtype}; use float32, float64, int32, int64 or uint8"
+        raise SpecError([Problem(pointer(name), "unsupported_dtype", detail)])
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and array.size and int(array.max()) >= 2**63:
         raise SpecError([Problem(pointer(name), "out_of_range", f"column {name!r} has integers beyond 2**63; use int64 or float64")])
     return np.ascontiguousarray(array, kept)
@@ -247,6 +249,8 @@ def column_of_list(name: str, values: Sequence[Any]) -> Column:
         raise SpecError([Problem(pointer(name), "not_a_list", f"column {name!r} is a {type(values).__name__}, not a list of rows")])
     level, shape = list(values), [len(values)]
     while any(isinstance(value, list) for value in level):
+        if len(shape) == MOST_AXES:
+            raise SpecError([Problem(pointer(name), "too_deep", f"column {name!r} is nested more than {MOST_AXES} deep")])
         length = next(len(value) for value in level if isinstance(value, list))
         for i, value in enumerate(level):
             if not isinstance(value, list) or len(value) != length:
@@ -269,8 +273,9 @@ def column_of_list(name: str, values: Sequence[Any]) -> Column:
 
 def numbers(name: str, level: list[Any], shape: tuple[int, ...], whole: bool) -> Column:
     """An array of flat JSON numbers: int64 when all are whole, else float64 with NaN for null."""
+    kept = np.int64 if whole else np.float64
     try:
-        data = np.array([math.nan if v is None else v for v in level] if None in level else level, np.int64 if whole else np.float64)
+        data = np.array([math.nan if v is None else v for v in level] if None in level else level, kept)
     except OverflowError:
-        raise SpecError([Problem(pointer(name), "out_of_range", f"column {name!r} has a number too large for {'int64' if whole else 'float64'}")]) from None
+        raise SpecError([Problem(pointer(name), "out_of_range", f"column {name!r} has a number too large for {kept.__name__}")]) from None
     return Column(name, "number" if len(shape) == 1 else "tensor", data.reshape(shape), array=True)

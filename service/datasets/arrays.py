@@ -40,10 +40,10 @@ def npy_header(stream: BinaryIO, name: str) -> Header:
     """The header of a .npy file, format 1.0 to 3.0."""
     start = exactly(stream, 8, f"{name!r}")
     if start[:6] != NPY or start[6] not in (1, 2, 3) or start[7]:
-        raise DatasetError("malformed_npy", f"{name!r} is not a .npy file: it does not begin with its magic and a version from 1.0 to 3.0", column=name)
+        raise DatasetError("malformed_npy", f"{name!r} is not a .npy file: its magic and a version from 1.0 to 3.0 are missing", column=name)
     length = int.from_bytes(exactly(stream, 2 if start[6] == 1 else 4, f"the header of {name!r}"), "little")
     if length > LONGEST_HEADER:
-        raise DatasetError("malformed_npy", f"the header of {name!r} says it has {length:,} bytes; more than {LONGEST_HEADER:,} are not read", column=name)
+        raise DatasetError("malformed_npy", f"the header of {name!r} says it has {length:,} bytes: over {LONGEST_HEADER:,}", column=name)
     text = exactly(stream, length, f"the header of {name!r}").decode("latin-1")
     descr, order, shape = DESCR.search(text), ORDER.search(text), SHAPE.search(text)
     if not text.startswith("{") or order is None or shape is None:
@@ -57,16 +57,18 @@ def npy_header(stream: BinaryIO, name: str) -> Header:
 def allowed(name: str, order: str, kind: str, size: str) -> np.dtype:
     if f"{kind}{size}" in KEPT:
         return np.dtype(f"{order}{kind}{size}")
-    reasons = {"O": "Python objects, which only a pickle can hold: pickles are never read", "U": "texts: send classes as integers, or the table as CSV",
-               "S": "bytes: send classes as integers, or the table as CSV", "c": "complex numbers"}  # fmt: skip
-    raise DatasetError("unsupported_dtype", f"{name!r} has dtype {kind}{size} ({reasons.get(kind, 'not a type we keep')}); {ADVICE}", column=name)
+    reasons = {"O": "Python objects, which only a pickle can hold: pickles are never read", "U": "texts: send classes as integers, or a CSV file",
+               "S": "bytes: send classes as integers, or a CSV file", "c": "complex numbers"}  # fmt: skip
+    detail = f"{name!r} has dtype {kind}{size} ({reasons.get(kind, 'not a type that is kept')}); {ADVICE}"
+    raise DatasetError("unsupported_dtype", detail, column=name)
 
 
 def idx_header(stream: BinaryIO, name: str) -> Header:
     """The header of an IDX file (as MNIST's): two zeros, a type, the number of axes, their sizes."""
     start = exactly(stream, 4, f"{name!r}")
     if start[:2] != b"\0\0" or start[2] not in IDX_TYPES or not start[3]:
-        raise DatasetError("malformed_idx", f"{name!r} is not an IDX file: it begins with {start.hex(' ')}, not 00 00, a type and the number of axes", column=name)
+        detail = f"{name!r} is not an IDX file: it begins with {start.hex(' ')}, not 00 00, a type and the number of axes"
+        raise DatasetError("malformed_idx", detail, column=name)
     sizes = exactly(stream, 4 * start[3], f"the header of {name!r}")
     return Header(np.dtype(IDX_TYPES[start[2]]), tuple(int.from_bytes(sizes[i : i + 4], "big") for i in range(0, len(sizes), 4)))
 
@@ -77,7 +79,8 @@ def check(header: Header, name: str, budget: Budget) -> None:
     if not shape:
         raise DatasetError("no_rows", f"{name!r} is one number, not an array of rows", column=name)
     if len(shape) > budget.limits.axes or min(shape) < 1:
-        raise DatasetError("bad_shape", f"{name!r} has shape {list(shape)[:20]}: from 1 to {budget.limits.axes} axes, each at least 1 long", column=name)
+        detail = f"{name!r} has shape {list(shape)[:20]}; arrays have 1 to {budget.limits.axes} axes, each at least 1 long"
+        raise DatasetError("bad_shape", detail, column=name)
     budget.fits(header.bytes, f"{name!r} with shape {list(shape)} of {header.dtype}")
 
 
@@ -95,7 +98,8 @@ def copy(stream: BinaryIO, header: Header, name: str, draft: Draft, budget: Budg
         except SpecError as error:
             raise DatasetError(error.problems[0].code, error.problems[0].detail, column=name) from None
     if stream.read(1):
-        raise DatasetError("trailing_bytes", f"{name!r} goes on after its {header.bytes:,} bytes of shape {list(header.shape)}: the header does not fit", column=name)
+        detail = f"{name!r} goes on after its {header.bytes:,} bytes of shape {list(header.shape)}: the header does not fit the data"
+        raise DatasetError("trailing_bytes", detail, column=name)
 
 
 def pieces(header: Header) -> list[int]:

@@ -13,6 +13,7 @@ import math
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -78,6 +79,13 @@ class Draft:
         self.writers.append(writer)
         return writer
 
+    def clear(self) -> None:
+        """Forget the columns written so far."""
+        for writer in self.writers:
+            writer.bin.unlink()
+            writer.text.unlink(missing_ok=True)
+        self.writers.clear()
+
     def put(self, column: Column) -> None:
         """A column that is in memory already."""
         writer = self.column(column.name, column.kind, column.data.dtype, column.shape, column.classes, column.array)
@@ -86,14 +94,17 @@ class Draft:
         else:
             writer.append(column.data)
 
-    def write_table(self, kind: str, about: dict[str, Any]) -> dict[str, Any]:
-        """Look through the columns once more, for their summaries, and write table.json. Returns the summaries and the rows."""
-        rows = [writer.rows for writer in self.writers]
-        described = {"version": VERSION, "kind": kind, "rows": rows[0], "columns": [writer.about for writer in self.writers]}
-        table = table_of(self.path, described)
-        described |= {"summary": [column.summary() for column in table.columns.values()], **about}
-        (self.path / "table.json").write_text(json.dumps(described, ensure_ascii=False, allow_nan=False))
-        return described
+    def finish(self, kind: str, about: dict[str, Any]) -> dict[str, Any]:
+        """Look through the columns once more, for their summaries, and write table.json with them and `about`. Returns what it says."""
+        wrong = [writer for writer in self.writers if writer.rows != self.writers[0].rows]
+        if wrong:
+            first, other = self.writers[0], wrong[0]
+            detail = f"column {other.about['name']!r} has {other.rows:,} rows where {first.about['name']!r} has {first.rows:,}"
+            raise DatasetError("unequal_rows", f"{detail}: every column needs a value for each row", column=other.about["name"])
+        found = {"version": VERSION, "kind": kind, "rows": self.writers[0].rows, "columns": [writer.about for writer in self.writers], **about}
+        found["summary"] = [column.summary() for column in table_of(self.path, found).columns.values()]
+        (self.path / "table.json").write_text(json.dumps(found, ensure_ascii=False, allow_nan=False))
+        return found
 
     def keep(self, address: str) -> Path:
         """Make the folder durable and visible. A folder of that address stays as it is: it has the same content."""
@@ -111,6 +122,15 @@ class Draft:
         sync(self.root)
         crash_point("dataset_after_rename")
         return final
+
+
+def sweep(home: Path, older_than_seconds: float = 3600.0) -> list[str]:
+    """Remove what uploads that died left behind: unfinished folders that nobody wrote to for so long. Returns their names."""
+    root, moment = Path(home) / "datasets", time.time()
+    left = [path for path in root.glob(UNFINISHED + "*") if moment - path.stat().st_mtime >= older_than_seconds]
+    for path in left:
+        shutil.rmtree(path, ignore_errors=True)
+    return [path.name for path in left]
 
 
 def sync(path: Path) -> None:

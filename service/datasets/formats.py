@@ -6,8 +6,9 @@ import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
+from typing import cast
 
-from engine.data.inference import KINDS
+from engine.data.inference import KINDS, Kind
 from engine.errors import nearest
 from service.datasets.limits import DatasetError
 
@@ -26,29 +27,30 @@ DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": 
 
 
 @dataclass(frozen=True)
-class Reading:
+class Options:
     """How the sender wants an upload read; None and empty mean: find out."""
 
     format: str | None = None
     header: bool | None = None
     delimiter: str | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
+    types: Mapping[str, Kind] = field(default_factory=dict)
 
     def said(self) -> dict[str, object]:
         return {name: value for name, value in asdict(self).items() if value not in (None, {})}
 
 
-def reading(format: str | None = None, header: bool | None = None, delimiter: str | None = None, types: str | Mapping[str, str] | None = None) -> Reading:
+def options(format: str | None = None, header: bool | None = None, delimiter: str | None = None,
+            types: str | Mapping[str, str] | None = None) -> Options:
     """The query parameters of an upload, checked."""
     if format is not None and format not in FORMATS:
         raise DatasetError("unknown_format", f"no format is called {format!r}; there are {', '.join(FORMATS)}", suggestion=nearest(format, FORMATS))
     delimiter = None if delimiter is None else DELIMITERS.get(delimiter, delimiter)
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n\0' or not delimiter.isascii()):
         raise DatasetError("bad_delimiter", f"a delimiter is one character, or one of {', '.join(DELIMITERS)}; got {delimiter[:20]!r}")
-    return Reading(format, header, delimiter, types_of(types))
+    return Options(format, header, delimiter, types_of(types))
 
 
-def types_of(types: str | Mapping[str, str] | None) -> dict[str, str]:
+def types_of(types: str | Mapping[str, str] | None) -> dict[str, Kind]:
     """`zip:category,when:datetime` as a dict."""
     if isinstance(types, str):
         pairs = [part.rpartition(":") for part in types.split(",") if part.strip()]
@@ -59,14 +61,15 @@ def types_of(types: str | Mapping[str, str] | None) -> dict[str, str]:
         if kind not in KINDS:
             detail = f"column {name!r} cannot be {kind!r}: the kinds are {', '.join(KINDS)}"
             raise DatasetError("unknown_kind", detail, column=name, suggestion=nearest(kind, KINDS))
-    return dict(types or {})
+    return cast(dict[str, Kind], dict(types or {}))
 
 
-def check_types(types: Mapping[str, str], names: list[str]) -> None:
+def check_types(types: Mapping[str, Kind], names: list[str]) -> None:
     for name in types:
         if name not in names:
             listed = ", ".join(names[:20]) + (", …" if len(names) > 20 else "")
-            raise DatasetError("unknown_column", f"types name a column {name!r}; the columns are {listed}", column=name, suggestion=nearest(name, names))
+            detail = f"types name a column {name!r}; the columns are {listed}"
+            raise DatasetError("unknown_column", detail, column=name, suggestion=nearest(name, names))
 
 
 def by_magic(head: bytes) -> str | None:
@@ -98,11 +101,13 @@ def detect(stream: io.BufferedReader, said: str | None, media_type: str | None, 
     suffixes = [s.lower() for s in PurePath(name).suffixes if s.lower() != ".gz"]
     named = BY_NAME.get(suffixes[-1]) if suffixes else None
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and said is None:
-        raise DatasetError("unsupported_media_type", "this looks like a Python pickle, which is never read: save arrays with numpy.save, tables as CSV", 415)
+        detail = "this looks like a Python pickle, which is never read: save arrays with numpy.save, tables as CSV"
+        raise DatasetError("unsupported_media_type", detail, 415)
     proved = by_magic(head)
     if proved == "zip":
-        proved = said if said in ("npz", "images") else "npz" if media == "application/x-npz" or named == "npz" else named or BY_MEDIA.get(media, "npz")
-    if said is None and proved is None and media not in BY_MEDIA and media not in UNSAID and named is None and not media.startswith("text/"):
+        proved = said or named or BY_MEDIA.get(media, "npz")
+    known = said or proved or named or media in BY_MEDIA or media in UNSAID or media.startswith("text/")
+    if not known:
         raise DatasetError("unsupported_media_type", f"{media!r} is not read; send {', '.join(sorted(BY_MEDIA))}, or say format=csv", 415)
     found = said or proved or BY_MEDIA.get(media) or named or natural(stream)
     if found in NOT_BUILT:

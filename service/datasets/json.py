@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
 from engine.data.inference import Kind
-from engine.data.table import Table
+from engine.data.table import Table, cell
 from engine.errors import Problem, SpecError
-from service.datasets.csv import Open
+from service.datasets.draft import Draft
 from service.datasets.formats import check_types
 from service.datasets.limits import DatasetError, Limits
+from service.datasets.texts import BLOCK, Block, Open, Warnings, check_width, write
 
 DEPTH = 32
 
@@ -38,7 +39,7 @@ def size(text: str) -> float:
     return value
 
 
-def read(stream: BinaryIO, types: Mapping[str, str], limits: Limits) -> Table:
+def read(stream: BinaryIO, types: Mapping[str, Kind], limits: Limits) -> Table:
     """{"columns": {name: [values]}} or {"rows": [{name: value}]}, with an optional "name"."""
     body = stream.read(limits.inline_bytes + 1)
     if len(body) > limits.inline_bytes:
@@ -52,7 +53,7 @@ def read(stream: BinaryIO, types: Mapping[str, str], limits: Limits) -> Table:
     return table_of(value[part], part, types, limits)
 
 
-def table_of(data: Any, part: str, types: Mapping[str, str], limits: Limits) -> Table:
+def table_of(data: Any, part: str, types: Mapping[str, Kind], limits: Limits) -> Table:
     """The table of inline `columns` or `rows`; every problem with a pointer into the request."""
     if not isinstance(data, dict if part == "columns" else list):
         wanted = "an object of columns: {name: [values]}" if part == "columns" else "a list of rows: [{name: value}]"
@@ -61,18 +62,16 @@ def table_of(data: Any, part: str, types: Mapping[str, str], limits: Limits) -> 
         raise DatasetError("no_rows", f"{part} is empty", pointer=f"/{part}")
     if part == "columns" and types:
         raise DatasetError("bad_types", "types are for tables; inline columns have the types of their values")
+    make: Any = Table.from_columns if part == "columns" else Table.from_rows
     try:
-        table = Table.from_columns(data) if part == "columns" else Table.from_rows(data, kinds(types))
+        table = make(data) if part == "columns" else make(data, types)
     except SpecError as error:
         raise refused([problem.under(f"/{part}") for problem in error.problems]) from None
     check_types(types, list(table.columns))
-    if len(table.columns) > limits.columns:
-        raise DatasetError("too_many_columns", f"{len(table.columns):,} columns are more than {limits.columns:,}")
+    check_width(len(table.columns), limits.columns)
+    if deep := next((c for c in table.columns.values() if c.data.ndim > limits.axes), None):
+        raise DatasetError("bad_shape", f"column {deep.name!r} has {deep.data.ndim} axes; at most {limits.axes} are kept", column=deep.name)
     return table
-
-
-def kinds(types: Mapping[str, str]) -> dict[str, Kind]:
-    return dict(types)  # type: ignore[arg-type]  # checked by `formats.reading`
 
 
 def refused(problems: list[Problem]) -> DatasetError:
@@ -81,27 +80,45 @@ def refused(problems: list[Problem]) -> DatasetError:
     return error
 
 
-def read_lines(opened: Open, types: Mapping[str, str], limits: Limits) -> Table:
-    """NDJSON, read into memory; each error says its line."""
-    rows = []
+def read_lines(draft: Draft, opened: Open, types: Mapping[str, Kind], limits: Limits) -> Warnings:
+    """Write NDJSON into a draft, a block of lines at a time; returns the warnings. The columns are the fields of all rows."""
+    names: dict[str, None] = {}
+    for _, _, row in objects(opened, limits):
+        names.update(dict.fromkeys(row))
+        check_width(len(names), limits.columns)
+    if not names:
+        raise DatasetError("empty", "the file has no rows")
+    check_types(types, list(names))
+    return write(draft, list(names), types, lambda: blocks(opened, list(names), limits))
+
+
+def objects(opened: Open, limits: Limits) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """(line, bytes, row) of each line that is not blank."""
     with opened() as stream:
         number = 0
         while line := stream.readline(limits.row_characters + 1):
             number += 1
             if len(line) > limits.row_characters:
-                raise DatasetError("row_too_long", f"line {number} is longer than {limits.row_characters:,} characters", line=number)
+                raise DatasetError("row_too_long", f"line {number} is longer than {limits.row_characters:,} bytes", line=number)
             if line.strip():
                 row = parse(line, f"line {number}: ")
                 if not isinstance(row, dict):
                     raise DatasetError("not_an_object", f"line {number} is not an object: one row is {{name: value}}", line=number)
-                rows.append(row)
-    if not rows:
-        raise DatasetError("empty", "the file has no rows")
-    try:
-        table = Table.from_rows(rows, kinds(types))
-    except SpecError as error:
-        raise refused(error.problems) from None
-    check_types(types, list(table.columns))
-    if len(table.columns) > limits.columns:
-        raise DatasetError("too_many_columns", f"{len(table.columns):,} columns are more than {limits.columns:,}")
-    return table
+                yield number, len(line), row
+
+
+def blocks(opened: Open, names: list[str], limits: Limits) -> Iterator[Block]:
+    first, size, lines, rows = 0, 0, [], []
+    for number, length, row in objects(opened, limits):
+        try:
+            rows.append([cell(row.get(name)) for name in names])
+        except TypeError as error:
+            detail = f"line {number}: {error}; send arrays as .npy, or as JSON columns"
+            raise DatasetError("not_a_cell", detail, row=first + len(rows), line=number) from None
+        lines.append(number)
+        size += length + len(names)
+        if size > BLOCK:
+            yield Block(first, lines, list(zip(*rows, strict=True)))
+            first, size, lines, rows = first + len(rows), 0, [], []
+    if rows:
+        yield Block(first, lines, list(zip(*rows, strict=True)))

@@ -42,11 +42,12 @@ class Budget:
     def take(self, count: int) -> None:
         self.left -= count
         if self.left < 0:
-            raise DatasetError("too_large", f"the data is larger than {self.limits.expanded_bytes:,} bytes when unpacked: send less, or in parts", 413)
+            raise DatasetError("too_large", f"the data is larger than {self.limits.expanded_bytes:,} bytes when unpacked: send less", 413)
         if time.monotonic() > self.deadline:
-            raise DatasetError("too_slow", f"reading the data took longer than {self.limits.seconds:g} seconds: send less, or arrays (.npy, .npz)", 413)
+            detail = f"reading the data took longer than {self.limits.seconds:g} seconds: send less, or arrays (.npy, .npz)"
+            raise DatasetError("too_slow", detail, 413)
 
     def fits(self, count: int, what: str) -> None:
         """Refuse a size that a header promises before anything is made for it."""
         if count > self.left:
-            raise DatasetError("too_large", f"{what} needs {count:,} bytes, more than the {self.limits.expanded_bytes:,} that an upload may have", 413)
+            raise DatasetError("too_large", f"{what} needs {count:,} bytes; an upload has at most {self.limits.expanded_bytes:,}", 413)

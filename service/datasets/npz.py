@@ -35,7 +35,7 @@ def read(draft: Draft, path: Path, budget: Budget) -> None:
             if name == entry.filename:
                 raise DatasetError("malformed_npz", f"{name[:80]!r} is not a .npy file: a .npz holds one .npy for each column, and no archives")
             try:
-                stream = counted(archive.open(entry), budget)  # type: ignore[arg-type]  # a ZipExtFile reads bytes
+                stream = counted(archive.open(entry), budget)
             except BAD as error:
                 raise DatasetError("malformed_npz", f"{name[:80]!r} cannot be unpacked: {error}") from None
             with stream:
@@ -51,7 +51,7 @@ def check_directory(path: Path, budget: Budget) -> None:
     if place < 0 or place + 22 > len(tail):
         raise DatasetError("truncated", "the zip directory at the end of the file is missing: the upload was cut")
     count, size = struct.unpack_from("<HI", tail, place + 10)
-    if 0 <= place64 and place64 + 56 <= len(tail):
+    if place64 >= 0 and place64 + 56 <= len(tail):
         count, size = max(count, struct.unpack_from("<Q", tail, place64 + 32)[0]), struct.unpack_from("<Q", tail, place64 + 40)[0]
     if count > budget.limits.entries or size > LARGEST_DIRECTORY:
         raise DatasetError("too_many_entries", f"the archive has {count:,} entries; at most {budget.limits.entries:,} are read", 413)

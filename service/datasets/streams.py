@@ -8,7 +8,7 @@ import lzma
 import zipfile
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from service.datasets.limits import Budget, DatasetError
 
@@ -19,7 +19,7 @@ PIECE = 1 << 20
 class Counted(io.RawIOBase):
     """A stream that takes what it gives from a budget, and turns a decompressor's complaints into DatasetErrors."""
 
-    def __init__(self, stream: BinaryIO, budget: Budget):
+    def __init__(self, stream: Any, budget: Budget):
         self.stream, self.budget = stream, budget
 
     def readable(self) -> bool:
@@ -41,7 +41,7 @@ class Counted(io.RawIOBase):
         super().close()
 
 
-def counted(stream: BinaryIO, budget: Budget) -> io.BufferedReader:
+def counted(stream: Any, budget: Budget) -> io.BufferedReader:
     return io.BufferedReader(Counted(stream, budget), PIECE)
 
 
@@ -61,5 +61,6 @@ def exactly(stream: BinaryIO, count: int, what: str) -> bytes:
     """`count` bytes; a shorter stream is an error that says how much is missing."""
     data = stream.read(count)
     if len(data) < count:
-        raise DatasetError("truncated", f"{what} ends after {len(data):,} of {count:,} bytes: the upload was cut, or the header does not tell the truth")
+        detail = f"{what} ends after {len(data):,} of {count:,} bytes: the upload was cut, or the header does not fit the data"
+        raise DatasetError("truncated", detail)
     return data

@@ -6,22 +6,20 @@ import io
 
 import numpy as np
 
-from service.datasets.csv import Open, Warnings
 from service.datasets.draft import Draft, Writer
 from service.datasets.limits import DatasetError
+from service.datasets.texts import Open, Warnings
 
 CHARACTERS = 1 << 20
 
 
 def read(draft: Draft, opened: Open) -> Warnings:
     """Write the lines into a draft; returns the warnings. CR LF becomes LF."""
-    writer = draft.column("text", "text", np.int64)
     try:
-        copy(writer, opened, "utf-8-sig")
+        copy(draft.column("text", "text", np.int64), opened, "utf-8-sig")
         return []
     except UnicodeError:
-        draft.writers.clear()
-        writer.text.unlink(missing_ok=True)
+        draft.clear()
         copy(draft.column("text", "text", np.int64), opened, "latin-1")
         return [{"code": "not_utf8", "column": "text", "detail": "the file is not UTF-8 text, and was read as Latin-1: check accented letters"}]
 

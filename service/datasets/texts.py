@@ -1,0 +1,67 @@
+"""Tables written as texts, whatever the format: the first pass guesses each column's kind from every row, the second writes the columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import BinaryIO, NamedTuple
+
+from engine.data.inference import MAX_CLASSES, BadCell, Guess, Kind
+from service.datasets.draft import Draft
+from service.datasets.limits import DatasetError
+
+BLOCK = 1 << 21       # characters of a file looked at together
+DISTINCT = 4_000_000  # different values remembered, over all columns
+
+Open = Callable[[], BinaryIO]
+Warnings = list[dict[str, str]]
+
+
+class Block(NamedTuple):
+    """Some rows of a table, as columns of texts."""
+
+    first: int                    # row of the first one
+    lines: Sequence[int]          # line of the file where each row ends
+    columns: list[Sequence[str]]
+
+
+Blocks = Callable[[], Iterator[Block]]
+
+
+def write(draft: Draft, names: Sequence[str], types: Mapping[str, Kind], blocks: Blocks) -> Warnings:
+    """Write a table into a draft; returns the warnings. DatasetErrors name the line, the column and the value."""
+    guesses = guess(names, types, blocks())
+    readings = []
+    for name, found in zip(names, guesses, strict=True):
+        try:
+            readings.append(found.reading())
+        except BadCell as bad:
+            raise DatasetError(f"not_a_{found.kind}", f"column {name!r}, row {bad.index}: {bad}", row=bad.index, column=name) from None
+    writers = [draft.column(name, reading.kind, reading.dtype, classes=reading.classes) for name, reading in zip(names, readings, strict=True)]
+    for block in blocks():
+        for name, reading, writer, values in zip(names, readings, writers, block.columns, strict=True):
+            try:
+                if reading.kind == "text":
+                    writer.append_texts(values)
+                else:
+                    writer.append(reading.encode(values))
+            except BadCell as bad:
+                row, line = block.first + bad.index, block.lines[bad.index]
+                detail = f"line {line} (row {row}), column {name!r}: {bad}; mend it, leave it empty if it is missing, or give the column another type"
+                raise DatasetError(f"not_a_{reading.kind}", detail, row=row, line=line, column=name) from None
+    return [{"code": code, "column": name, "detail": detail} for name, found in zip(names, guesses, strict=True) for code, detail in found.warnings()]
+
+
+def guess(names: Sequence[str], types: Mapping[str, Kind], blocks: Iterator[Block]) -> list[Guess]:
+    most = min(MAX_CLASSES, max(64, DISTINCT // len(names)))
+    guesses = [Guess(types.get(name), most) for name in names]
+    for block in blocks:
+        for found, values in zip(guesses, block.columns, strict=True):
+            found.see(values)
+    if not guesses[0].rows:
+        raise DatasetError("no_rows", "the file has a header and no rows; say header=false if its first row is data")
+    return guesses
+
+
+def check_width(width: int, most: int) -> None:
+    if width > most:
+        raise DatasetError("too_many_columns", f"{width:,} columns are more than {most:,}: send arrays (.npy, .npz) instead")
