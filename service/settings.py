@@ -59,5 +59,6 @@ class Settings(BaseSettings):
 
 def describe() -> list[dict[str, str]]:
     """Every setting: its variable, its default as text, and what it is for."""
-    return [{"name": "TRAINYARD_" + name.upper(), "default": str(field.get_default(call_default_factory=True)), "description": field.description or ""}
-            for name, field in Settings.model_fields.items()]
+    fields = Settings.model_fields.items()
+    return [{"name": f"TRAINYARD_{name.upper()}", "default": str(field.get_default(call_default_factory=True)), "description": str(field.description)}
+            for name, field in fields]

@@ -11,15 +11,16 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
                  touch_datasets(ids)  outlived_datasets()  contents()
     jobs         add_job(spec, summary, name, epochs, priority, …, datasets=[ids], inline=dataset row)  get_job(id)
                  list_jobs(status, metadata, after, limit) -> (rows, has_more)  update_job(id, name, metadata, priority)
-                 delete_job(id) -> folders to remove  attempts(id)  queue_position(job)  counts()  touch_job(id)  outlived_jobs()
+                 delete_job(id) -> [sha256]  attempts(id)  queue_position(job)  counts()  touch_job(id)  outlived_jobs()
     requests     request_cancel(id)  request_pause(id)  resume(id)  adjust(id, changes, epochs)  adjustments(id, after)
+                 (deleting with files: artifacts.delete_job, artifacts.delete_dataset)
     leases       claim(owner, lease_seconds, worker) -> (Claim, job) | None          the worker process
                  renew(owner, lease_seconds)  owned(owner)  lost(id, fence, code, kind, message)        the supervisor
                  release(claim, reason, happened, **columns)      stopped as asked: running -> queued, pausing -> paused, cancelling -> cancelled
     record       record(claim, events, curves, job, checkpoint, keep_last, adjusted) -> Recorded(job, removed files)
                  finish(claim, "succeeded" | "failed", reason, message, hint, error, publish, … as record)  holds(claim)
-    reading      events(id, after, limit, types)  metrics(id, series, by, points)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
-                 checkpoint_paths()
+    reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  metrics(id, series, by, points)
+                 checkpoints(id)  checkpoint(id, "last" | "best" | epoch)  checkpoint_paths()  job_ids()
     once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  reserve(…)  forget(key)
                  expire_idempotency()
     models       publish(name, job_id, checkpoint)  get_model(name)  list_models()  unpublish(name)

@@ -13,6 +13,7 @@ from service.jobs import Claim, EventLike
 from service.store.tables import attempts, checkpoints, events, jobs
 
 Row = dict[str, Any]
+HOLDING = [column for column in jobs.c if column.name not in ("spec", "summary", "metadata", "warnings")]      # large, and not a trainer's to read
 UNHELD: Row = {"lease_owner": None, "lease_expires_at": None, "worker": None, "stop_requested_at": None, "eta_seconds": None}
 
 
@@ -25,14 +26,14 @@ def find(connection: Connection, job_id: str) -> Row:
 
 
 def held(connection: Connection, claim: Claim) -> Row:
-    """The row of a job that `claim` still holds; else StaleFence."""
-    row = connection.execute(select(jobs).where(jobs.c.id == claim.job_id).with_for_update()).mappings().first()
+    """The row (HOLDING) of a job that `claim` still holds; else StaleFence."""
+    row = connection.execute(select(*HOLDING).where(jobs.c.id == claim.job_id).with_for_update()).mappings().first()
     if row is None or row["fence"] != claim.fence or row["status"] not in states.HELD:
         raise StaleFence(claim.job_id, claim.fence)
     return dict(row)
 
 
-def change(connection: Connection, job: Row, happened: Iterable[EventLike] = (), **columns: Any) -> Row:
+def change(connection: Connection, job: Row, happened: Iterable[EventLike], columns: Row) -> Row:
     """Write `columns` of a row read in this transaction and append what happened. A new status must be in the table of transitions."""
     if "status" in columns:
         states.transition(job["status"], columns["status"])
@@ -41,11 +42,11 @@ def change(connection: Connection, job: Row, happened: Iterable[EventLike] = (),
     return {**job, **columns}
 
 
-def let_go(connection: Connection, job: Row, ended_by: str, happened: Iterable[EventLike], **columns: Any) -> Row:
+def let_go(connection: Connection, job: Row, ended_by: str, happened: Iterable[EventLike], columns: Row) -> Row:
     """The end of a worker's hold on a job: the attempt is closed, the lease given back, and the job becomes `columns["status"]`."""
     closed = {"ended_at": states.now(), "ended_by": ended_by, "to_step": columns.get("step", job["step"])}
     connection.execute(update(attempts).where(attempts.c.job_id == job["id"], attempts.c.attempt == job["attempt"]).values(closed))
-    return change(connection, job, happened, **{**UNHELD, **ending(columns["status"]), **columns})
+    return change(connection, job, happened, {**UNHELD, **ending(columns["status"]), **columns})
 
 
 def ending(status: str) -> Row:

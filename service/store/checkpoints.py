@@ -30,7 +30,8 @@ class Checkpoints(Database):
         if which == "best" and rows:
             return rows[0]
         epochs = sorted({str(row["epoch"]) for row in rows}, key=int)
-        raise ServiceError(409, "no_checkpoint", f"the job has no checkpoint {which!r}" + (f"; there are last, best and epochs {', '.join(epochs)}" if epochs else " yet"))
+        known = f"; there are last, best and epochs {', '.join(epochs)}" if epochs else " yet"
+        raise ServiceError(409, "no_checkpoint", f"the job has no checkpoint {which!r}{known}")
 
     def checkpoint_paths(self) -> set[str]:
         """The files, below home, that some row names."""
@@ -45,7 +46,8 @@ def keep_checkpoint(connection: Connection, job: Row, checkpoint: Mapping[str, A
     """
     mine = checkpoints.c.job_id == job["id"]
     newest = connection.execute(select(func.max(checkpoints.c.step)).where(mine)).scalar()
-    old = connection.execute(delete(checkpoints).where(mine, checkpoints.c.step == checkpoint["step"]).returning(checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)).first()
+    replaced = delete(checkpoints).where(mine, checkpoints.c.step == checkpoint["step"])
+    old = connection.execute(replaced.returning(checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)).first()
     row = {"best": False, "kept": False, **checkpoint, "last": True, "job_id": job["id"], "fence": job["fence"], "created_at": states.now()}
     if old is not None:
         row.update(best=row["best"] or old.best, kept=row["kept"] or old.kept)

@@ -22,8 +22,8 @@ class Curves(Database):
         `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
         """
         with self.read() as connection:
-            epochs = [row for row in connection.execute(select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch")
-                                                        .order_by(events.c.seq)).scalars()]
+            rows = select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
+            epochs = list(connection.execute(rows).scalars())
             if by == "epoch":
                 return _by_epoch(epochs, list(series), points)
             names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()

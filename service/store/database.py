@@ -66,12 +66,17 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view; inside a write transaction of this thread, what that one sees."""
-        if (open_one := getattr(self._here, "connection", None)) is not None:
+        """One consistent view, shared by the reads inside; in a write transaction of this thread, what that one sees."""
+        here = self._here
+        if (open_one := getattr(here, "connection", None) or getattr(here, "view", None)) is not None:
             yield open_one
             return
         with self._reader.begin() as connection:
-            yield connection
+            here.view = connection
+            try:
+                yield connection
+            finally:
+                here.view = None
 
     def tell(self, topic: str, word: str) -> None:
         """After the commit, wake whoever waits for `topic`: "queue", "events" (word: job id) or "stop" (word: job id)."""

@@ -36,7 +36,7 @@ class Datasets(Database):
         return rows[:limit], len(rows) > limit
 
     def delete_dataset(self, dataset_id: str) -> str:
-        """Remove the row and return the sha256 of its content (`artifacts.discard_content` frees the folder). 409 while a live job uses it."""
+        """Remove the row; returns the sha256 of its content (`artifacts.delete_dataset` does it all). 409 while a live job uses it."""
         users = select(jobs.c.id).join(job_datasets, job_datasets.c.job_id == jobs.c.id).where(
             job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(states.LIVE)).limit(1)
         with self.write("delete_dataset") as connection:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import RowMapping, select
 
 from service import jobs as states
 from service.store.database import Database
-from service.store.tables import events
+from service.store.tables import events, jobs
 
 TERMINAL = list(states.TERMINAL_EVENTS)
 
@@ -23,7 +23,13 @@ class Events(Database):
         with self.read() as connection:
             return [_wire(row) for row in connection.execute(query).mappings()]
 
+    def head(self, job_id: str) -> tuple[int, bool] | None:
+        """The number of the job's last event, and whether that one was the terminal one; None without such a job."""
+        with self.read() as connection:
+            row = connection.execute(select(jobs.c.seq, jobs.c.status).where(jobs.c.id == job_id)).first()
+        return None if row is None else (row.seq, row.status in states.TERMINAL)
 
-def _wire(row: Mapping[str, Any]) -> dict[str, Any]:
+
+def _wire(row: RowMapping) -> dict[str, Any]:
     return {"object": "job.event", "id": states.event_id(row["job_id"], row["seq"]), "job_id": row["job_id"], "seq": row["seq"], "type": row["type"],
             "level": row["level"], "message": row["message"], "data": row["data"], "created_at": row["created_at"]}

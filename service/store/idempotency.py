@@ -35,7 +35,7 @@ class Idempotency(Database):
         if (row["route"], row["body_hash"]) != (route, body_hash):
             raise ServiceError(422, "idempotency_mismatch", "this Idempotency-Key was used with another path or body: take a new key")
         if row["status"] is None:
-            raise conflict("the first request with this Idempotency-Key is still running: send it again in a moment", "idempotency_running", retry=True)
+            raise conflict("the first request with this key is still running: send it again in a moment", "idempotency_running", retry=True)
         return Reply(row["status"], row["body"], row["headers"])
 
     def reserve(self, key: str, route: str, body_hash: str) -> None:
@@ -57,7 +57,7 @@ class Idempotency(Database):
             return connection.execute(delete(idempotency).where(idempotency.c.expires_at < states.seconds_now())).rowcount
 
     def _keep(self, key: str, route: str, body_hash: str, reply: Reply | None) -> None:
-        answer = {"status": None, "body": None, "headers": None} if reply is None else {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}
+        answer = {} if reply is None else {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}
         with self.write("remember") as connection:
             connection.execute(delete(idempotency).where(idempotency.c.key == key))
             connection.execute(insert(idempotency), {"key": key, "route": route, "body_hash": body_hash, **answer, "created_at": states.now(),

@@ -13,6 +13,7 @@ from service.jobs import Event
 from service.store.changes import Row, append, change, find
 from service.store.database import Database
 from service.store.datasets import check_present, insert_dataset
+from service.store.models import newest
 from service.store.tables import JOB_PARTS, attempts, datasets, job_datasets, job_metadata, jobs, models
 
 WAITING = "waiting_for_worker"
@@ -21,16 +22,17 @@ EMPTY: Row = {"attempt": 0, "fence": 0, "losses": 0, "seq": 0, "version": 1, "ep
 
 
 class Jobs(Database):
-    def add_job(self, spec: Mapping[str, Any], summary: Mapping[str, Any], *, name: str = "", epochs: int = 0, priority: int = 0, max_attempts: int = 3,
-                metadata: Mapping[str, str] | None = None, warnings: Iterable[Mapping[str, Any]] = (), parent: str | None = None,
-                retain_seconds: float | None = None, datasets: Iterable[str] = (), inline: Mapping[str, Any] | None = None, job_id: str | None = None) -> Row:
-        """Queue a job: its row, event 1 `job.queued`, its inline dataset (`inline`: a dataset row) and what it reads (`datasets`: ids), all or nothing.
+    def add_job(self, spec: Mapping[str, Any], summary: Mapping[str, Any], *, name: str = "", epochs: int = 0, priority: int = 0,
+                max_attempts: int = 3, metadata: Mapping[str, str] | None = None, warnings: Iterable[Mapping[str, Any]] = (),
+                parent: str | None = None, retain_seconds: float | None = None, datasets: Iterable[str] = (),
+                inline: Mapping[str, Any] | None = None, job_id: str | None = None) -> Row:
+        """Queue a job: its row, event 1 `job.queued`, its inline dataset (`inline`: a dataset row), what it reads (`datasets`: ids), or nothing.
 
         409 when one of the datasets was removed meanwhile.
         """
-        job = {**EMPTY, "id": job_id or states.new_id("job"), "name": name, "spec": dict(spec), "summary": dict(summary), "metadata": dict(metadata or {}),
-               "priority": priority, "max_attempts": max_attempts, "epochs": epochs, "parent": parent, "warnings": list(warnings),
-               "retain_seconds": retain_seconds, "created_at": states.now()}
+        job = {**EMPTY, "id": job_id or states.new_id("job"), "name": name, "spec": dict(spec), "summary": dict(summary),
+               "metadata": dict(metadata or {}), "priority": priority, "max_attempts": max_attempts, "epochs": epochs, "parent": parent,
+               "warnings": list(warnings), "retain_seconds": retain_seconds, "created_at": states.now()}
         with self.write("add_job") as connection:
             reads = sorted(set(datasets))
             check_present(connection, reads)
@@ -52,7 +54,8 @@ class Jobs(Database):
             raise not_found("job", job_id)
         return dict(row)
 
-    def list_jobs(self, *, status: Iterable[str] = (), metadata: Mapping[str, str] | None = None, after: str | None = None, limit: int = 20) -> tuple[list[Row], bool]:
+    def list_jobs(self, *, status: Iterable[str] = (), metadata: Mapping[str, str] | None = None, after: str | None = None,
+                  limit: int = 20) -> tuple[list[Row], bool]:
         """Jobs, newest first, older than `after`, with each of the metadata pairs; and whether there are more."""
         query = select(jobs).order_by(jobs.c.id.desc()).limit(limit + 1)
         if wanted := list(status):
@@ -65,18 +68,23 @@ class Jobs(Database):
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
 
+    def job_ids(self) -> set[str]:
+        """The id of every job."""
+        with self.read() as connection:
+            return set(connection.execute(select(jobs.c.id)).scalars())
+
     def update_job(self, job_id: str, *, name: str | None = None, metadata: Mapping[str, str] | None = None, priority: int | None = None) -> Row:
         """Change what may change in any state; what is None stays. `metadata` replaces the whole."""
-        columns = {key: value for key, value in (("name", name), ("metadata", metadata), ("priority", priority)) if value is not None}
+        columns: Row = {key: value for key, value in (("name", name), ("metadata", metadata), ("priority", priority)) if value is not None}
         with self.write("update_job") as connection:
             job = find(connection, job_id)
             if metadata is not None:
                 connection.execute(delete(job_metadata).where(job_metadata.c.job_id == job_id))
                 _index_metadata(connection, job_id, metadata)
-            return change(connection, job, **columns)
+            return change(connection, job, (), columns)
 
     def delete_job(self, job_id: str) -> list[str]:
-        """Remove a terminal job, all its rows and its inline dataset. Returns the folders below home that are free now.
+        """Remove a terminal job, all its rows and its inline dataset; returns the sha256 of that one's content (`artifacts.delete_job` does it all).
 
         409 while it is live or a published model answers with it.
         """
@@ -84,14 +92,14 @@ class Jobs(Database):
             job = find(connection, job_id)
             if job["status"] not in states.TERMINAL:
                 raise conflict(f"the job is {job['status']}: cancel it first", allowed=list(states.allowed(job["status"])))
-            if name := connection.execute(published().where(models.c.job_id == job_id)).scalar():
+            if name := connection.execute(select(models.c.name).where(models.c.id.in_(newest()), models.c.job_id == job_id)).scalar():
                 raise conflict(f"the model {name!r} answers with this job: publish another one, or remove the name first", "in_use")
             for part in (*JOB_PARTS, models):
                 connection.execute(delete(part).where(part.c.job_id == job_id))
-            connection.execute(delete(datasets).where(datasets.c.job_id == job_id))
+            contents = list(connection.execute(delete(datasets).where(datasets.c.job_id == job_id).returning(datasets.c.sha256)).scalars())
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
             self.tell("events", job_id)
-        return [f"jobs/{job_id}"]
+        return contents
 
     def attempts(self, job_id: str) -> list[Row]:
         """The job's attempts, oldest first: attempt, started_at, ended_at, ended_by, from_step, to_step."""
@@ -110,7 +118,7 @@ class Jobs(Database):
     def counts(self) -> dict[str, Any]:
         """For the metrics page: jobs by state (all states), datasets, and when the oldest queued job came (or None)."""
         with self.read() as connection:
-            found = {status: count for status, count in connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))}
+            found = {row[0]: row[1] for row in connection.execute(select(jobs.c.status, func.count()).group_by(jobs.c.status))}
             oldest = connection.execute(select(func.min(jobs.c.created_at)).where(jobs.c.status == "queued")).scalar()
             uploads = connection.execute(select(func.count()).select_from(datasets)).scalar_one()
         return {"jobs": {state: found.get(state, 0) for state in states.STATES}, "datasets": uploads, "oldest_queued_at": oldest}
@@ -118,20 +126,15 @@ class Jobs(Database):
     def touch_job(self, job_id: str) -> None:
         """Note that the job's model was used; its `retain_seconds` count from here."""
         with self.write("touch_job") as connection:
-            change(connection, find(connection, job_id), used_at=states.now())
+            change(connection, find(connection, job_id), (), {"used_at": states.now()})
 
     def outlived_jobs(self) -> list[str]:
         """Terminal jobs whose `retain_seconds` have passed since their end or last use, and that no published model answers with."""
         query = select(jobs.c.id, jobs.c.used_at, jobs.c.retain_seconds).where(jobs.c.retain_seconds.isnot(None), jobs.c.status.in_(states.TERMINAL))
+        published = select(models.c.job_id).where(models.c.id.in_(newest()))
         with self.read() as connection:
-            rows = connection.execute(query.where(jobs.c.id.not_in(published(models.c.job_id)))).all()
+            rows = connection.execute(query.where(jobs.c.id.not_in(published))).all()
         return [job_id for job_id, used_at, seconds in rows if states.seconds_of(used_at) + seconds < states.seconds_now()]
-
-
-def published(column: Any = models.c.name) -> Any:
-    """The names (or another column) of the models that answer now: the newest row of each name."""
-    each = models.alias()
-    return select(column).where(models.c.id.in_(select(func.max(each.c.id)).group_by(each.c.name)))
 
 
 def _index_metadata(connection: Connection, job_id: str, metadata: Mapping[str, str]) -> None:

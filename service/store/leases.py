@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Unpack
 
 from sqlalchemy import Connection, and_, bindparam, func, insert, literal, or_, select, update
 
 from service import jobs as states
-from service.jobs import LET_GO, Claim, Event, EventLike
+from service.jobs import LET_GO, Claim, Event
 from service.store.changes import Row, held, last_checkpoint_step, let_go
 from service.store.database import Database
-from service.store.tables import attempts, checkpoints, jobs
+from service.store.notes import Note, write_note
+from service.store.record import Recorded
+from service.store.tables import attempts, jobs
 
 QUEUED = literal("queued", literal_execute=True)        # written into the statement, so that the partial index serves it
 FAR = 10    # a lease that ends later than so many lease times was written by a clock that has been set back: it counts as expired
 
 _HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
 _QUEUE = jobs.alias("waiting")
-_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == QUEUED).order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1).with_for_update(skip_locked=True)
-_CLAIM = update(jobs).where(jobs.c.id == _NEXT.scalar_subquery()).values(
+_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == QUEUED).order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
+_CLAIM = update(jobs).where(jobs.c.id == _NEXT.with_for_update(skip_locked=True).scalar_subquery()).values(
     status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
-    version=jobs.c.version + 1, lease_owner=bindparam("owner"), lease_expires_at=bindparam("expires"), worker=bindparam("worker_now", type_=jobs.c.worker.type),
+    version=jobs.c.version + 1, lease_owner=bindparam("owner"), lease_expires_at=bindparam("expires"),
+    worker=bindparam("worker_now", type_=jobs.c.worker.type),
     started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
 
 
@@ -47,9 +50,8 @@ class Leases(Database):
             if row is None:
                 return None
             job = dict(row)
-            start = select(func.coalesce(func.max(checkpoints.c.step), 0)).where(checkpoints.c.job_id == job["id"], checkpoints.c.last).scalar_subquery()
-            connection.execute(insert(attempts).values(job_id=job["id"], attempt=job["attempt"], fence=job["fence"], owner=owner,
-                                                       started_at=states.now(), from_step=start))
+            connection.execute(insert(attempts), {"job_id": job["id"], "attempt": job["attempt"], "fence": job["fence"], "owner": owner,
+                                                  "started_at": states.now(), "from_step": last_checkpoint_step(connection, job["id"])})
             return Claim(job["id"], job["fence"], job["attempt"], owner), job
 
     def renew(self, owner: str, lease_seconds: float) -> list[Row]:
@@ -60,19 +62,21 @@ class Leases(Database):
 
     def owned(self, owner: str | None = None) -> list[Row]:
         """What `owner` (or anybody) holds, without renewing it; also lease_owner and lease_expires_at."""
-        query = select(*_HELD, jobs.c.lease_owner, jobs.c.lease_expires_at).where(jobs.c.lease_owner.isnot(None) if owner is None else jobs.c.lease_owner == owner)
+        mine = jobs.c.lease_owner.isnot(None) if owner is None else jobs.c.lease_owner == owner
+        query = select(*_HELD, jobs.c.lease_owner, jobs.c.lease_expires_at).where(mine)
         with self.read() as connection:
             return [dict(row) for row in connection.execute(query).mappings()]
 
-    def release(self, claim: Claim, reason: str = "draining", *, happened: Iterable[EventLike] = (), **columns: Any) -> Row:
+    def release(self, claim: Claim, reason: str = "draining", **note: Unpack[Note]) -> Recorded:
         """The worker lets go as it was asked to: running goes back to the queue, pausing becomes paused, cancelling cancelled.
 
-        `happened` and `columns` (as in `record`) come first, in the same transaction. This never counts as a loss.
+        It never counts as a loss. What `record` would write comes first, in the same transaction.
         """
         with self.write("release") as connection:
-            job = held(connection, claim)
+            job, removed = write_note(connection, held(connection, claim), note)
             status = LET_GO[job["status"]]
-            return self._return(connection, job, status, reason if status == "queued" else "user_request", reason, happened, columns)
+            ended_by = reason if status == "queued" else status
+            return Recorded(self._return(connection, job, status, reason if status == "queued" else "user_request", ended_by), removed)
 
     def lost(self, job_id: str, fence: int, *, code: str = "worker_lost", kind: str = "system", message: str = "The worker was lost.",
              hint: str | None = None) -> Row:
@@ -84,24 +88,26 @@ class Leases(Database):
     def _lose(self, connection: Connection, job: Row, code: str, kind: str, message: str, hint: str | None) -> Row:
         status = LET_GO[job["status"]]
         if status != "queued":
-            return self._return(connection, job, status, "user_request", code, (), {})
+            return self._return(connection, job, status, "user_request", code)
         losses = job["losses"] + 1
         if losses < job["max_attempts"]:
-            return self._return(connection, job, "queued", "worker_lost", code, (), {"losses": losses})
+            return self._return(connection, job, "queued", "worker_lost", code, losses)
         message = f"{message} This was attempt {job['attempt']}; {losses} in a row ended without a new checkpoint."
         error = {"kind": kind, "code": code, "message": message, "epoch": job["epoch"], "step": job["step"], "retryable": kind != "user"}
         self.tell("events", job["id"])
-        return let_go(connection, job, code, [Event("job.failed", message, {"error": error}, "error")], status="failed", status_reason=code,
-                      losses=losses, message=message, hint=hint, error=error)
+        columns = {"status": "failed", "status_reason": code, "losses": losses, "message": message, "hint": hint, "error": error}
+        return let_go(connection, job, code, [Event("job.failed", message, {"error": error}, "error")], columns)
 
-    def _return(self, connection: Connection, job: Row, status: str, why: str, ended_by: str, happened: Iterable[EventLike], columns: Row) -> Row:
+    def _return(self, connection: Connection, job: Row, status: str, why: str, ended_by: str, losses: int | None = None) -> Row:
         """A hold that ends without a result: back to the queue, paused or cancelled."""
         step = last_checkpoint_step(connection, job["id"])
         message = {"queued": f"The job goes back to the queue ({ended_by}) and goes on from step {step}.",
                    "paused": f"The job is paused at step {step}.", "cancelled": "The job was cancelled."}[status]
-        event = Event("job.requeued", message, {"reason": ended_by, "resumed_from": step}, "warn") if status == "queued" else Event(f"job.{status}", message)
-        self.tell("events", job["id"])
+        event = Event(f"job.{status}", message)
         if status == "queued":
+            event = Event("job.requeued", message, {"reason": ended_by, "resumed_from": step}, "warn")
             self.tell("queue", job["id"])
-        return let_go(connection, job, ended_by, [*happened, event], **{**columns, "status": status, "status_reason": why, "message": message})
+        self.tell("events", job["id"])
+        columns = {"status": status, "status_reason": why, "message": message, "losses": job["losses"] if losses is None else losses}
+        return let_go(connection, job, ended_by, [event], columns)
 

@@ -38,7 +38,7 @@ def migrate(home: Path, url: str | None = None) -> str:
                 return head
             if found is not None:
                 if found not in {script.revision for script in scripts.walk_revisions()}:
-                    raise ServiceError(503, "unavailable", f"the store in {home} was written by a newer program (version {found}, this one knows {head}); "
+                    raise ServiceError(503, "unavailable", f"the store in {home} was written by a newer program ({found}, this knows {head}): "
                                        "install that program, or start from a copy in the backups folder")
                 _backup(url, home, found)
             with engine.begin() as connection:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from service import jobs as states
 from service.errors import not_found
 from service.store.changes import Row, find
 from service.store.database import Database
-from service.store.jobs import published
 from service.store.tables import models
 
 SHOWN = [models.c[name] for name in ("name", "job_id", "checkpoint", "created_at")]
@@ -35,7 +34,8 @@ class Models(Database):
     def list_models(self) -> list[Row]:
         """Every name with what it answers with now, by name."""
         with self.read() as connection:
-            return [dict(row) for row in connection.execute(select(*SHOWN).where(models.c.id.in_(published(models.c.id))).order_by(models.c.name)).mappings()]
+            rows = connection.execute(select(*SHOWN).where(models.c.id.in_(newest())).order_by(models.c.name))
+            return [dict(row) for row in rows.mappings()]
 
     def unpublish(self, name: str) -> None:
         """Remove the name; the jobs stay. 404 when unknown."""
@@ -44,5 +44,12 @@ class Models(Database):
                 raise not_found("model", name)
 
 
+def newest() -> Select[tuple[str]]:
+    """The ids of the rows that answer now: the newest of each name."""
+    each = models.alias()
+    return select(func.max(each.c.id)).group_by(each.c.name)
+
+
 def publish_model(connection: Connection, name: str, job_id: str, checkpoint: str) -> None:
-    connection.execute(insert(models), {"id": states.new_id("model"), "name": name, "job_id": job_id, "checkpoint": checkpoint, "created_at": states.now()})
+    row = {"id": states.new_id("model"), "name": name, "job_id": job_id, "checkpoint": checkpoint, "created_at": states.now()}
+    connection.execute(insert(models), row)

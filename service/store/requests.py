@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import func, insert, select
@@ -27,12 +27,11 @@ class Requests(Database):
                 return job
             if job["status"] in ("queued", "paused"):
                 message = "The job was cancelled before it started." if job["status"] == "queued" else "The paused job was cancelled."
-                job = change(connection, job, [Event("job.cancelled", message)], status="cancelled", status_reason="user_request", message=message,
-                             **ending("cancelled"))
+                job = change(connection, job, [Event("job.cancelled", message)], {**_asked("cancelled", message), **ending("cancelled")})
             elif "cancelling" in states.allowed(job["status"]):
                 message = "The job stops after the current batch."
-                job = change(connection, job, [Event("job.cancelling", message)], status="cancelling", status_reason="user_request", message=message,
-                             stop_requested_at=states.now())
+                columns = {**_asked("cancelling", message), "stop_requested_at": states.now()}
+                job = change(connection, job, [Event("job.cancelling", message)], columns)
                 self.tell("stop", job_id)
             else:
                 raise _refused(job, "cancelled")
@@ -48,8 +47,8 @@ class Requests(Database):
             if job["status"] != "running":
                 raise _refused(job, "paused")
             message = "The job writes a checkpoint and pauses."
-            job = change(connection, job, [Event("job.pausing", message)], status="pausing", status_reason="user_request", message=message,
-                         stop_requested_at=states.now())
+            columns = {**_asked("pausing", message), "stop_requested_at": states.now()}
+            job = change(connection, job, [Event("job.pausing", message)], columns)
             self.tell("stop", job_id)
             self.tell("events", job_id)
             return job
@@ -61,7 +60,8 @@ class Requests(Database):
             if job["status"] != "paused":
                 raise _refused(job, "resumed")
             message = "The job waits for a worker to go on."
-            job = change(connection, job, [Event("job.resumed", message)], status="queued", status_reason=WAITING, message=message)
+            columns = {"status": "queued", "status_reason": WAITING, "message": message}
+            job = change(connection, job, [Event("job.resumed", message)], columns)
             self.tell("queue", job_id)
             self.tell("events", job_id)
             return job
@@ -75,7 +75,7 @@ class Requests(Database):
             number = 1 + (connection.execute(select(func.max(adjustments.c.number)).where(adjustments.c.job_id == job_id)).scalar() or 0)
             connection.execute(insert(adjustments), {"job_id": job_id, "number": number, "changes": dict(changes), "created_at": states.now()})
             self.tell("stop", job_id)
-            return change(connection, job, **({} if epochs is None else {"epochs": epochs}))
+            return change(connection, job, (), {} if epochs is None else {"epochs": epochs})
 
     def adjustments(self, job_id: str, *, after: int = 0) -> list[Row]:
         """The live changes after number `after`, oldest first: number, changes, and the epoch and step where it took effect (None: not yet)."""
@@ -85,6 +85,11 @@ class Requests(Database):
             return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _refused(job: Mapping[str, Any], wish: str) -> ServiceError:
-    allowed: Iterable[str] = states.allowed(job["status"])
-    return conflict(f"a {job['status']} job cannot be {wish}" + (f"; it can become {' or '.join(allowed)}" if allowed else ": it is over"), allowed=list(allowed))
+def _asked(status: str, message: str) -> Row:
+    return {"status": status, "status_reason": "user_request", "message": message}
+
+
+def _refused(job: Row, wish: str) -> ServiceError:
+    allowed = list(states.allowed(job["status"]))
+    way_out = f"; it can become {' or '.join(allowed)}" if allowed else ": it is over"
+    return conflict(f"a {job['status']} job cannot be {wish}{way_out}", allowed=allowed)

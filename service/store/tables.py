@@ -104,7 +104,7 @@ jobs = _table(
     Column("created_at", Text, nullable=False),
     Column("started_at", Text),
     Column("finished_at", Text),
-    CheckConstraint("status IN (%s)" % ", ".join(f"'{state}'" for state in STATES), name="jobs_status"),
+    CheckConstraint(f"status IN {STATES}", name="jobs_status"),
     CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('running', 'pausing', 'cancelling'))", name="jobs_held"),
 )
 Index("jobs_queue", jobs.c.priority.desc(), jobs.c.id, sqlite_where=jobs.c.status == "queued", postgresql_where=jobs.c.status == "queued")

@@ -1,0 +1,46 @@
+"""What a trainer tells the store in one write: events, curves, columns, a checkpoint, live changes taken up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypedDict
+
+from sqlalchemy import Connection, update
+
+from service.jobs import EventLike
+from service.store.changes import Row, change
+from service.store.checkpoints import keep_checkpoint, prune
+from service.store.curves import Curve, append_curve
+from service.store.tables import adjustments
+
+COLUMNS = frozenset({"epoch", "epochs", "step", "progress", "eta_seconds", "elapsed_seconds", "metrics", "best", "evaluation", "message", "hint",
+                     "warnings", "summary", "worker"})
+
+
+class Note(TypedDict, total=False):
+    """All parts may be left out."""
+
+    events: Iterable[EventLike]                     # those with a key the job already has are dropped
+    curves: Mapping[str, Curve]                     # series -> (steps, values)
+    job: Mapping[str, Any]                          # columns of the job, out of COLUMNS
+    checkpoint: Mapping[str, Any]                   # step, epoch, metrics, path, bytes, sha256, [best, kept]; its file is durable already
+    keep_last: int                                  # with a checkpoint: beyond best, kept and so many (2), older ones go
+    adjusted: Mapping[int, tuple[int, int]]         # number of a live change -> (epoch, step) where it took effect
+
+
+def write_note(connection: Connection, row: Row, note: Note) -> tuple[Row, list[str]]:
+    """Write a note on a job held in this transaction. Returns the row as it is now and the files below home that no row names any more."""
+    columns, removed = dict(note.get("job", {})), []
+    if unknown := set(columns) - COLUMNS:
+        raise ValueError(f"a trainer does not write {sorted(unknown)}")
+    if checkpoint := note.get("checkpoint"):
+        further, removed = keep_checkpoint(connection, row, checkpoint)
+        removed += prune(connection, row["id"], note.get("keep_last", 2))
+        if further:
+            columns["losses"] = 0
+    for series, (steps, values) in note.get("curves", {}).items():
+        append_curve(connection, row["id"], series, steps, values)
+    for number, (epoch, step) in note.get("adjusted", {}).items():
+        mine = (adjustments.c.job_id == row["id"], adjustments.c.number == number, adjustments.c.step.is_(None))
+        connection.execute(update(adjustments).where(*mine).values(epoch=epoch, step=step))
+    return change(connection, row, note.get("events", ()), columns), removed

@@ -1,0 +1,184 @@
+"""Waiting for something to happen: wake-ups over local sockets, with polling as the fallback, and the stream of a job's events.
+
+A process that waits for a topic binds a datagram socket `<topic>.<pid>.<n>` in the run folder; whoever changes something sends the word to all
+sockets of the topic. A wake-up may be lost (a full buffer, a crash between commit and send): waits are bounded, and what is true is in the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import itertools
+import os
+import socket
+import tempfile
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from service.store import Store
+
+LONGEST = 107               # bytes of a unix socket's path, with its closing zero
+POLL_SECONDS = 2.0
+BATCH = 500                 # events read at once
+_numbers = itertools.count()
+
+
+def run_folder(home: Path) -> Path:
+    """Where the sockets of a home folder live; a short temporary folder when the path would be too long for a socket."""
+    folder = home / "run"
+    if len(os.fsencode(folder)) + len("/events.4294967296.999999") >= LONGEST:
+        folder = Path(tempfile.gettempdir(), f"trainyard-{os.getuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}")
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+class Listener:
+    """A socket that hears the words sent to one topic."""
+
+    def __init__(self, folder: Path, topic: str):
+        self.path = folder / f"{topic}.{os.getpid()}.{next(_numbers)}"
+        self.path.unlink(missing_ok=True)       # left by a dead process that had this pid
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.bind(str(self.path))
+        self._end = weakref.finalize(self, _close, self.socket, self.path)
+
+    def wait(self, seconds: float) -> set[str]:
+        """The words that came, as soon as there is one; empty after `seconds` without."""
+        self.socket.settimeout(max(seconds, 0.001))
+        try:
+            words = {self.socket.recv(256).decode()}
+        except TimeoutError:
+            return set()
+        return words | self.pending()
+
+    def pending(self) -> set[str]:
+        """The words that are there now."""
+        words: set[str] = set()
+        self.socket.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                words.add(self.socket.recv(256).decode())
+        return words
+
+    def close(self) -> None:
+        self._end()
+
+
+def _close(open_socket: socket.socket, path: Path) -> None:
+    open_socket.close()
+    path.unlink(missing_ok=True)
+
+
+class Wake:
+    """The wake-ups of one home folder."""
+
+    def __init__(self, home: Path):
+        self.folder = run_folder(home)
+        self._listeners: dict[str, Listener] = {}
+        self._turn = threading.Lock()
+        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._sender.setblocking(False)
+
+    def notify(self, topic: str, word: str = "") -> None:
+        """Send `word` to everyone who waits for `topic`. Never blocks and never fails: who misses it polls."""
+        for path in self.folder.glob(f"{topic}.*"):
+            try:
+                self._sender.sendto(word.encode(), str(path))
+            except OSError as error:
+                if error.errno == errno.ECONNREFUSED:      # its process died
+                    path.unlink(missing_ok=True)
+
+    def listen(self, topic: str) -> Listener:
+        """This process's socket for a topic. It hears from the first call on: call once before looking at the store, then `wait`."""
+        with self._turn:
+            if topic not in self._listeners:
+                self._listeners[topic] = Listener(self.folder, topic)
+            return self._listeners[topic]
+
+    def wait(self, topic: str, seconds: float) -> set[str]:
+        """Block until a word comes for `topic`, at most `seconds`; for one thread per topic."""
+        return self.listen(topic).wait(seconds)
+
+    def close(self) -> None:
+        for listener in self._listeners.values():
+            listener.close()
+        self._sender.close()
+
+
+class Bell:
+    """Wake-ups of jobs for one event loop: any number of tasks wait, each for its job, on one socket."""
+
+    def __init__(self, wake: Wake):
+        self._listener = Listener(wake.folder, "events")
+        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self._listener.socket, self._ring)
+
+    def _ring(self) -> None:
+        for job_id in self._listener.pending():
+            for event in self._waiting.get(job_id, ()):
+                event.set()
+
+    def subscribe(self, job_id: str) -> asyncio.Event:
+        """An event that is set whenever the job has news."""
+        event = asyncio.Event()
+        self._waiting[job_id].add(event)
+        return event
+
+    def unsubscribe(self, job_id: str, event: asyncio.Event) -> None:
+        self._waiting[job_id].discard(event)
+        if not self._waiting[job_id]:
+            del self._waiting[job_id]
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._listener.socket)
+        self._listener.close()
+
+
+async def follow(store: Store, job_id: str, after: int = 0, types: Iterable[str] = (), *, bell: Bell | None = None, poll: float = POLL_SECONDS,
+                 idle: float | None = None) -> AsyncIterator[dict[str, Any] | None]:
+    """A job's events after number `after`: those that have happened, then those that happen, up to and with the terminal one.
+
+    With `idle`, None is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed.
+    Without a bell it polls.
+    """
+    wanted, loop = tuple(types), asyncio.get_running_loop()
+    news = bell.subscribe(job_id) if bell is not None else asyncio.Event()
+    spoke_at = loop.time()
+    try:
+        while True:
+            news.clear()
+            batch, after, more = await asyncio.to_thread(_look, store, job_id, after, wanted)
+            for event in batch:
+                spoke_at = loop.time()
+                yield event
+            if more is None:
+                return
+            if not more:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), poll)
+            if idle is not None and loop.time() - spoke_at >= idle:
+                spoke_at = loop.time()
+                yield None
+    finally:
+        if bell is not None:
+            bell.unsubscribe(job_id, news)
+
+
+def _look(store: Store, job_id: str, after: int, types: tuple[str, ...]) -> tuple[list[dict[str, Any]], int, bool | None]:
+    """The next events, the number that they reach to, and whether there are more: None means that none will ever come."""
+    with store.read():
+        head = store.head(job_id)
+        if head is None:
+            return [], after, None
+        last, ended = head
+        batch = store.events(job_id, after=after, limit=BATCH, types=types) if after < last else []
+    if len(batch) == BATCH and batch[-1]["seq"] < last:
+        return batch, batch[-1]["seq"], True
+    return batch, max(after, last), None if ended else False
