@@ -1,0 +1,102 @@
+"""The `data` of a job: which columns, how they become numbers, batches and splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from engine.data.preprocess import AnyPreprocess
+from engine.spec import Spec
+
+Count = Annotated[int, Field(strict=True, ge=1)]
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+
+
+def refuse_unbuilt(value: Any) -> Any:
+    """Fields of the contract that cannot be run yet take only their default, null."""
+    if value is None:
+        return value
+    raise PydanticCustomError("not_built_yet", "this is part of the contract but not built yet", {"code": "not_built_yet"})
+
+
+NotBuilt = Annotated[Any, BeforeValidator(refuse_unbuilt)]
+
+
+class Inline(Spec):
+    """Data in the job itself: columns (lists of rows), or rows (objects)."""
+
+    columns: dict[str, list[Any]] | None = None
+    rows: list[dict[str, Any]] | None = None
+
+    @model_validator(mode="after")
+    def one_form(self) -> Inline:
+        if (self.columns is None) == (self.rows is None):
+            raise ValueError("give either 'columns' or 'rows'")
+        return self
+
+
+class Split(Spec):
+    """Rows kept out of training: another data set, or a fraction of this one."""
+
+    dataset: str | None = None
+    fraction: Fraction | None = None
+    by: Literal["random", "last", "group"] = "random"
+    group: str | None = None
+    stratify: bool | str = False
+    also: NotBuilt = None
+
+    @model_validator(mode="after")
+    def consistent(self) -> Split:
+        if (self.dataset is None) == (self.fraction is None):
+            raise ValueError("give either 'dataset' or 'fraction'")
+        if (self.by == "group") != (self.group is not None):
+            raise ValueError("'by': \"group\" and a 'group' column go together")
+        if self.stratify and self.by != "random":
+            raise ValueError("'stratify' goes with 'by': \"random\"")
+        if self.dataset is not None and (self.stratify or self.group):
+            raise ValueError("another data set is used whole: 'stratify' and 'group' go with 'fraction'")
+        return self
+
+
+def _as_split(value: Any) -> Any:
+    """A bare fraction or data set stands for an object with it."""
+    if isinstance(value, float):
+        return {"fraction": value}
+    return {"dataset": value} if isinstance(value, str) else value
+
+
+Inputs = list[str] | dict[str, list[str]]
+Target = str | list[str] | dict[str, str]
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return [value]
+    return {name: _as_list(columns) for name, columns in value.items()} if isinstance(value, Mapping) else value
+
+
+class Data(Spec):
+    """Sections 3.1 to 3.3 of the contract: columns, batches, splits."""
+
+    dataset: str | Inline
+    inputs: Annotated[Inputs | None, BeforeValidator(_as_list)] = None
+    target: Target | None = None
+    weight: str | None = None
+    preprocess: Literal["auto", "none"] | dict[str, AnyPreprocess] = "auto"
+    batch_size: Count | Literal["full"] = 32
+    sampling: Literal["shuffle", "sequential", "with_replacement", "balanced"] = "shuffle"
+    steps_per_epoch: Count | None = None
+    drop_last: bool = False
+    repeat: Count = 1
+    augment: NotBuilt = None
+    windows: NotBuilt = None
+    validation: Annotated[Split | None, BeforeValidator(_as_split)] = None
+    test: Annotated[Split | None, BeforeValidator(_as_split)] = None
+
+    @property
+    def source(self) -> str:
+        """The reference under which the tables of a job hold the main data set."""
+        return self.dataset if isinstance(self.dataset, str) else "inline"
