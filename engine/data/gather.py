@@ -1,0 +1,136 @@
+"""The rows of a plan that fill a batch: which rows of the data come next, and each feed copied and transformed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.core import Launch
+from engine.data.feed import Feed
+from engine.kernels.library import kernel
+
+SOURCES = ("float32", "float64", "int32", "int64", "uint8")
+
+
+@kernel("gather_number")
+def gather_number(arena, words, begin, end):
+    """Rows of numbers. Words: out, stride, width, source, its type, rows, tables of shift, scale and fill (float64), their step, missing, whether one is, log."""
+    stride, width, kind, step, missing, has_missing, log = words[1], words[2], words[4], words[9], words[10], words[11], words[12]
+    index = view(arena, words[5], int64)
+    shift, scale, fill = view_at(words[6], float64), view_at(words[7], float64), view_at(words[8], float64)
+    plain = has_missing == 0 and log == 0 and step == 0
+    shift0, scale0 = real(shift[0]), real(scale[0])
+    for r in range(begin, end):
+        y = view(arena, words[0] + r * stride * WIDTH, real)
+        at = index[r] * width
+        if plain and kind == 0:
+            x0 = view_at(words[3] + at * 4, float32)
+            for i in range(width):
+                y[i] = (real(x0[i]) - shift0) * scale0
+        elif plain and kind == 4:
+            x4 = view_at(words[3] + at, uint8)
+            for i in range(width):
+                y[i] = (real(x4[i]) - shift0) * scale0
+        else:
+            for i in range(width):
+                v = read_number(words[3], kind, at + i)
+                absent = has_missing == 1 and (v != v or (kind > 1 and v == float64(missing)))
+                if absent:
+                    v = fill[i * step]
+                if log == 1:
+                    v = log1p_wide(v)
+                y[i] = real((v - shift[i * step]) * scale[i * step])
+
+
+@kernel("gather_indicator")
+def gather_indicator(arena, words, begin, end):
+    """1.0 where a number is missing. Words: out, stride, width, source, its type, rows, missing."""
+    index = view(arena, words[5], int64)
+    for r in range(begin, end):
+        y = view(arena, words[0] + r * words[1] * WIDTH, real)
+        for i in range(words[2]):
+            v = read_number(words[3], words[4], index[r] * words[2] + i)
+            y[i] = 1.0 if v != v or (words[4] > 1 and v == float64(words[6])) else 0.0
+
+
+@kernel("gather_code")
+def gather_code(arena, words, begin, end):
+    """Class numbers as int32. Words: out, stride, width, source, its type, rows, lookup (0: none), entries, base, classes, unknown."""
+    index = view(arena, words[5], int64)
+    for r in range(begin, end):
+        y = view(arena, words[0] + r * words[1] * 4, int32)
+        for i in range(words[2]):
+            y[i] = int32(read_code(words, index[r] * words[2] + i))
+
+
+@kernel("gather_one_hot")
+def gather_one_hot(arena, words, begin, end):
+    """Class numbers as rows of zeros with a one. Words as for codes; `width` columns of codes become `width * classes` numbers."""
+    index = view(arena, words[5], int64)
+    classes = words[9]
+    for r in range(begin, end):
+        y = view(arena, words[0] + r * words[1] * WIDTH, real)
+        for i in range(words[2] * classes):
+            y[i] = 0.0
+        for i in range(words[2]):
+            code = read_code(words, index[r] * words[2] + i)
+            if 0 <= code < classes:
+                y[i * classes + code] = 1.0
+
+
+@kernel("sample_rows")
+def sample_rows(arena, words, begin, end):
+    """Which rows the batch has. Words: out, index (0: none), rows, mode (0 in order, 1 shuffled, 2 with replacement), batch size, repeats.
+
+    Read from the control block: seed (0), epoch (16), position of the batch in the epoch (24).
+    """
+    out, whole = view(arena, words[0], int64), view(arena, 0, int64)
+    seed, epoch, rows, mode = whole[0], whole[2], words[2], words[3]
+    for r in range(begin, end):
+        place = whole[3] * words[4] + r
+        turn = epoch * words[5] + place // rows    # data repeated within an epoch is shuffled anew
+        row = place % rows
+        if mode == 1:
+            row = permuted_row(row, rows, seed, turn)
+        elif mode == 2:
+            row = random_row(place, rows, seed, epoch)
+        out[r] = view_at(words[1], int64)[row] if words[1] != 0 else row
+
+
+def launches(feed: Feed, target: int, rows_at: int, rows: int, row_size: int, dtype: str, keep: list[np.ndarray]) -> list[Launch]:
+    """The launch that carries out one feed into the leaf at offset `target`. Arrays whose addresses are in its words are appended to `keep`."""
+    source = np.ascontiguousarray(feed.source)
+    keep.append(source)
+    nbytes = 4 if feed.kind == "code" else np.dtype(dtype).itemsize
+    head = (target + feed.offset * nbytes, feed.stride or row_size, feed.width, source.ctypes.data, SOURCES.index(source.dtype.name), rows_at)
+    if feed.kind in ("code", "one_hot"):
+        lookup = np.zeros(0, np.int32) if feed.lookup is None else np.ascontiguousarray(feed.lookup, np.int32)
+        keep.append(lookup)
+        tail: tuple[int, ...] = (lookup.ctypes.data if feed.lookup is not None else 0, len(lookup), feed.base, feed.classes, feed.unknown)
+        return [Launch(f"gather_{feed.kind}", dtype, (*head, *tail), rows, cost=feed.width * max(feed.classes if feed.kind == "one_hot" else 0, 4))]
+    if feed.kind == "indicator":
+        return [Launch("gather_indicator", dtype, (*head, _missing(feed)), rows, cost=feed.width)]
+    tables = [np.broadcast_to(np.asarray(value, np.float64).ravel(), feed.width if _is_vector(feed) else 1).copy() for value in (feed.shift, feed.scale, feed.fill)]
+    keep.extend(tables)
+    has_missing = feed.missing is not None or not np.isnan(tables[2]).all()
+    words = (*head, *(t.ctypes.data for t in tables), int(_is_vector(feed)), _missing(feed), int(has_missing), int(feed.kind == "log"))
+    return [Launch("gather_number", dtype, words, rows, cost=feed.width * 0.3)]
+
+
+def _is_vector(feed: Feed) -> bool:
+    return any(np.size(value) > 1 for value in (feed.shift, feed.scale, feed.fill))
+
+
+def _missing(feed: Feed) -> int:
+    return -(1 << 62) if feed.missing is None else feed.missing
+
+
+MODES: Sequence[str] = ("sequential", "shuffle", "with_replacement")
+
+
+def sample(out: int, index: np.ndarray | None, rows: int, mode: str, batch: int, size: int, repeats: int, keep: list[np.ndarray]) -> Launch:
+    """The launch that says which rows a batch of `size` has, where full batches have `batch`; `index` lists the rows of a split."""
+    if index is not None:
+        keep.append(index)
+    return Launch("sample_rows", "float32", (out, 0 if index is None else index.ctypes.data, max(rows, 1), MODES.index(mode), batch, repeats), size, cost=20.0)

@@ -1,0 +1,52 @@
+"""A program at work on the CPU: its arena, its table, and the crew of threads that runs it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.devices.cpu.machine import Crew, Table, arena
+from engine.plan import control
+from engine.plan.program import SECTIONS, Phase, Program
+
+
+class Session:
+    """An arena that holds a program. Views into it (`parameters`, `sums`, ...) are live."""
+
+    def __init__(self, program: Program, *, seed: int = 0, threads: int = 1):
+        self.program = program
+        self.arena = arena(program.nbytes)
+        self.arena[:control.NBYTES] = control.fresh(seed)
+        self.whole = self.arena[:64].view(np.int64)
+        self.number = self.arena[64:control.NBYTES].view(np.float64)
+        self.crew = Crew(threads)
+        plans = [plan for phase in program.phases.values() for plan in phase.plans]
+        self.table = Table(plans)
+        for plan in plans:
+            for offset, value in plan.fixed:
+                self.arena[offset: offset + value.nbytes] = value.reshape(-1).view(np.uint8)
+        spans = np.array(self.table.spans, np.int64).reshape(-1, 2, len(SECTIONS), 2)
+        self.sections = {name: np.ascontiguousarray(spans[i]) for i, name in enumerate(program.phases)}
+        self.parameters = {path: slot.view(self.arena) for path, slot in program.parameters.slots.items()}
+        self.buffers = {path: slot.view(self.arena) for path, slot in program.buffers.slots.items()}
+        if program.update is not None:
+            program.update.write_scalars(self.arena)
+
+    def run(self, phase: Phase, steps: int, factors: np.ndarray, series: np.ndarray) -> int:
+        """Run up to `steps` batches from where the control block stands; how many were finished."""
+        return self.crew.run_steps(self.table, self.arena, self.sections[phase.name], phase.training, steps, phase.full_steps, factors, series)
+
+    def run_pass(self, phase: Phase) -> bool:
+        """One whole pass of a phase in test mode, its sums from zero; False if the stop word ended it."""
+        position, self.whole[control.POSITION // 8] = int(self.whole[control.POSITION // 8]), 0
+        self.clear_sums(phase.name)
+        nothing = np.zeros(2)
+        finished = self.run(phase, phase.steps, nothing, nothing)
+        self.whole[control.POSITION // 8] = position
+        return finished == phase.steps
+
+    def sums(self, phase: str) -> dict[str, np.ndarray]:
+        """What the phase has added up so far, as float64 arrays."""
+        return {name: slot.view(self.arena) for name, slot in self.program.sums[phase].slots.items()}
+
+    def clear_sums(self, phase: str) -> None:
+        self.program.sums[phase].view(self.arena)[:] = 0.0

@@ -1,0 +1,1 @@
+"""From nodes to a flat table of kernel launches over one arena."""

@@ -1,0 +1,217 @@
+"""A program: everything a run does, as plans over one arena.
+
+    control | parameters | buffers | optimiser state | gradients | sums | rules' scalars | batch rows | temporaries
+
+Parameters, gradients and optimiser state are contiguous slabs. A program has phases (train, valid, ...); a phase has plans for its full and for its
+last batch, and each plan has sections: gather, compute, guard, update, metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.core import Launch, Node, Shape, count
+from engine.data import gather
+from engine.data.feed import Feed
+from engine.plan import control
+from engine.plan.memory import align
+from engine.plan.plan import Place, Plan, lay, make
+from engine.plan.update import Update
+from engine.plan.graphs import GraphMaker, StepGraph
+
+SECTIONS = ("gather", "compute", "guard", "update", "metrics")
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A named array in the arena."""
+
+    offset: int
+    shape: Shape
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        return count(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * np.dtype(self.dtype).itemsize
+
+    def view(self, arena: np.ndarray) -> np.ndarray:
+        return arena[self.offset: self.offset + self.nbytes].view(self.dtype).reshape(self.shape)
+
+
+@dataclass
+class Slab:
+    """Arrays one behind the other without gaps."""
+
+    offset: int
+    dtype: str
+    slots: dict[str, Slot] = field(default_factory=dict)
+    nbytes: int = 0
+
+    def add(self, name: str, shape: Shape) -> Slot:
+        slot = Slot(self.offset + self.nbytes, shape, self.dtype)
+        self.slots[name] = slot
+        self.nbytes += slot.nbytes
+        return slot
+
+    def view(self, arena: np.ndarray) -> np.ndarray:
+        return arena[self.offset: self.offset + self.nbytes].view(self.dtype)
+
+
+@dataclass
+class Source:
+    """Where batches come from."""
+
+    feeds: Sequence[Feed]
+    index: np.ndarray | None
+    mode: str
+    repeats: int
+
+
+@dataclass
+class Phase:
+    """One way to go through some rows of the data: full batches, then perhaps a smaller last one."""
+
+    name: str
+    training: bool
+    rows: int
+    batch: int
+    steps: int            # batches in one pass
+    full_steps: int       # of them with a full batch
+    source: Source
+    graphs: list[StepGraph | None] = field(default_factory=list)     # of the full and the last batch, until the plans are made
+    plans: list[Plan] = field(default_factory=list)                  # the sections of the full batch, then of the last
+    outputs: list[dict[str, Slot]] = field(default_factory=list)     # of the full and the last batch: where outputs and per-row values are
+
+
+class Program:
+    """Plans over one arena, made phase by phase. `finish` fixes the size of the arena; then `image` is what it holds before the first step."""
+
+    def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32"):
+        self.dtype = dtype
+        self.keep: list[np.ndarray] = []      # arrays whose addresses are in the plans
+        self.phases: dict[str, Phase] = {}
+        self.cursor = align(control.NBYTES)
+        self.parameters = self._slab(parameters)
+        self.buffers = self._slab(buffers)
+        self.state: dict[str, Slab] = {}
+        self.gradients = self._slab({})
+        self.sums: dict[str, Slab] = {}
+        self.update: Update | None = None
+        self.scalars: dict[str, Slot] = {}
+
+    def _slab(self, shapes: dict[str, Shape], dtype: str = "") -> Slab:
+        slab = Slab(self.cursor, dtype or self.dtype)
+        for name, shape in shapes.items():
+            slab.add(name, shape)
+        self.cursor += align(slab.nbytes)
+        return slab
+
+    def train_with(self, update: Update) -> None:
+        """Give the program its optimiser: gradients and state get their slabs, in the layout of the trained parameters."""
+        shapes = {path: self.parameters.slots[path].shape for path in update.paths}
+        self.gradients = self._slab(shapes)
+        self.state = {name: self._slab(shapes) for name in update.state}
+        self.update = update
+        update.scalars_at = self._take(update.scalars.nbytes)
+
+    def _take(self, nbytes: int) -> int:
+        offset = self.cursor
+        self.cursor += align(max(nbytes, 1))
+        return offset
+
+    # ---------------------------------------------------------------- phases
+
+    def add_phase(self, name: str, make_graph: GraphMaker, feeds: Sequence[Feed], *, rows: int, batch: int, index: np.ndarray | None = None,
+                  training: bool = False, mode: str = "sequential", steps: int | None = None, drop_last: bool = False, repeats: int = 1) -> Phase:
+        """Add a way to go through `rows` rows (those of `index`, where given) in batches. `finish` makes its plans."""
+        total = rows * repeats
+        full = total // batch if steps is None else steps
+        last = 0 if steps is not None or drop_last else total - full * batch
+        phase = Phase(name, training, rows, batch, full + (1 if last else 0), full, Source(feeds, index, mode, repeats))
+        phase.graphs = [make_graph(batch, training) if full else None, make_graph(last, training) if last else None]
+        sums = next(graph.sums for graph in phase.graphs if graph is not None)
+        self.sums[name] = self._slab({key: node.shape for key, node in sums.items()}, "float64")
+        self.phases[name] = phase
+        return phase
+
+    def finish(self) -> None:
+        """Make all plans. They share the bytes behind the slabs, for only one of them runs at a time."""
+        for phase in self.phases.values():
+            for graph in phase.graphs:
+                self._plan_batch(phase, graph)
+            phase.graphs = []
+
+    def _plan_batch(self, phase: Phase, graph: StepGraph | None) -> None:
+        if graph is None:
+            phase.plans += [Plan() for _ in SECTIONS]
+            phase.outputs.append({})
+            return
+        base = Cursor(self.cursor)
+        placed = {**{node: self.parameters.slots[path].offset for path, node in graph.parameters.items()},
+                  **{node: self.buffers.slots[path].offset for path, node in graph.buffers.items()}}
+        if graph.key is not None:
+            placed[graph.key] = control.SEED
+        fill = self._fill(phase, graph, placed, base)
+        self._plan_sections(phase, graph, fill, placed, base.at)
+
+    def _fill(self, phase: Phase, graph: StepGraph, placed: dict[Node, int], base: Cursor) -> list[Launch]:
+        """The launches that make a batch, and places for its leaves."""
+        source, rows_at = phase.source, base.take(8 * graph.rows)
+        fill = [gather.sample(rows_at, source.index, phase.rows, source.mode, phase.batch, graph.rows, source.repeats, self.keep)]
+        for name, node in graph.batch.items():
+            placed[node] = base.take(node.size * np.dtype(node.dtype).itemsize)
+            for feed in (f for f in source.feeds if f.target == name):
+                fill += gather.launches(feed, placed[node], rows_at, graph.rows, count(node.shape[1:]), self.dtype, self.keep)
+        if graph.counters:
+            placed.update({node: base.take(8) for node in graph.counters.values()})
+            fill.append(Launch("count_steps", self.dtype, (placed[graph.counters["step"]], placed[graph.counters["epoch"]]), 1))
+        return fill
+
+    def _plan_sections(self, phase: Phase, graph: StepGraph, fill: list[Launch], placed: dict[Node, int], base: int) -> None:
+        sums = self.sums[phase.name]
+        training = phase.training and self.update is not None
+        results = [(graph.gradients[p], self.gradients.slots[p].offset) for p in self.gradients.slots] if training else []
+        kept = [graph.loss, *graph.sums.values(), *graph.assigned.values(), *graph.outputs.values(), *graph.per_row.values()]
+        compute = make(kept, placed, base, results)
+        top = base + align(compute.nbytes)
+        guard, update = [], []
+        if training and self.update is not None:
+            squares, partial, blocks = control.squares(self.gradients.offset, self.gradients.nbytes // np.dtype(self.dtype).itemsize, self.dtype)
+            guard = [squares, Launch("guard", self.dtype, (partial, blocks, compute.at(graph.loss)), 1)]
+            update = self.update.launches(self)
+            update += [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
+        add = [Launch("add_up", node.dtype, (sums.slots[name].offset, compute.at(node)), max(node.size, 1)) for name, node in graph.sums.items()]
+        phase.plans += [lay(fill, top), compute, lay(guard, top), lay(update, top), lay(add, top)]
+        phase.outputs.append({name: Slot(compute.at(node), node.shape, node.dtype) for name, node in {**graph.outputs, **graph.per_row}.items()})
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the whole arena."""
+        return max([self.cursor, *(plan.base + align(plan.nbytes) for phase in self.phases.values() for plan in phase.plans)])
+
+    @property
+    def saved(self) -> Iterable[Slab]:
+        """The slabs that a checkpoint holds, beside the control block and the sums."""
+        return (self.parameters, self.buffers, *self.state.values())
+
+
+class Cursor:
+    """Hands out aligned bytes, one piece after another."""
+
+    def __init__(self, at: int):
+        self.at = at
+
+    def take(self, nbytes: int) -> int:
+        offset, self.at = self.at, self.at + align(max(nbytes, 1))
+        return offset
+
+
+def _copy(source: int, slot: Slot) -> Launch:
+    return Launch("copy_bytes", "float32", (Place(slot.offset), Place(source), np.dtype(slot.dtype).itemsize), slot.size, cost=0.2)
