@@ -54,10 +54,11 @@ class SpecError(TrainyardError, ValueError):
 
 
 class ShapeError(TrainyardError, ValueError):
-    """Shapes that do not fit. `path` names the layer, outermost first, once a container has added it."""
+    """Shapes that do not fit. `path` names the layer, outermost first, once a container has added it; `pointer` is the layer's place in the
+    model's description, as a JSON Pointer."""
 
-    def __init__(self, message: str, path: str = ""):
-        self.message, self.path = message, path
+    def __init__(self, message: str, path: str = "", pointer: str = ""):
+        self.message, self.path, self.pointer = message, path, pointer
         super().__init__(f"{path}: {message}" if path else message)
 
 
