@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, bindparam, insert, select, update
 
 from service import jobs as states
 from service.errors import StaleFence, not_found
@@ -14,12 +14,22 @@ from service.store.tables import attempts, checkpoints, events, jobs
 
 Row = dict[str, Any]
 HOLDING = [column for column in jobs.c if column.name not in ("spec", "summary", "metadata", "warnings")]      # large, and not a trainer's to read
+
+# Statements are made once: making one costs as much as running it.
+_THIS = jobs.c.id == bindparam("this_job")
+ONE_JOB = select(jobs).where(_THIS)
+_FIND, _HELD, _CHANGE = ONE_JOB.with_for_update(), select(*HOLDING).where(_THIS).with_for_update(), update(jobs).where(_THIS)
+_CLOSE = update(attempts).where(attempts.c.job_id == bindparam("this_job"), attempts.c.attempt == bindparam("this_attempt"))
+_KEYS = select(events.c.key).where(events.c.job_id == bindparam("this_job"), events.c.key.in_(bindparam("keys", expanding=True)))
+_LAST_STEP = select(checkpoints.c.step).where(checkpoints.c.job_id == bindparam("this_job"), checkpoints.c.last).limit(1)
+_APPEND = insert(events)
+
 UNHELD: Row = {"lease_owner": None, "lease_expires_at": None, "worker": None, "stop_requested_at": None, "eta_seconds": None}
 
 
 def find(connection: Connection, job_id: str) -> Row:
     """The job's row, locked for the rest of the transaction; 404 when there is none."""
-    row = connection.execute(select(jobs).where(jobs.c.id == job_id).with_for_update()).mappings().first()
+    row = connection.execute(_FIND, {"this_job": job_id}).mappings().first()
     if row is None:
         raise not_found("job", job_id)
     return dict(row)
@@ -27,7 +37,7 @@ def find(connection: Connection, job_id: str) -> Row:
 
 def held(connection: Connection, claim: Claim) -> Row:
     """The row (HOLDING) of a job that `claim` still holds; else StaleFence."""
-    row = connection.execute(select(*HOLDING).where(jobs.c.id == claim.job_id).with_for_update()).mappings().first()
+    row = connection.execute(_HELD, {"this_job": claim.job_id}).mappings().first()
     if row is None or row["fence"] != claim.fence or row["status"] not in states.HELD:
         raise StaleFence(claim.job_id, claim.fence)
     return dict(row)
@@ -38,14 +48,14 @@ def change(connection: Connection, job: Row, happened: Iterable[EventLike], colu
     if "status" in columns:
         states.transition(job["status"], columns["status"])
     columns = {**columns, "seq": append(connection, job, happened), "version": job["version"] + 1}
-    connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(columns))
+    connection.execute(_CHANGE, {"this_job": job["id"], **columns})
     return {**job, **columns}
 
 
 def let_go(connection: Connection, job: Row, ended_by: str, happened: Iterable[EventLike], columns: Row) -> Row:
     """The end of a worker's hold on a job: the attempt is closed, the lease given back, and the job becomes `columns["status"]`."""
     closed = {"ended_at": states.now(), "ended_by": ended_by, "to_step": columns.get("step", job["step"])}
-    connection.execute(update(attempts).where(attempts.c.job_id == job["id"], attempts.c.attempt == job["attempt"]).values(closed))
+    connection.execute(_CLOSE, {"this_job": job["id"], "this_attempt": job["attempt"], **closed})
     return change(connection, job, happened, {**UNHELD, **ending(columns["status"]), **columns})
 
 
@@ -63,16 +73,16 @@ def append(connection: Connection, job: Row, happened: Iterable[EventLike]) -> i
     if not fresh:
         return job["seq"]
     if keys := [event.key for event in fresh if event.key is not None]:
-        known = set(connection.execute(select(events.c.key).where(events.c.job_id == job["id"], events.c.key.in_(keys))).scalars())
+        known = set(connection.execute(_KEYS, {"this_job": job["id"], "keys": keys}).scalars())
         fresh = [event for event in fresh if event.key is None or event.key not in known]
     moment = states.now()
     rows = [{"job_id": job["id"], "seq": seq, "type": event.type, "level": event.level, "message": event.message, "data": dict(event.data),
              "key": event.key, "fence": job["fence"], "created_at": moment} for seq, event in enumerate(fresh, job["seq"] + 1)]
     if rows:
-        connection.execute(insert(events), rows)
+        connection.execute(_APPEND, rows)
     return job["seq"] + len(rows)
 
 
 def last_checkpoint_step(connection: Connection, job_id: str) -> int:
     """The step of the newest checkpoint; 0 when there is none."""
-    return connection.execute(select(checkpoints.c.step).where(checkpoints.c.job_id == job_id, checkpoints.c.last).limit(1)).scalar() or 0
+    return connection.execute(_LAST_STEP, {"this_job": job_id}).scalar() or 0

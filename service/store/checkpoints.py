@@ -5,13 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, select, update
 
 from service import jobs as states
 from service.errors import ServiceError
 from service.store.changes import Row
 from service.store.database import Database
 from service.store.tables import checkpoints
+
+_MINE = checkpoints.c.job_id == bindparam("this_job")
+_NEWEST = select(func.max(checkpoints.c.step)).where(_MINE)
+_REPLACE = delete(checkpoints).where(_MINE, checkpoints.c.step == bindparam("this_step")).returning(
+    checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)
+_NOT_LAST = update(checkpoints).where(_MINE, checkpoints.c.last).values(last=False)
+_NOT_BEST = update(checkpoints).where(_MINE, checkpoints.c.best).values(best=False)
+_INSERT = insert(checkpoints)
+_OTHER = checkpoints.alias()
+_KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(bindparam("keep_last", type_=Integer))
+_SPARE = delete(checkpoints).where(
+    _MINE, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(_KEPT)).returning(checkpoints.c.path)
 
 
 class Checkpoints(Database):
@@ -44,24 +56,19 @@ def keep_checkpoint(connection: Connection, job: Row, checkpoint: Mapping[str, A
 
     A replayed step takes the place of its first row: after a fall back from a damaged file the new one is the good one.
     """
-    mine = checkpoints.c.job_id == job["id"]
-    newest = connection.execute(select(func.max(checkpoints.c.step)).where(mine)).scalar()
-    replaced = delete(checkpoints).where(mine, checkpoints.c.step == checkpoint["step"])
-    old = connection.execute(replaced.returning(checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)).first()
+    mine = {"this_job": job["id"]}
+    newest = connection.execute(_NEWEST, mine).scalar()
+    old = connection.execute(_REPLACE, {**mine, "this_step": checkpoint["step"]}).first()
     row = {"best": False, "kept": False, **checkpoint, "last": True, "job_id": job["id"], "fence": job["fence"], "created_at": states.now()}
     if old is not None:
         row.update(best=row["best"] or old.best, kept=row["kept"] or old.kept)
-    connection.execute(update(checkpoints).where(mine, checkpoints.c.last).values(last=False))
+    connection.execute(_NOT_LAST, mine)
     if row["best"]:
-        connection.execute(update(checkpoints).where(mine, checkpoints.c.best).values(best=False))
-    connection.execute(insert(checkpoints), row)
+        connection.execute(_NOT_BEST, mine)
+    connection.execute(_INSERT, row)
     return newest is None or checkpoint["step"] > newest, [old.path] if old is not None and old.path != row["path"] else []
 
 
 def prune(connection: Connection, job_id: str, keep_last: int) -> list[str]:
     """Forget the checkpoints that are neither best, last, kept, nor among the newest `keep_last` (at least two); returns their files."""
-    mine = checkpoints.c.job_id == job_id
-    other = checkpoints.alias()
-    newest = select(other.c.step).where(other.c.job_id == job_id).order_by(other.c.step.desc()).limit(max(2, keep_last))
-    spare = delete(checkpoints).where(mine, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(newest))
-    return list(connection.execute(spare.returning(checkpoints.c.path)).scalars())
+    return list(connection.execute(_SPARE, {"this_job": job_id, "keep_last": max(2, keep_last)}).scalars())

@@ -6,13 +6,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, delete, insert, or_, select
+from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select
 
 from service.store.database import Database
 from service.store.tables import blocks, events
 
 BLOCK = 1024
 Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
+
+_MINE = (blocks.c.job_id == bindparam("this_job")) & (blocks.c.series == bindparam("this_series"))
+_TAIL = select(blocks.c.number, blocks.c.data).where(
+    _MINE, or_(blocks.c.last_step >= bindparam("step"), blocks.c.count < BLOCK)).order_by(blocks.c.number)
+_CUT = delete(blocks).where(_MINE, blocks.c.number >= bindparam("first"))
+_NEXT = select(func.coalesce(func.max(blocks.c.number) + 1, 0)).where(_MINE)
 
 
 class Curves(Database):
@@ -37,18 +43,16 @@ def append_curve(connection: Connection, job_id: str, series: str, steps: Sequen
     fresh = np.column_stack([np.asarray(steps, float), np.asarray(values, float)])
     if not len(fresh):
         return
-    mine = (blocks.c.job_id == job_id) & (blocks.c.series == series)
-    tail = mine & or_(blocks.c.last_step >= fresh[0, 0], blocks.c.count < BLOCK)
-    rows = connection.execute(select(blocks.c.number, blocks.c.data).where(tail).order_by(blocks.c.number)).all()
+    mine = {"this_job": job_id, "this_series": series}
+    rows = connection.execute(_TAIL, {**mine, "step": float(fresh[0, 0])}).all()
     if rows:
         first = rows[0].number
         old = np.frombuffer(b"".join(row.data for row in rows)).reshape(-1, 2)
         fresh = np.concatenate([old[~np.isin(old[:, 0], fresh[:, 0])], fresh])
         fresh = fresh[np.argsort(fresh[:, 0], kind="stable")]
-        connection.execute(delete(blocks).where(mine, blocks.c.number >= first))
+        connection.execute(_CUT, {**mine, "first": first})
     else:
-        last = connection.execute(select(blocks.c.number).where(mine).order_by(blocks.c.number.desc()).limit(1)).scalar()
-        first = 0 if last is None else last + 1
+        first = connection.execute(_NEXT, mine).scalar_one()
     parts = [fresh[at:at + BLOCK] for at in range(0, len(fresh), BLOCK)]
     connection.execute(insert(blocks), [{"job_id": job_id, "series": series, **_block(number, part)} for number, part in enumerate(parts, first)])
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import bindparam, delete, insert, select
 
 from service import jobs as states
 from service.errors import ServiceError, conflict
@@ -14,6 +14,8 @@ from service.store.database import Database
 from service.store.tables import idempotency
 
 KEPT_SECONDS = 24 * 3600
+_RECALL = select(idempotency).where(idempotency.c.key == bindparam("this_key"))
+_DROP = delete(idempotency).where(idempotency.c.key == bindparam("this_key"))
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Idempotency(Database):
     def recall(self, key: str, route: str, body_hash: str) -> Reply | None:
         """The first answer to this key; None when the key is new. 422 when it came with another request, 409 while the first one runs."""
         with self.read() as connection:
-            row = connection.execute(select(idempotency).where(idempotency.c.key == key)).mappings().first()
+            row = connection.execute(_RECALL, {"this_key": key}).mappings().first()
         if row is None or row["expires_at"] < states.seconds_now():
             return None
         if (row["route"], row["body_hash"]) != (route, body_hash):
@@ -59,6 +61,6 @@ class Idempotency(Database):
     def _keep(self, key: str, route: str, body_hash: str, reply: Reply | None) -> None:
         answer = {} if reply is None else {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}
         with self.write("remember") as connection:
-            connection.execute(delete(idempotency).where(idempotency.c.key == key))
+            connection.execute(_DROP, {"this_key": key})
             connection.execute(insert(idempotency), {"key": key, "route": route, "body_hash": body_hash, **answer, "created_at": states.now(),
                                                      "expires_at": states.seconds_now() + KEPT_SECONDS})

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, sele
 from service import jobs as states
 from service.errors import conflict, not_found
 from service.jobs import Event
-from service.store.changes import Row, append, change, find
+from service.store.changes import ONE_JOB, Row, append, change, find
 from service.store.database import Database
 from service.store.datasets import check_present, insert_dataset
 from service.store.models import newest
@@ -49,7 +49,7 @@ class Jobs(Database):
     def get_job(self, job_id: str) -> Row:
         """All columns of one job; 404 when there is none."""
         with self.read() as connection:
-            row = connection.execute(select(jobs).where(jobs.c.id == job_id)).mappings().first()
+            row = connection.execute(ONE_JOB, {"this_job": job_id}).mappings().first()
         if row is None:
             raise not_found("job", job_id)
         return dict(row)

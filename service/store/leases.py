@@ -18,6 +18,9 @@ from service.store.tables import attempts, jobs
 QUEUED = literal("queued", literal_execute=True)        # written into the statement, so that the partial index serves it
 FAR = 10    # a lease that ends later than so many lease times was written by a clock that has been set back: it counts as expired
 
+_EXPIRED = and_(jobs.c.lease_owner.isnot(None), or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_at > bindparam("far")))
+_ANY = select(jobs.c.id).where(or_(jobs.c.status == QUEUED, _EXPIRED)).limit(1)
+_ORPHANS = select(jobs).where(_EXPIRED)
 _HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
 _QUEUE = jobs.alias("waiting")
 _NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == QUEUED).order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
@@ -28,10 +31,6 @@ _CLAIM = update(jobs).where(jobs.c.id == _NEXT.with_for_update(skip_locked=True)
     started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
 
 
-def _expired(lease_seconds: float) -> Any:
-    moment = states.seconds_now()
-    return and_(jobs.c.lease_owner.isnot(None), or_(jobs.c.lease_expires_at < moment, jobs.c.lease_expires_at > moment + FAR * lease_seconds))
-
 
 class Leases(Database):
     def claim(self, owner: str, lease_seconds: float, worker: Mapping[str, Any] | None = None) -> tuple[Claim, Row] | None:
@@ -39,11 +38,13 @@ class Leases(Database):
 
         Jobs whose lease has expired go back to the queue (or end) first. `worker` is {"pid", "threads"}. None when nothing waits.
         """
+        moment = states.seconds_now()
+        bounds = {"now": moment, "far": moment + FAR * lease_seconds}
         with self.read() as connection:
-            if connection.execute(select(jobs.c.id).where(or_(jobs.c.status == QUEUED, _expired(lease_seconds))).limit(1)).scalar() is None:
+            if connection.execute(_ANY, bounds).scalar() is None:
                 return None
         with self.write("claim") as connection:
-            for row in connection.execute(select(jobs).where(_expired(lease_seconds))).mappings().all():
+            for row in connection.execute(_ORPHANS, bounds).mappings().all():
                 self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
             row = connection.execute(_CLAIM, {"owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
                                               "worker_now": dict(worker) if worker else None}).mappings().first()
