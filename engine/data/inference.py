@@ -31,6 +31,7 @@ FEW = 32
 LONGEST_CLASS = 256
 STRAYS = 8  # so many different values that are no numbers, and the column is given up as one of numbers
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_800  # the years 1 to 9999
 PAIRS: tuple[tuple[Class, Class], ...] = ((False, True), ("no", "yes"), (0, 1))  # the last one only when asked for
 YEAR_FIRST = re.compile(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[T ]\s*(\d.*))?", re.ASCII)
 DAY_FIRST = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4})(?:[T ]\s*(\d.*))?", re.ASCII)
@@ -61,7 +62,10 @@ def seconds(text: str) -> float:
     else:
         raise ValueError(f"{text!r} is not a date such as 2024-05-31 or 2024-05-31T12:30:00Z")
     moment = datetime.fromisoformat(f"{year}-{month:0>2}-{day:0>2}T{time or '00:00'}")
-    return ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH).total_seconds()
+    since = ((moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH).total_seconds()
+    if not FIRST_SECOND <= since < LAST_SECOND:
+        raise ValueError(f"{text!r} is not in the years 1 to 9999 of UTC")
+    return since
 
 
 def says(read, text: str) -> bool:

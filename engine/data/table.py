@@ -106,8 +106,9 @@ class Column:
                 continue
             with np.errstate(over="ignore", invalid="ignore"):
                 centre, n = float(values.mean()), len(values)
-                spread += float(((values - centre) ** 2).sum()) + (centre - mean) ** 2 * count * n / (count + n)
-            mean += (centre - mean) * n / (count + n)
+                shift = centre - mean
+                spread += float(((values - centre) ** 2).sum()) + shift * shift * count * n / (count + n)
+            mean += shift * n / (count + n)
             count, low, high = count + n, min(low, float(values.min())), max(high, float(values.max()))
         found: dict[str, Any] = {"missing": missing}
         if self.data.ndim == 1 and len(self.data) <= BLOCK:
