@@ -21,7 +21,7 @@ MOST_AXES = 32
 KEPT = {
     "u1": "uint8", "i1": "int32", "i2": "int32", "u2": "int32", "i4": "int32", "u4": "int64", "i8": "int64", "u8": "int64",
     "f2": "float32", "f4": "float32", "f8": "float64", "b1": "float32",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ class Table:
     def from_rows(cls, rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind] | None = None) -> Table:
         """Objects, one for each row; absent fields are missing. `kinds` fixes the kind of a column. Raises SpecError with pointers `/row/column`."""
         wrong = [Problem(f"/{i}", "not_an_object", f"row {i} is not an object of column names and values")
-                 for i, row in enumerate(rows) if not isinstance(row, Mapping)][:10]  # fmt: skip
+                 for i, row in enumerate(rows) if not isinstance(row, Mapping)][:10]
         if wrong:
             raise SpecError(wrong)
         names = list(dict.fromkeys(chain.from_iterable(rows)))
@@ -193,7 +193,7 @@ def equal_rows(columns: Mapping[str, Column]) -> int:
         raise SpecError([Problem("", "no_columns", "there are no columns")])
     first, *others = columns.values()
     wrong = [Problem(pointer(c.name), "unequal_rows", f"column {c.name!r} has {c.rows} rows where {first.name!r} has {first.rows}")
-             for c in others if c.rows != first.rows]  # fmt: skip
+             for c in others if c.rows != first.rows]
     if wrong:
         raise SpecError(wrong)
     return first.rows

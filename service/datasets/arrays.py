@@ -20,7 +20,7 @@ LONGEST_HEADER = 1 << 16
 BLOCK = 1 << 22  # bytes converted together
 DESCR = re.compile(r"'descr':\s*'([<>|=]?)([a-zA-Z])(\d{0,9})'")
 ORDER = re.compile(r"'fortran_order':\s*(True|False)")
-SHAPE = re.compile(r"'shape':\s*\(([\d,\s]*)\)")
+SHAPE = re.compile(r"'shape':\s*\(((?:\d{1,19},\s*)*(?:\d{1,19})?)\)")
 IDX_TYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 ADVICE = "save it as float32, float64, int32, int64, uint8 or bool"
 
@@ -45,20 +45,21 @@ def npy_header(stream: BinaryIO, name: str) -> Header:
     if length > LONGEST_HEADER:
         raise DatasetError("malformed_npy", f"the header of {name!r} says it has {length:,} bytes: over {LONGEST_HEADER:,}", column=name)
     text = exactly(stream, length, f"the header of {name!r}").decode("latin-1")
-    descr, order, shape = DESCR.search(text), ORDER.search(text), SHAPE.search(text)
-    if not text.startswith("{") or order is None or shape is None:
-        raise DatasetError("malformed_npy", f"the header of {name!r} cannot be read: {text[:80]!r}", column=name)
-    if descr is None:
+    if "'descr': [" in text:
         raise DatasetError("unsupported_dtype", f"{name!r} is a structured array; send one array for each column, or a CSV file", column=name)
-    sizes = [int(size) if size.isdigit() and len(size) < 20 else -1 for size in shape[1].replace(" ", "").rstrip(",").split(",") if shape[1].strip()]
-    return Header(allowed(name, *descr.groups()), tuple(sizes), order[1] == "True")
+    parts = [part.findall(text) for part in (DESCR, ORDER, SHAPE)]
+    rest = DESCR.sub("", ORDER.sub("", SHAPE.sub("", text))).replace(",", "")
+    if any(len(found) != 1 for found in parts) or "".join(rest.split()) != "{}":
+        raise DatasetError("malformed_npy", f"the header of {name!r} cannot be read: {text[:80]!r}", column=name)
+    (descr,), (order,), (shape,) = parts
+    return Header(allowed(name, *descr), tuple(map(int, re.findall(r"\d+", shape))), order == "True")
 
 
 def allowed(name: str, order: str, kind: str, size: str) -> np.dtype:
     if f"{kind}{size}" in KEPT:
         return np.dtype(f"{order}{kind}{size}")
     reasons = {"O": "Python objects, which only a pickle can hold: pickles are never read", "U": "texts: send classes as integers, or a CSV file",
-               "S": "bytes: send classes as integers, or a CSV file", "c": "complex numbers"}  # fmt: skip
+               "S": "bytes: send classes as integers, or a CSV file", "c": "complex numbers"}
     detail = f"{name!r} has dtype {kind}{size} ({reasons.get(kind, 'not a type that is kept')}); {ADVICE}"
     raise DatasetError("unsupported_dtype", detail, column=name)
 

@@ -130,8 +130,10 @@ def typed(value: str) -> bool:
 def likely_header(rows: list[list[str]]) -> tuple[bool, bool]:
     """Whether the first row names the columns, and whether that is sure."""
     first, rest = rows[0], rows[1:]
-    if not rest or any(typed(value) or value.strip() in MISSING - {""} for value in first):
+    if any(typed(value) or value.strip() in MISSING - {""} for value in first):
         return False, True
+    if not rest:
+        return True, True
     columns = [[row[i] for row in rest if i < len(row) and row[i].strip() not in MISSING] for i in range(len(first))]
     if any(values and all(map(typed, values)) for values in columns):
         return True, True
@@ -146,7 +148,7 @@ def named(row: Sequence[str]) -> tuple[list[str], Warnings]:
             detail = f"columns {first + 1} and {i + 1} are both called {name[:80]!r}: rename one, or say header=false if the first row is data"
             raise DatasetError("duplicate_column", detail, line=1, column=name)
     return names, [{"code": "unnamed_column", "column": names[i], "detail": f"column {i + 1} has no name in the header"}
-                   for i, name in enumerate(row) if not name.strip()]  # fmt: skip
+                   for i, name in enumerate(row) if not name.strip()]
 
 
 def blocks(opened: Open, layout: Layout, limits: Limits) -> Iterator[Block]:

@@ -17,9 +17,9 @@ BY_MEDIA = {
     "application/x-ndjson": "ndjson", "application/ndjson": "ndjson", "application/jsonl": "ndjson", "application/json": "json",
     "application/x-npy": "npy", "application/x-npz": "npz", "application/x-idx": "idx",
     "application/vnd.apache.parquet": "parquet", "application/zip": "images",
-}  # fmt: skip
+}
 BY_NAME = {".csv": "csv", ".tsv": "csv", ".data": "csv", ".txt": "text", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json",
-           ".npy": "npy", ".npz": "npz", ".idx": "idx", ".parquet": "parquet", ".zip": "images"}  # fmt: skip
+           ".npy": "npy", ".npz": "npz", ".idx": "idx", ".parquet": "parquet", ".zip": "images"}
 FORMATS = ("csv", "text", "ndjson", "json", "npy", "npz", "idx", "parquet", "images")
 UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "application/gzip", "application/x-gzip", "binary/octet-stream")
 NOT_BUILT = ("parquet", "images")

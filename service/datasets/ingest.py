@@ -130,7 +130,7 @@ def keep(draft: Draft, address: str, name: str, found: str, size: int, kind: str
     constant = [c["name"] for c in about["summary"] if c.get("unique") == 1 and about["rows"] > 1]
     warnings += [{"code": "constant", "column": column, "detail": "every row has the same value"} for column in constant]
     record = {"name": name or "dataset", "format": found, "bytes": size, "sha256": address, "rows": about["rows"],
-              "columns": about["summary"], "warnings": warnings}  # fmt: skip
+              "columns": about["summary"], "warnings": warnings}
     return Ingested(record, draft.keep(address))
 
 

@@ -67,6 +67,8 @@ def table_of(data: Any, part: str, types: Mapping[str, Kind], limits: Limits) ->
         table = make(data) if part == "columns" else make(data, types)
     except SpecError as error:
         raise refused([problem.under(f"/{part}") for problem in error.problems]) from None
+    if not table.columns:
+        raise DatasetError("no_columns", "no row has a field: one row is {name: value}", pointer=f"/{part}")
     check_types(types, list(table.columns))
     check_width(len(table.columns), limits.columns)
     if deep := next((c for c in table.columns.values() if c.data.ndim > limits.axes), None):

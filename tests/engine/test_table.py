@@ -26,16 +26,18 @@ def kind(values: list) -> str:
 @pytest.mark.parametrize(("values", "expected"), [
     ([1, 2.5, None], "number"), (["1", " 2e3 ", "?"], "number"), (["0", "1"], "number"), (["NaN", "", "NA"], "number"),
     (["true", "False"], "boolean"), ([True, False], "boolean"), (["yes", "No"], "boolean"), (["true", "no"], "category"),
-    (["2024-05-31", "2024/6/1 12:30"], "datetime"), (["31.5.2024", "?"], "datetime"), (["2024-05-31T01:02:03+02:00"], "datetime"), (["5/31/2024"], "category"),
+    (["2024-05-31", "2024/6/1 12:30"], "datetime"), (["31.5.2024", "?"], "datetime"), (["2024-05-31T01:02:03+02:00"], "datetime"),
+    (["5/31/2024"], "category"),
     (["a", "b", "a"], "category"), ([1, "a"], "category"), (["1_000", "2"], "category"), ([f"word {i}" for i in range(40)], "text"),
     ([f"word {i % 40}" for i in range(800)], "category"), (["x" * 300, "y"], "text"),
-])  # fmt: skip
+])
 def test_values_are_of_the_kind_a_person_would_say(values, expected):
     assert kind(values) == expected
 
 
 def test_rows_come_back_as_they_were_uploaded():
-    uploaded = [{"n": 1, "f": 2.5, "b": True, "c": "red", "d": "2024-05-31", "t": None}, {"n": None, "f": 3.25, "b": False, "c": None, "d": "2024-05-31T12:30:00Z", "t": "z"}]
+    uploaded = [{"n": 1, "f": 2.5, "b": True, "c": "red", "d": "2024-05-31", "t": None},
+                {"n": None, "f": 3.25, "b": False, "c": None, "d": "2024-05-31T12:30:00Z", "t": "z"}]
     assert Table.from_rows(uploaded).preview() == uploaded
     assert Table.from_rows(uploaded).preview(1, 5) == uploaded[1:]
 
@@ -55,7 +57,8 @@ def test_lists_of_numbers_stay_arrays_with_their_shape():
     assert table.preview() == [{"x": [[1, 2]], "y": 0.5, "z": True, "w": "cat"}, {"x": [[3, 4]], "y": None, "z": False, "w": "dog"}]
 
 
-@pytest.mark.parametrize(("stored", "kept"), [("int8", "int32"), (">i2", "int32"), ("uint32", "int64"), ("float16", "float32"), (">f8", "float64"), ("uint8", "uint8")])
+@pytest.mark.parametrize(("stored", "kept"), [("int8", "int32"), (">i2", "int32"), ("uint32", "int64"), ("float16", "float32"), (">f8", "float64"),
+("uint8", "uint8")])
 def test_arrays_are_kept_in_the_nearest_type_that_holds_them(stored, kept):
     column = Table.from_columns({"x": np.arange(6).reshape(3, 2).astype(stored)}).columns["x"]
     assert column.data.dtype == kept and column.data.flags.c_contiguous and column.data.tolist() == [[0, 1], [2, 3], [4, 5]]
@@ -68,11 +71,14 @@ def test_only_bytes_with_two_axes_or_more_are_images():
 
 @pytest.mark.parametrize(("columns", "code", "pointer"), [
     ({"x": [[1, 2], [3]]}, "ragged", "/x/1"), ({"x": [[1, 2], 3]}, "ragged", "/x/1"), ({"x": [[[1, 2], [3]], [[1, 2], [3, 4]]]}, "ragged", "/x/0"),
-    ({"x": [1, 2], "y": [1]}, "unequal_rows", "/y"), ({"x": []}, "no_rows", "/x"), ({"x": [[], []]}, "no_rows", "/x"), ({"a/b": 5}, "not_a_list", "/a~1b"),
-    ({"x": [["a", "b"]]}, "not_numbers", "/x"), ({"x": [{}, 1]}, "not_a_cell", "/x/0"), ({"x": [2**70]}, "out_of_range", "/x"), ({}, "no_columns", ""),
-    ({"x": np.zeros(3, complex)}, "unsupported_dtype", "/x"), ({"x": np.array([None])}, "unsupported_dtype", "/x"), ({"x": np.array(3)}, "no_rows", "/x"),
+    ({"x": [1, 2], "y": [1]}, "unequal_rows", "/y"), ({"x": []}, "no_rows", "/x"), ({"x": [[], []]}, "no_rows", "/x"),
+    ({"a/b": 5}, "not_a_list", "/a~1b"),
+    ({"x": [["a", "b"]]}, "not_numbers", "/x"), ({"x": [{}, 1]}, "not_a_cell", "/x/0"), ({"x": [2**70]}, "out_of_range", "/x"),
+    ({}, "no_columns", ""),
+    ({"x": np.zeros(3, complex)}, "unsupported_dtype", "/x"), ({"x": np.array([None])}, "unsupported_dtype", "/x"),
+    ({"x": np.array(3)}, "no_rows", "/x"),
     ({"x": np.array([2**63], np.uint64)}, "out_of_range", "/x"),
-])  # fmt: skip
+])
 def test_columns_that_do_not_fit_are_refused_with_their_place(columns, code, pointer):
     with pytest.raises(SpecError) as caught:
         Table.from_columns(columns)
@@ -100,8 +106,9 @@ def test_a_cell_that_is_no_value_is_named_by_row_and_column():
 
 def test_a_kind_that_is_asked_for_wins():
     table = Table.from_rows([{"zip": "02134", "pclass": 3, "seen": "1", "note": "a"}, {"zip": "10001", "pclass": 1, "seen": "0", "note": "b"}],
-                            {"zip": "category", "pclass": "category", "seen": "boolean", "note": "text"})  # fmt: skip
-    assert [(c.kind, c.classes) for c in table.columns.values()] == [("category", ("02134", "10001")), ("category", (1, 3)), ("boolean", (0, 1)), ("text", None)]
+                            {"zip": "category", "pclass": "category", "seen": "boolean", "note": "text"})
+    assert [(c.kind, c.classes) for c in table.columns.values()] == [("category", ("02134", "10001")), ("category", (1, 3)), ("boolean", (0, 1)),
+    ("text", None)]
     assert table.preview(0, 1) == [{"zip": "02134", "pclass": 3, "seen": 1, "note": "a"}]
 
 
@@ -196,7 +203,8 @@ def test_a_summary_counts_classes_and_missing():
     assert column.summary() == {"name": "x", "kind": "category", "dtype": "int32", "shape": [], "missing": 1, "unique": 2, "classes": ["a", "b"]}
 
 
-JSON_VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), lambda inner: st.lists(inner, max_size=4), max_leaves=8)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+JSON_VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4), max_leaves=8)
 
 
 @given(st.dictionaries(st.text(max_size=3), st.lists(JSON_VALUES, max_size=5), max_size=3))
