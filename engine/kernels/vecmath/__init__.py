@@ -7,12 +7,16 @@ one of the two. All pass NaN on. Errors are stated per function in units of the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
 
-inline = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
+intrinsic: Callable[[Callable[..., Any]], Callable[..., Any]] = _intrinsic   # what it makes is called with other arguments than it is written with
+inline: Callable[[Callable[..., Any]], Callable[..., Any]] = njit(forceinline=True, error_model="numpy", fastmath={"contract"})
 """Compile into the caller; only multiply-adds may be fused, so that tests for NaN and infinity stay."""
 
 
@@ -25,7 +29,7 @@ def select(typingctx, condition, yes, no):
     return (yes(condition, yes, no), codegen) if yes == no else None
 
 
-def polynomial(*coefficients: float):
+def polynomial(*coefficients: float) -> Any:
     """A function of x: the polynomial with these coefficients, lowest power first, by Horner's scheme."""
     @intrinsic
     def evaluate(typingctx, x):
@@ -41,7 +45,7 @@ def polynomial(*coefficients: float):
     return evaluate
 
 
-def _of_llvm(operation: str, arguments: int):
+def _of_llvm(operation: str, arguments: int) -> Any:
     """One of LLVM's own functions of floats as an intrinsic."""
     def make(x):
         def codegen(context, builder, signature, args):

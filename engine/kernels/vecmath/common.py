@@ -1,5 +1,6 @@
 """What both number types write alike, made from the type's own exp, expm1, log and log1p."""
 
+# pyright: reportCallIssue=false
 from __future__ import annotations
 
 from math import pi

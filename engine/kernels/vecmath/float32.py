@@ -1,5 +1,6 @@
 """Single precision. Polynomials are least-maximum fits of relative error on the reduced range, found by Lawson's iteration."""
 
+# pyright: reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
 import numpy as np

@@ -1,5 +1,6 @@
 """Double precision: the same methods with longer polynomials."""
 
+# pyright: reportCallIssue=false, reportIndexIssue=false
 from __future__ import annotations
 
 from math import factorial
