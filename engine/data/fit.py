@@ -203,8 +203,16 @@ def classes_of(column: Column, rows: np.ndarray, strip: str = "") -> tuple[Colum
         if count:
             value = key(value, strip) if strip and isinstance(value, str) else value
             merged[value] = merged.get(value, 0) + int(count)
-    order = sorted(merged, key=lambda v: (1, 0.0, v) if isinstance(v, str) else (0, float(v), ""))
+    order = sorted(merged, key=_order)
     return column, tuple(order), np.array([merged[value] for value in order], np.int64)
+
+
+def _order(value: Class) -> tuple[int, float, str]:
+    """Numbers by size, also those written as texts, then texts."""
+    try:
+        return 0, float(value), str(value)
+    except ValueError:
+        return 1, 0.0, str(value)
 
 
 def _categories(task: Fit) -> dict[str, Any] | None:

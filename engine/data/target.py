@@ -104,11 +104,12 @@ def check_part(fitted: FittedTarget, columns: Sequence[Column], rows: np.ndarray
 
 def strip_suggestion(name: str, unseen: Sequence[Class], known: set[str]) -> str | None:
     """Preprocessing that would make the labels fit, where cutting characters off their ends does."""
-    ends = sorted({c for value in unseen for text in [str(value)] if text for c in (text[0], text[-1]) if c in string.punctuation or c.isspace()})
-    cut = "".join(ends)
-    if not cut or not all(key(str(value), cut) in {key(k, cut) for k in known} for value in unseen):
-        return None
-    return f'"preprocess": {{"{name}": {{"kind": "auto", "strip": "{cut}"}}}}'
+    ends = {c for value in unseen for text in [str(value)] if text for c in (text[0], text[-1]) if c in string.punctuation or c.isspace()}
+    for cut in [*sorted(ends), "".join(sorted(ends))]:
+        cut_known = {key(value, cut) for value in known}
+        if cut and len(cut_known) == len(known) and all(key(str(value), cut) in cut_known for value in unseen):
+            return f'"preprocess": {{"{name}": {{"kind": "auto", "strip": "{cut}"}}}}'
+    return None
 
 
 def shown(values: Sequence[Class]) -> str:

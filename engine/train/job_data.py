@@ -12,6 +12,7 @@ from engine.data.preprocess import AnyPreprocess
 from engine.spec import Spec
 
 Count = Annotated[int, Field(strict=True, ge=1)]
+Positive = Annotated[float, Field(strict=True, gt=0)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 
 
