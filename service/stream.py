@@ -111,19 +111,43 @@ class Wake:
         self._sender.close()
 
 
-class Bell:
-    """Wake-ups of jobs for one event loop: any number of tasks wait, each for its job, on one socket."""
+Seen = tuple[list[dict[str, Any]], int, bool | None]       # events, the number that they reach to, whether there are more (None: never again)
 
-    def __init__(self, wake: Wake):
+
+class Bell:
+    """Wake-ups of jobs for one event loop: any number of tasks wait, each for its job, on one socket, and share one look at the store."""
+
+    def __init__(self, wake: Wake, poll: float = POLL_SECONDS):
+        self.stopped = False
         self._listener = Listener(wake.folder, "events")
         self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._listener.socket, self._ring)
+        self._looks: dict[str, dict[Any, asyncio.Task[Seen]]] = {}
+        self._loop, self._poll_seconds = asyncio.get_running_loop(), poll
+        self._loop.add_reader(self._listener.socket, self._hear)
+        self._timer = self._loop.call_later(poll, self._poll)
 
-    def _ring(self) -> None:
+    def _hear(self) -> None:
         for job_id in self._listener.pending():
-            for event in self._waiting.get(job_id, ()):
-                event.set()
+            self._ring(job_id)
+
+    def _poll(self) -> None:
+        """A wake-up may be lost: now and then everybody looks."""
+        for job_id in list(self._waiting):
+            self._ring(job_id)
+        self._timer = self._loop.call_later(self._poll_seconds, self._poll)
+
+    def _ring(self, job_id: str) -> None:
+        self._looks.pop(job_id, None)       # what is being read now may be older than the news
+        for event in self._waiting.get(job_id, ()):
+            event.set()
+
+    async def look(self, store: Store, job_id: str, after: int, types: tuple[str, ...]) -> Seen:
+        """`_look`, once for all who ask the same until there is news."""
+        looks = self._looks.setdefault(job_id, {})
+        if (after, types) not in looks:
+            looks[after, types] = self._loop.create_task(asyncio.to_thread(_look, store, job_id, after, types))
+            looks[after, types].add_done_callback(lambda task: looks.pop((after, types), None))
+        return await asyncio.shield(looks[after, types])
 
     def subscribe(self, job_id: str) -> asyncio.Event:
         """An event that is set whenever the job has news."""
@@ -135,8 +159,16 @@ class Bell:
         self._waiting[job_id].discard(event)
         if not self._waiting[job_id]:
             del self._waiting[job_id]
+            self._looks.pop(job_id, None)
+
+    def stop(self) -> None:
+        """End all streams, after what they have not told yet."""
+        self.stopped = True
+        for job_id in list(self._waiting):
+            self._ring(job_id)
 
     def close(self) -> None:
+        self._timer.cancel()
         self._loop.remove_reader(self._listener.socket)
         self._listener.close()
 
@@ -145,33 +177,35 @@ async def follow(store: Store, job_id: str, after: int = 0, types: Iterable[str]
                  idle: float | None = None) -> AsyncIterator[dict[str, Any] | None]:
     """A job's events after number `after`: those that have happened, then those that happen, up to and with the terminal one.
 
-    With `idle`, None is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed.
-    Without a bell it polls.
+    With `idle`, None is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed or the
+    bell is stopped. Without a bell it polls.
     """
     wanted, loop = tuple(types), asyncio.get_running_loop()
-    news = bell.subscribe(job_id) if bell is not None else asyncio.Event()
+    news = bell.subscribe(job_id) if bell is not None else None
     spoke_at = loop.time()
     try:
         while True:
-            news.clear()
-            batch, after, more = await asyncio.to_thread(_look, store, job_id, after, wanted)
+            if bell is None or news is None:
+                batch, after, more = await asyncio.to_thread(_look, store, job_id, after, wanted)
+            else:
+                news.clear()
+                batch, after, more = await bell.look(store, job_id, after, wanted)
             for event in batch:
                 spoke_at = loop.time()
                 yield event
-            if more is None:
+            if more is None or (bell is not None and bell.stopped):
                 return
             if not more:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(news.wait(), poll)
+                await (asyncio.sleep(poll) if news is None else news.wait())
             if idle is not None and loop.time() - spoke_at >= idle:
                 spoke_at = loop.time()
                 yield None
     finally:
-        if bell is not None:
+        if bell is not None and news is not None:
             bell.unsubscribe(job_id, news)
 
 
-def _look(store: Store, job_id: str, after: int, types: tuple[str, ...]) -> tuple[list[dict[str, Any]], int, bool | None]:
+def _look(store: Store, job_id: str, after: int, types: tuple[str, ...]) -> Seen:
     """The next events, the number that they reach to, and whether there are more: None means that none will ever come."""
     with store.read():
         head = store.head(job_id)

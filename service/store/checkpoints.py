@@ -21,7 +21,8 @@ _NOT_LAST = update(checkpoints).where(_MINE, checkpoints.c.last).values(last=Fal
 _NOT_BEST = update(checkpoints).where(_MINE, checkpoints.c.best).values(best=False)
 _INSERT = insert(checkpoints)
 _OTHER = checkpoints.alias()
-_KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(bindparam("keep_last", type_=Integer))
+_KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(
+    bindparam("keep_last", type_=Integer))
 _SPARE = delete(checkpoints).where(
     _MINE, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(_KEPT)).returning(checkpoints.c.path)
 

@@ -1,0 +1,47 @@
+"""A home folder with a real store; the schema is made once and copied."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.store import Store
+from service.store.migrate import migrate
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("template")
+    migrate(home)
+    return home
+
+
+@pytest.fixture
+def home(empty_home: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "home"
+    folder.mkdir()
+    shutil.copy(empty_home / "trainyard.db", folder)
+    return folder
+
+
+@pytest.fixture
+def open_store(home: Path) -> Iterator[Callable[[], Store]]:
+    """Opens the store of `home` once more, as another process would."""
+    opened: list[Store] = []
+
+    def open_one() -> Store:
+        opened.append(Store.at(home))
+        return opened[-1]
+
+    yield open_one
+    for store in opened:
+        store.close()
+
+
+@pytest.fixture(params=["sqlite"])
+def store(request: pytest.FixtureRequest, open_store: Callable[[], Store]) -> Store:
+    """An empty store of each kind that there is; every test of the store runs on all of them."""
+    return open_store()
