@@ -2,7 +2,7 @@
 
     <home>/jobs/<job_id>/checkpoints/<step>-<start of sha256>.safetensors        a row of the store names each
     <home>/datasets/<sha256>/                                                   named by the content; datasets may share one
-    <home>/temp/                                                                what is being written
+    <home>/trash/                                                               what is being removed
 
 A file is written under another name, made durable, then renamed; its row follows. So a crash leaves at worst a file without a row, which `sweep`
 removes. Names never come from a request.
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from service.errors import StorageFull, crash_point
+from service.errors import StorageFull, crash_point, unavailable
 from service.store import Store
 
 
@@ -117,44 +117,23 @@ def remove(home: Path, paths: Iterable[str]) -> None:
             target.unlink(missing_ok=True)
 
 
-def temp_folder(home: Path) -> Path:
-    """A new empty folder, on the same disk, to prepare something in."""
-    folder = home / "temp" / f"{os.getpid()}-{uuid4().hex}"
-    folder.mkdir(parents=True)
-    return folder
-
-
 def content_folder(home: Path, digest: str) -> Path:
     """Where the dataset content with this SHA-256 lives."""
     return home / "datasets" / digest
 
 
-def adopt_content(home: Path, prepared: Path, digest: str) -> Path:
-    """Move a prepared folder to its place, durable before the rename; if that content is there already the new copy is dropped.
-
-    Call it in the transaction that stores the dataset's row, so that nobody discards the folder in between.
-    """
-    target = content_folder(home, digest)
-    if target.exists():
-        shutil.rmtree(prepared)
-        return target
-    for file in (*prepared.rglob("*"), prepared):
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    crash_point("content.before_rename")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(prepared, target)
-    crash_point("content.after_rename")
-    sync_folder(target.parent)
-    return target
+@contextmanager
+def pinned(store: Store, digest: str) -> Iterator[None]:
+    """One transaction in which a content folder is there and nobody discards it: store the row that names it inside."""
+    with store.write("pinned"):
+        if not content_folder(store.home, digest).exists():
+            raise unavailable("an equal dataset was removed at this moment: send it again")
+        yield
 
 
 def discard_content(store: Store, digest: str) -> None:
     """Remove a content folder unless some dataset still names it."""
-    trash = store.home / "temp" / f"{os.getpid()}-{uuid4().hex}"
+    trash = store.home / "trash" / uuid4().hex
     with store.write("discard_content"):
         folder = content_folder(store.home, digest)
         if digest in store.contents() or not folder.exists():
@@ -178,7 +157,7 @@ def delete_dataset(store: Store, dataset_id: str) -> None:
 
 
 def sweep(store: Store) -> list[str]:
-    """Remove what no row names: job folders, checkpoints, contents, temporaries of dead processes. Returns their paths below home.
+    """Remove what no row names: job folders, checkpoints, contents. Returns their paths below home. For the supervisor, before its children start.
 
     Checkpoints of a job that a worker holds are left to that worker (`sweep_job`): it may be between a file and its row.
     """
@@ -189,8 +168,8 @@ def sweep(store: Store) -> list[str]:
         orphans = [folder for folder in _children(home / "jobs") if folder.name not in known]
         written = [file for file in (home / "jobs").glob("*/checkpoints/*") if file.parts[-3] in settled]
         orphans += [file for file in written if str(file.relative_to(home)) not in files]
-        orphans += [folder for folder in _children(home / "datasets") if folder.name not in contents]
-        orphans += [path for path in _children(home / "temp") if not _alive(path.name.partition("-")[0])]
+        orphans += [folder for folder in _children(home / "datasets") if folder.name not in contents and folder.name[0] != "."]
+        orphans += _children(home / "trash")
         found = [str(path.relative_to(home)) for path in orphans]
         remove(home, found)
     return sorted(found)
@@ -206,6 +185,3 @@ def sweep_job(store: Store, job_id: str) -> None:
 def _children(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
 
-
-def _alive(pid: str) -> bool:
-    return pid.isdigit() and Path("/proc", pid).exists()

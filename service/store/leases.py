@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, and_, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
 
 from service import jobs as states
 from service.jobs import LET_GO, Claim, Event
@@ -15,15 +15,14 @@ from service.store.notes import Note, write_note
 from service.store.record import Recorded
 from service.store.tables import attempts, jobs
 
-QUEUED = literal("queued", literal_execute=True)        # written into the statement, so that the partial index serves it
 FAR = 10    # a lease that ends later than so many lease times was written by a clock that has been set back: it counts as expired
 
-_EXPIRED = and_(jobs.c.lease_owner.isnot(None), or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_at > bindparam("far")))
-_ANY = select(jobs.c.id).where(or_(jobs.c.status == QUEUED, _EXPIRED)).limit(1)
+_EXPIRED = or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_at > bindparam("far"))
+_ANY = select(jobs.c.id).where(or_(jobs.c.status == "queued", _EXPIRED)).limit(1)
 _ORPHANS = select(jobs).where(_EXPIRED)
 _HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
 _QUEUE = jobs.alias("waiting")
-_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == QUEUED).order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
+_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == "queued").order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
 _CLAIM = update(jobs).where(jobs.c.id == _NEXT.with_for_update(skip_locked=True).scalar_subquery()).values(
     status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
     version=jobs.c.version + 1, lease_owner=bindparam("owner"), lease_expires_at=bindparam("expires"),

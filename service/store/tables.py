@@ -107,9 +107,9 @@ jobs = _table(
     CheckConstraint(f"status IN {STATES}", name="jobs_status"),
     CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('running', 'pausing', 'cancelling'))", name="jobs_held"),
 )
-Index("jobs_queue", jobs.c.priority.desc(), jobs.c.id, sqlite_where=jobs.c.status == "queued", postgresql_where=jobs.c.status == "queued")
-Index("jobs_lease", jobs.c.lease_expires_at, sqlite_where=jobs.c.lease_owner.isnot(None), postgresql_where=jobs.c.lease_owner.isnot(None))
-Index("jobs_status_id", jobs.c.status, jobs.c.id)
+Index("jobs_queue", jobs.c.status, jobs.c.priority.desc(), jobs.c.id)
+Index("jobs_lease", jobs.c.lease_expires_at)
+Index("jobs_owner", jobs.c.lease_owner, sqlite_where=jobs.c.lease_owner.isnot(None), postgresql_where=jobs.c.lease_owner.isnot(None))
 
 job_metadata = _table(      # the index of jobs.metadata
     "job_metadata",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from service import artifacts
-from service.errors import StorageFull
+from service.errors import ServiceError, StorageFull
 from service.store import Store
 
 
@@ -87,21 +87,20 @@ def test_the_sweep_removes_what_no_row_names_and_nothing_else(store: Store, clai
     named = sorted(str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file())
     artifacts.write(home / "jobs" / "job_gone" / "checkpoints" / "1.safetensors", b"")
     artifacts.write(home / "datasets" / "abc" / "content", b"")
-    artifacts.write(home / "temp" / "999999999-x" / "part", b"")
-    mine = artifacts.temp_folder(home)
+    artifacts.write(home / "datasets" / ".new-upload" / "content", b"")
+    artifacts.write(home / "trash" / "x" / "part", b"")
     artifacts.write(home / "jobs" / claim.job_id / "checkpoints" / "between-file-and-row", b"")
-    assert artifacts.sweep(store) == ["datasets/abc", "jobs/job_gone", "temp/999999999-x"]
+    assert artifacts.sweep(store) == ["datasets/abc", "jobs/job_gone", "trash/x"]
     store.release(claim)
     assert artifacts.sweep(store) == [f"jobs/{claim.job_id}/checkpoints/between-file-and-row"]
-    assert sorted(str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file()) == named and mine.exists()
+    assert sorted(str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file()) == named
+    assert (home / "datasets" / ".new-upload").exists()
 
 
 def test_equal_contents_share_a_folder_until_the_last_dataset_goes(store: Store):
     def upload() -> str:
-        prepared = artifacts.temp_folder(store.home)
-        (prepared / "content").write_bytes(b"x")
-        with store.write("upload"):
-            artifacts.adopt_content(store.home, prepared, "abc")
+        artifacts.write(artifacts.content_folder(store.home, "abc") / "content", b"x")
+        with artifacts.pinned(store, "abc"):
             return store.add_dataset({"name": "a", "format": "csv", "bytes": 1, "sha256": "abc", "rows": 1, "columns": []})["id"]
 
     first, second = upload(), upload()
@@ -109,7 +108,9 @@ def test_equal_contents_share_a_folder_until_the_last_dataset_goes(store: Store)
     artifacts.delete_dataset(store, first)
     assert (folder / "content").read_bytes() == b"x"
     artifacts.delete_dataset(store, second)
-    assert not folder.exists() and list((store.home / "temp").iterdir()) == []
+    assert not folder.exists() and list((store.home / "trash").iterdir()) == []
+    with pytest.raises(ServiceError, match="send it again"), artifacts.pinned(store, "abc"):
+        pass
 
 
 def test_a_removed_job_leaves_no_files(store: Store, claim):

@@ -43,6 +43,7 @@ def work(home: Path, owner: str, jobs: int, answers: Any) -> None:
         answers.put((taken, slowest, repr(error)))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("jobs", [200, pytest.param(5000, marks=pytest.mark.slow)])
 def test_sixteen_claimants_take_each_job_once_and_never_meet_a_lock(store: Store, home: Path, jobs: int):
     with store.write("fill"):
@@ -52,7 +53,7 @@ def test_sixteen_claimants_take_each_job_once_and_never_meet_a_lock(store: Store
     claimants = [SPAWN.Process(target=work, args=(home, f"w{n}", jobs, answers)) for n in range(16)]
     for claimant in claimants:
         claimant.start()
-    results = [answers.get(timeout=250) for _ in claimants]
+    results = [answers.get(timeout=800) for _ in claimants]
     for claimant in claimants:
         claimant.join()
     assert [error for _, _, error in results if error] == []

@@ -15,10 +15,10 @@ from service.errors import CRASHED
 from service.store import Event, Reply, Store
 from service.store.migrate import migrate
 
-POINTS = [f"{place}.{moment}" for place in ("upload", "post", "claim", "record", "release", "finish", "request_pause", "resume", "delete_dataset")
+POINTS = [f"{place}.{moment}" for place in ("pinned", "post", "claim", "record", "release", "finish", "request_pause", "resume", "delete_dataset")
           for moment in ("before_commit", "after_commit")]
 POINTS += [f"checkpoint.{moment}" for moment in ("mid_write", "before_fsync", "after_fsync", "after_rename", "after_folder_fsync")]
-POINTS += ["content.before_rename", "content.after_rename", "migrate.before_commit", "migrate.after_commit"]
+POINTS += ["file.after_rename", "discard_content.before_commit", "discard_content.after_commit", "migrate.before_commit", "migrate.after_commit"]
 EPOCHS = 4
 
 
@@ -41,10 +41,8 @@ def live(home: Path) -> None:
 def upload(store: Store) -> str:
     if rows := store.list_datasets()[0]:
         return rows[0]["id"]
-    prepared = artifacts.temp_folder(store.home)
-    (prepared / "content").write_bytes(b"x")
-    with store.write("upload"):
-        artifacts.adopt_content(store.home, prepared, "abc")
+    artifacts.write(artifacts.content_folder(store.home, "abc") / "content", b"x")
+    with artifacts.pinned(store, "abc"):
         return store.add_dataset({"name": "a", "format": "csv", "bytes": 1, "sha256": "abc", "rows": 1, "columns": []})["id"]
 
 
@@ -103,7 +101,7 @@ def test_a_crash_anywhere_is_survived(tmp_path: Path, place: str, hit: int):
     assert store.metrics(job["id"], by="step")["columns"]["step"] == list(range(1, 41))
     rows = store.checkpoints(job["id"])
     assert [row["step"] for row in rows] == [40, 30] and all(artifacts.read_checkpoint(tmp_path, row) for row in rows)
-    files = {str(path.relative_to(tmp_path)) for folder in ("jobs", "datasets", "temp") for path in (tmp_path / folder).rglob("*") if path.is_file()}
+    files = {str(path.relative_to(tmp_path)) for folder in ("jobs", "datasets", "trash") for path in (tmp_path / folder).rglob("*") if path.is_file()}
     assert files == {row["path"] for row in rows}
     store.close()
 

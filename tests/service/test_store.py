@@ -15,7 +15,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 from service import jobs as states
-from service.errors import ServiceError, StaleFence
+from service.errors import ServiceError, StaleFence, StorageFull
 from service.store import Claim, Event, Reply, Store
 from service.store.database import connect
 from service.store.migrate import migrate, version
@@ -352,3 +352,16 @@ def test_a_store_of_another_version_is_refused_in_words(home: Path):
         Store.at(home)
     with pytest.raises(ServiceError, match="newer program"):
         migrate(home)
+
+
+def test_a_full_disk_refuses_the_write_and_leaves_the_store_whole(store: Store):
+    job = queued(store)
+    with store.write("limit") as connection:
+        pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+        connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+    with pytest.raises(StorageFull):
+        store.add_job({"long": "x" * 1_000_000}, {})
+    with store.write("limit") as connection:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1000000")
+    later = queued(store)
+    assert [row["id"] for row in store.list_jobs()[0]] == [later["id"], job["id"]]

@@ -106,23 +106,16 @@ def _jobs() -> None:
         ),
         sa.PrimaryKeyConstraint("id"),
     )
+    op.create_index("jobs_lease", "jobs", ["lease_expires_at"], unique=False)
     op.create_index(
-        "jobs_lease",
+        "jobs_owner",
         "jobs",
-        ["lease_expires_at"],
+        ["lease_owner"],
         unique=False,
         sqlite_where=sa.text("lease_owner IS NOT NULL"),
         postgresql_where=sa.text("lease_owner IS NOT NULL"),
     )
-    op.create_index(
-        "jobs_queue",
-        "jobs",
-        [sa.literal_column("priority DESC"), "id"],
-        unique=False,
-        sqlite_where=sa.text("status = 'queued'"),
-        postgresql_where=sa.text("status = 'queued'"),
-    )
-    op.create_index("jobs_status_id", "jobs", ["status", "id"], unique=False)
+    op.create_index("jobs_queue", "jobs", ["status", sa.literal_column("priority DESC"), "id"], unique=False)
 
 
 def _settings() -> None:
