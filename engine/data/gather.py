@@ -8,12 +8,43 @@ import numpy as np
 
 from engine.core import Launch
 from engine.data.feed import Feed
+from engine.data.permutation import drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
 from engine.kernels.library import kernel
 
 SOURCES = ("float32", "float64", "int32", "int64", "uint8")
 
 
-@kernel("gather_number")
+# ---------------------------------------------------------------- what the kernels ask of one value
+
+def read_number(address, kind, at):
+    """Element `at` of a column, as float64. `kind` is its type's place in SOURCES."""
+    if kind == 0:
+        return float64(view_at(address + 4 * at, float32)[0])
+    if kind == 1:
+        return view_at(address + 8 * at, float64)[0]
+    if kind == 2:
+        return float64(view_at(address + 4 * at, int32)[0])
+    if kind == 3:
+        return float64(view_at(address + 8 * at, int64)[0])
+    return float64(view_at(address + at, uint8)[0])
+
+
+def read_code(words, at):
+    """The class number of element `at`. Words: 3 column, 4 its type, 6 lookup or 0, 7 entries, 8 base, 9 classes, 10 what is unknown."""
+    value = read_number(words[3], words[4], at)
+    code = int64(value) - words[8] if value == value else int64(-1)
+    if words[6] != 0:
+        code = int64(view_at(words[6] + 4 * code, int32)[0]) if 0 <= code < words[7] else int64(-1)
+    return code if 0 <= code < words[9] else words[10]
+
+
+def log1p_wide(value):
+    return math.log1p(max(value, 0.0))
+
+
+# ---------------------------------------------------------------- kernels
+
+@kernel("gather_number", uses=(read_number, log1p_wide))
 def gather_number(arena, words, begin, end):
     """Rows of numbers. Words: out, stride, width, source, its type, rows, tables of shift, scale and fill (float64), their step, missing, whether one is, log."""
     stride, width, kind, step, missing, has_missing, log = words[1], words[2], words[4], words[9], words[10], words[11], words[12]
@@ -43,7 +74,7 @@ def gather_number(arena, words, begin, end):
                 y[i] = real((v - shift[i * step]) * scale[i * step])
 
 
-@kernel("gather_indicator")
+@kernel("gather_indicator", uses=(read_number,))
 def gather_indicator(arena, words, begin, end):
     """1.0 where a number is missing. Words: out, stride, width, source, its type, rows, missing."""
     index = view(arena, words[5], int64)
@@ -54,7 +85,7 @@ def gather_indicator(arena, words, begin, end):
             y[i] = 1.0 if v != v or (words[4] > 1 and v == float64(words[6])) else 0.0
 
 
-@kernel("gather_code")
+@kernel("gather_code", uses=(read_number, read_code))
 def gather_code(arena, words, begin, end):
     """Class numbers as int32. Words: out, stride, width, source, its type, rows, lookup (0: none), entries, base, classes, unknown."""
     index = view(arena, words[5], int64)
@@ -64,7 +95,7 @@ def gather_code(arena, words, begin, end):
             y[i] = int32(read_code(words, index[r] * words[2] + i))
 
 
-@kernel("gather_one_hot")
+@kernel("gather_one_hot", uses=(read_number, read_code))
 def gather_one_hot(arena, words, begin, end):
     """Class numbers as rows of zeros with a one. Words as for codes; `width` columns of codes become `width * classes` numbers."""
     index = view(arena, words[5], int64)
@@ -79,7 +110,7 @@ def gather_one_hot(arena, words, begin, end):
                 y[i * classes + code] = 1.0
 
 
-@kernel("sample_rows")
+@kernel("sample_rows", uses=(mixed, drawing_key, scrambled, network, shuffled_row, drawn_row))
 def sample_rows(arena, words, begin, end):
     """Which rows the batch has. Words: out, index (0: none), rows, mode (0 in order, 1 shuffled, 2 with replacement), batch size, repeats.
 
@@ -92,9 +123,9 @@ def sample_rows(arena, words, begin, end):
         turn = epoch * words[5] + place // rows    # data repeated within an epoch is shuffled anew
         row = place % rows
         if mode == 1:
-            row = permuted_row(row, rows, seed, turn)
+            row = int64(shuffled_row(uint64(row), uint64(rows), uint64(seed), uint64(turn)))
         elif mode == 2:
-            row = random_row(place, rows, seed, epoch)
+            row = int64(drawn_row(uint64(place), uint64(rows), uint64(seed), uint64(epoch)))
         out[r] = view_at(words[1], int64)[row] if words[1] != 0 else row
 
 

@@ -31,14 +31,16 @@ from engine import env
 
 _ENGINE = Path(__file__).parent.parent
 _HEADER = """\
-from numba import cfunc, float32, float64, int32, int64, uint8, uint32, uint64
+import math
+
+from numba import cfunc, float32, float64, int32, int64, njit, uint8, uint32, uint64
 from engine.kernels.intrinsics import SIGNATURE, bits_of, gemm, number_of, view, view_at
 from engine.kernels.tile import tile
 from engine.kernels.vecmath.{dtype} import *
 real = {dtype}
 WIDTH = {width}
 
-@cfunc(SIGNATURE, cache=True, error_model="numpy", fastmath={fastmath})
+{uses}@cfunc(SIGNATURE, cache=True, error_model="numpy", fastmath={fastmath})
 """
 
 
@@ -46,27 +48,30 @@ WIDTH = {width}
 class Source:
     text: str
     fastmath: frozenset[str]
+    uses: str = ""      # text of plain functions that the kernel calls
 
 
 KERNELS: dict[str, Source] = {}
 _loaded: dict[tuple[str, str], Any] = {}
 
 
-def define(name: str, text: str, fastmath: Iterable[str] = ("contract",)) -> None:
-    """Add a kernel's text (one `def`) to the library under `name`."""
+def define(name: str, text: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = ()) -> None:
+    """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after those that it calls itself."""
     if name in KERNELS:
         raise ValueError(f"kernel {name!r} is defined twice")
-    KERNELS[name] = Source(text, frozenset(fastmath))
+    called = "".join(f'@njit(error_model="numpy", forceinline=True)\n{textwrap.dedent(inspect.getsource(f))}\n\n' for f in uses)
+    KERNELS[name] = Source(text, frozenset(fastmath), called)
 
 
-def kernel(name: str, fastmath: Iterable[str] = ("contract",)) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def kernel(name: str, fastmath: Iterable[str] = ("contract",),
+           uses: Iterable[Callable[..., Any]] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an undecorated function to the library.
 
     `fastmath` is a subset of contract, reassoc, nsz, arcp; never the whole, under which NaN tests are dropped.
     """
     def add(function: Callable[..., None]) -> Callable[..., None]:
         lines = textwrap.dedent(inspect.getsource(function))
-        define(name, lines[lines.index("def "):], fastmath)
+        define(name, lines[lines.index("def "):], fastmath, uses)
         return function
 
     return add
@@ -87,7 +92,8 @@ def source(name: str, dtype: str) -> str:
     found = KERNELS[name]
     tree = _CastLiterals().visit(ast.parse(found.text))
     tree.body[0].name = "run"
-    header = _HEADER.format(dtype=dtype, width=np.dtype(dtype).itemsize, fastmath=set(sorted(found.fastmath)) or "False")
+    fastmath = "{" + ", ".join(repr(flag) for flag in sorted(found.fastmath)) + "}" if found.fastmath else "False"
+    header = _HEADER.format(dtype=dtype, width=np.dtype(dtype).itemsize, uses=found.uses, fastmath=fastmath)
     return header + ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 

@@ -87,7 +87,8 @@ class Phase:
     source: Source
     graphs: list[StepGraph | None] = field(default_factory=list)     # of the full and the last batch, until the plans are made
     plans: list[Plan] = field(default_factory=list)                  # the sections of the full batch, then of the last
-    outputs: list[dict[str, Slot]] = field(default_factory=list)     # of the full and the last batch: where outputs and per-row values are
+    batches: list[dict[str, Slot]] = field(default_factory=list)     # of the full and the last batch: where the leaves of the batch are
+    outputs: list[dict[str, Slot]] = field(default_factory=list)     # and where outputs and per-row values are
 
 
 class Program:
@@ -151,6 +152,7 @@ class Program:
     def _plan_batch(self, phase: Phase, graph: StepGraph | None) -> None:
         if graph is None:
             phase.plans += [Plan() for _ in SECTIONS]
+            phase.batches.append({})
             phase.outputs.append({})
             return
         base = Cursor(self.cursor)
@@ -159,6 +161,7 @@ class Program:
         if graph.key is not None:
             placed[graph.key] = control.SEED
         fill = self._fill(phase, graph, placed, base)
+        phase.batches.append({name: Slot(placed[node], node.shape, node.dtype) for name, node in graph.batch.items()})
         self._plan_sections(phase, graph, fill, placed, base.at)
 
     def _fill(self, phase: Phase, graph: StepGraph, placed: dict[Node, int], base: Cursor) -> list[Launch]:

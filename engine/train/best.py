@@ -1,0 +1,52 @@
+"""The best weights so far, by one metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.devices.cpu.session import Session
+from engine.train.actions import Scores
+from engine.train.checkpoint import Checkpoint
+
+
+class Best:
+    """A copy of parameters and buffers as they were after the epoch whose `monitor` was best."""
+
+    def __init__(self, session: Session, monitor: str, scores: Scores):
+        self.session, self.monitor, self.maximise = session, monitor, scores.maximise.get(monitor, False)
+        self.value: float | None = None
+        self.epoch: int | None = None
+        self.metrics: dict[str, float] = {}
+        self.kept: dict[str, np.ndarray] = {}
+
+    def _live(self) -> dict[str, np.ndarray]:
+        return {**{f"best/{path}": a for path, a in self.session.parameters.items()}, **{f"best_buffers/{path}": a for path, a in self.session.buffers.items()}}
+
+    def look(self, values: dict[str, float], epoch: int) -> bool:
+        """Whether this epoch is the best so far; then its weights are kept."""
+        value = values.get(self.monitor, float("nan"))
+        if np.isnan(value) or (self.value is not None and (value <= self.value if self.maximise else value >= self.value)):
+            return False
+        self.value, self.epoch, self.metrics = value, epoch, dict(values)
+        self.kept = {name: array.copy() for name, array in self._live().items()}
+        return True
+
+    def restore(self) -> None:
+        """Give the parameters and buffers the values of the best epoch."""
+        for name, array in self._live().items():
+            if name in self.kept:
+                array[...] = self.kept[name]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return self.kept
+
+    def state(self) -> dict[str, Any]:
+        return {"value": self.value, "epoch": self.epoch, "metrics": {k: v if np.isfinite(v) else repr(float(v)) for k, v in self.metrics.items()}}
+
+    def load(self, checkpoint: Checkpoint) -> None:
+        state = checkpoint.meta["best"]
+        self.value, self.epoch = state["value"], state["epoch"]
+        self.metrics = {name: float(value) for name, value in state["metrics"].items()}
+        self.kept = {name: array.copy() for name, array in checkpoint.arrays.items() if name.startswith(("best/", "best_buffers/"))}
