@@ -1,0 +1,15 @@
+"""Optimisation: rules, transforms of gradients, schedules, and the state that goes with a model."""
+
+from __future__ import annotations
+
+from engine.optim import schedules
+from engine.optim.adaptive import AdaBelief, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, AMSGrad, Lion, NAdam, OAdam, RAdam
+from engine.optim.parameters import destructure, trainables
+from engine.optim.rules import Descent, Momentum, Nesterov, RMSProp, Rprop, Rule, rules
+from engine.optim.state import Leaf, adjust, at_epoch, freeze, setup, thaw, update
+from engine.optim.step import OptimiserStep, steps
+from engine.optim.transforms import Chain, ClipGlobalNorm, ClipGrad, ClipNorm, Optimiser, SignDecay, WeightDecay, transforms
+
+__all__ = ["AMSGrad", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW", "Chain", "ClipGlobalNorm", "ClipGrad", "ClipNorm", "Descent", "Leaf",
+           "Lion", "Momentum", "NAdam", "Nesterov", "OAdam", "Optimiser", "OptimiserStep", "RAdam", "RMSProp", "Rprop", "Rule", "SignDecay", "WeightDecay",
+           "adjust", "at_epoch", "destructure", "freeze", "rules", "schedules", "setup", "steps", "thaw", "trainables", "transforms", "update"]

@@ -1,0 +1,209 @@
+"""State of optimisation, apart from rules: `setup` makes a tree of leaves that mirrors the model's, `update` moves the model's arrays in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.autodiff.implicit import key
+from engine.autodiff.tree import leaves, transform
+from engine.core import FLOATS, Node
+from engine.errors import NonFiniteError, ShapeError, TrainyardError, nearest
+from engine.kernels.library import call
+from engine.nn.model import Model
+from engine.nn.paths import join
+from engine.optim.rules import Rule
+from engine.optim.step import OptimiserStep
+from engine.optim.transforms import Chain, ClipGlobalNorm, ClipNorm
+
+
+@dataclass(eq=False)
+class Leaf:
+    """What is remembered of one array: its steps, their state arrays by name, whether it is frozen, how often it was updated."""
+
+    steps: tuple[OptimiserStep, ...]
+    state: tuple[dict[str, np.ndarray], ...]
+    frozen: bool = False
+    step: int = 0
+    epoch: int = 1
+
+    @property
+    def rule(self) -> OptimiserStep:
+        """The rule, or the last step of a chain."""
+        return self.steps[-1]
+
+    def __repr__(self) -> str:
+        return f"Leaf({', '.join(map(repr, self.steps))}{', frozen' if self.frozen else ''}, step={self.step})"
+
+
+def tree_of(model: Any) -> Any:
+    return model.tree() if isinstance(model, Model) else model
+
+
+def trains(value: Any) -> bool:
+    """Whether a leaf of a model is an array that can be trained: real numbers, not integers."""
+    return isinstance(value, np.ndarray) and value.dtype.name in FLOATS
+
+
+def setup(rule: Rule | Chain, model: Any) -> Any:
+    """The state of `rule` for a model, or for nested dicts and lists of arrays: a tree of `Leaf`, {} or None where there is nothing to train.
+
+    An array that appears twice has one leaf. A rule's `groups` are resolved by path.
+    """
+    if not isinstance(rule, OptimiserStep | Chain):
+        raise TrainyardError(f"setup takes a rule such as optim.Adam() first and the model second, found {type(rule).__name__}")
+    made: dict[Any, Leaf] = {}
+
+    def leaf(path: str, value: Any) -> Leaf | None:
+        return made.setdefault(key(value), _leaf(rule, path, value)) if trains(value) else None
+
+    state = transform(tree_of(model), leaf)
+    if not made:
+        raise TrainyardError("there is nothing to train: the model has no arrays of real numbers")
+    return state
+
+
+def _leaf(rule: Rule | Chain, path: str, array: np.ndarray) -> Leaf:
+    steps = tuple(s.for_path(path) if isinstance(s, Rule) else s for s in rule.steps)
+    return Leaf(steps, tuple({name: np.full(array.shape, s.start(name), array.dtype) for name in s.state} for s in steps))
+
+
+def update(state: Any, model: Any, gradients: Any) -> None:
+    """Move the model's arrays in place by one step. Raises ShapeError where a gradient's shape differs, NonFiniteError where a norm is not finite.
+
+    A gradient of None leaves its array and its state alone; a gradient of zeros moves what has momentum. A rule without state may be given in place of
+    the state.
+    """
+    if isinstance(state, OptimiserStep | Chain):
+        if any(s.state for s in state.steps):
+            raise TrainyardError(f"{type(state).__name__} remembers past gradients: make its state once with state = setup(rule, model), "
+                                 "then call update(state, model, gradients)")
+        state = setup(state, model)
+    work: dict[int, tuple[Leaf, np.ndarray, np.ndarray]] = {}
+    for leaf, array, gradient in _together(state, tree_of(model), gradients, ""):
+        if id(leaf) in work:
+            gradient = work[id(leaf)][2] + gradient     # the same array in two places: their gradients add up
+        work[id(leaf)] = (leaf, array, gradient)
+    _run([(leaf, array, np.array(g, array.dtype, order="C")) for leaf, array, g in work.values() if not leaf.frozen])
+
+
+def _together(state: Any, tree: Any, gradients: Any, path: str) -> Iterator[tuple[Leaf, np.ndarray, np.ndarray]]:
+    if gradients is None or state is None:
+        return
+    if isinstance(state, Leaf):
+        gradient = np.asarray(gradients) if not isinstance(gradients, Mapping | list | tuple) else None
+        if gradient is None or gradient.shape != tree.shape:
+            found = f"shape {list(gradient.shape)}" if gradient is not None else f"a {type(gradients).__name__}"
+            hint = "; gradient() returns a tuple, one entry for each argument: pass grads[0]" if isinstance(gradients, tuple) else ""
+            raise ShapeError(f"the gradient of {path or 'the array'} has {found}, the array has shape {list(tree.shape)}{hint}")
+        yield state, tree, gradient
+        return
+    if isinstance(gradients, tuple) and not isinstance(tree, tuple):
+        raise TrainyardError("update was given the whole tuple that gradient() returns, which has one entry for each argument: pass grads[0]")
+    if isinstance(state, Mapping):
+        for name, child in state.items():
+            yield from _together(child, tree[name], _child(gradients, name, path), join(path, str(name)))
+    elif isinstance(state, list | tuple):
+        for i, child in enumerate(state):
+            yield from _together(child, tree[i], _child(gradients, i, path), join(path, str(i)))
+
+
+def _child(gradients: Any, name: Any, path: str) -> Any:
+    if isinstance(gradients, Mapping):
+        return gradients.get(name)
+    if isinstance(gradients, list | tuple) and isinstance(name, int):
+        return gradients[name] if name < len(gradients) else None
+    raise TrainyardError(f"the gradients do not mirror the model at {path or 'the top'}: expected an entry {name!r}, found a {type(gradients).__name__}")
+
+
+def _run(work: list[tuple[Leaf, np.ndarray, np.ndarray]]) -> None:
+    """All leaves step by step together, because a global norm looks at all gradients."""
+    for leaf, _, _ in work:
+        leaf.step += 1
+    for i in range(max((len(leaf.steps) for leaf, _, _ in work), default=0)):
+        clipped = [(leaf, g) for leaf, _, g in work if i < len(leaf.steps) and isinstance(leaf.steps[i], ClipGlobalNorm)]
+        total = float(np.sqrt(sum(_norm(g) ** 2 for _, g in clipped)))
+        for leaf, array, g in work:
+            if i < len(leaf.steps):
+                _one(leaf, i, array, g, total)
+    for leaf, array, g in work:
+        if not leaf.steps or not isinstance(leaf.steps[-1], Rule):
+            _pass("rule_step", array, [array, g], np.ones(1))
+
+
+def _one(leaf: Leaf, i: int, array: np.ndarray, g: np.ndarray, total: float) -> None:
+    step, state = leaf.steps[i], leaf.state[i]
+    if isinstance(step, ClipNorm | ClipGlobalNorm):
+        norm = total if isinstance(step, ClipGlobalNorm) else _norm(g)
+        if not np.isfinite(norm):
+            raise NonFiniteError(f"{step.kind_name()}: the norm of the gradient is {norm}")
+        _pass("transform_scale", g, [array, g], np.array([step.scale(norm)]))
+        return
+    last = i == len(leaf.steps) - 1
+    name = f"rule_{step.kind_name()}{'' if last else '_onward'}" if isinstance(step, Rule) else f"transform_{step.kind_name()}"
+    factor = step.factor(leaf.step, leaf.epoch) if isinstance(step, Rule) else 1.0
+    _pass(name, array, [array, g, *(state[s] for s in step.state)], step.table(factor, leaf.step))
+
+
+def _norm(g: np.ndarray) -> float:
+    return float(np.linalg.norm(g.astype(np.float64)))
+
+
+def _pass(name: str, like: np.ndarray, arrays: list[np.ndarray], table: np.ndarray) -> None:
+    """Run one fused pass over whole arrays. The first may be a view with steps: then a copy is moved and put back."""
+    x = np.ascontiguousarray(arrays[0])
+    words = [a.ctypes.data for a in (x, *arrays[1:])]
+    call(name, like.dtype.name, [*words, table.ctypes.data], like.size)
+    if x is not arrays[0]:
+        arrays[0][...] = x
+
+
+def adjust(state: Any, learning_rate: float | None = None, **changes: float) -> None:
+    """Change hyper-parameters in a state tree or a part of it (`state["layers"][0]`), in place; momenta stay.
+
+    Raises TrainyardError with the nearest name for one that no rule here has.
+    """
+    changes = {**({} if learning_rate is None else {"learning_rate": learning_rate}), **changes}
+    found = list(each(state))
+    known = sorted({name for leaf in found for s in leaf.steps for name in s.hyper_names()})
+    for name in changes:
+        if name not in known:
+            hint = nearest(name, known)
+            raise TrainyardError(f"no rule here has a {name!r}" + (f"; did you mean {hint!r}?" if hint else f"; they have {', '.join(known)}"))
+    for leaf in found:
+        leaf.steps = tuple(s.adjusted({k: v for k, v in changes.items() if k in s.hyper_names()}) for s in leaf.steps)
+
+
+def each(state: Any) -> Iterator[Leaf]:
+    """The leaves of a state tree, each once."""
+    seen: set[int] = set()
+    for _, leaf in leaves(state):
+        if isinstance(leaf, np.ndarray | Node) or isinstance(leaf, Model):
+            raise TrainyardError("this is a model; what changes rules, freezes and thaws takes the state that setup(rule, model) made")
+        if isinstance(leaf, Leaf) and id(leaf) not in seen:
+            seen.add(id(leaf))
+            yield leaf
+
+
+def freeze(state: Any) -> None:
+    """Leave the arrays of a state tree or a part of it as they are, and their state, until `thaw`."""
+    _set(state, frozen=True)
+
+
+def thaw(state: Any) -> None:
+    """Train again what `freeze` stopped."""
+    _set(state, frozen=False)
+
+
+def at_epoch(state: Any, epoch: int) -> None:
+    """Say which epoch it is, from 1: schedules per epoch look at it."""
+    _set(state, epoch=epoch)
+
+
+def _set(state: Any, **values: Any) -> None:
+    for leaf in each(state):
+        for name, value in values.items():
+            setattr(leaf, name, value)
