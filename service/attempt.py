@@ -1,0 +1,181 @@
+"""One claim of one job, from its first event to what ends it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from engine.data.table import Table
+from engine.errors import CheckpointError
+from engine.train import Job, start
+from engine.train.events import checkpoint_event
+from service import artifacts, endings
+from service.artifacts import Corrupt
+from service.errors import StaleFence
+from service.heartbeat import Heartbeat
+from service.jobs import Claim, Event
+from service.recording import Recording
+from service.settings import Settings
+from service.store import Recorded, Store
+from service.store.notes import Note
+from service.tables import open_tables
+
+Row = Mapping[str, Any]
+VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in ("numba", "numpy")}}
+
+
+def take(store: Store, owner: str, lease_seconds: float, threads: int) -> tuple[Claim, Row] | None:
+    """Claim the next job, with its event `job.started`; None when there is none."""
+    with store.write("claim"):
+        taken = store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads})
+        if taken is not None:
+            claim, row = taken
+            newest = next(iter(store.checkpoints(claim.job_id)), None)
+            step = newest["step"] if newest else 0
+            data = {"attempt": claim.attempt, "device": "cpu", "threads": threads, "versions": VERSIONS, "rows": row["summary"].get("rows"),
+                    "resumed_from": step}
+            store.record(claim, events=[Event("job.started", f"Attempt {claim.attempt} starts" + (f" from step {step}." if step else "."), data)])
+        return taken
+
+
+class Attempt:
+    """The training of one claimed job. `stop` may be called from any thread, at any time."""
+
+    def __init__(self, store: Store, settings: Settings, heart: Heartbeat, claim: Claim, row: Row, threads: int):
+        self.store, self.settings, self.heart, self.claim, self.row, self.threads = store, settings, heart, claim, row, threads
+        self.run: Any = None
+        self.stopping = False
+        self.began = time.monotonic()
+        self.recording = Recording(store, claim, total_steps=(row["summary"].get("steps_per_epoch") or 0) * row["epochs"], elapsed=self.elapsed,
+                                   stop=self.stop, patience=settings.lease_seconds)
+
+    def elapsed(self) -> float:
+        """Seconds of training, over all attempts."""
+        return self.row["elapsed_seconds"] + time.monotonic() - self.began
+
+    def stop(self) -> None:
+        """End within a batch: the store says what becomes of the job then."""
+        self.stopping = True
+        if self.run is not None:
+            self.run.stop_word[0] = 1
+
+    def look(self) -> None:
+        """Stop when the claim is over, or when the job was asked to pause or cancel."""
+        try:
+            asked = self.store.holds(self.claim)["status"] != "running"
+        except StaleFence:
+            asked = True
+        except SQLAlchemyError:     # the store cannot say just now
+            return
+        if asked:
+            self.stop()
+
+    def work(self) -> None:
+        """Train, and write how it ended. Nothing is written once the claim is over."""
+        try:
+            ending = self._train()
+            note = self.recording.close()
+            self._end(ending, note)
+        except StaleFence:
+            self.recording.rest()
+        except Exception as error:
+            self._fail(endings.of(error), self.recording.rest())
+
+    # ---------------------------------------------------------------- training
+
+    def _train(self) -> Mapping[str, Any]:
+        """Run to the end; returns the data of the run's last event."""
+        job = Job.model_validate(self.row["spec"])
+        self.heart.memory_limit = job.limits.max_memory_bytes or self.settings.max_memory_bytes
+        if self.claim.attempt > 1:
+            artifacts.sweep_job(self.store, self.claim.job_id)
+        self._begin(job, open_tables(self.store, job.references()))
+        if self.stopping:
+            self.run.stop_word[0] = 1
+        for event in self.run.events():
+            self.heart.beat()
+            if event.type == "finished":
+                return event.data
+            if self.run.best.epoch:
+                self.recording.best = {"epoch": self.run.best.epoch, "metrics": self.run.best.metrics}
+            self.recording.add(event)
+        raise RuntimeError("the run ended without saying how")
+
+    def _begin(self, job: Job, tables: dict[str, Table]) -> None:
+        """Start the run from the newest checkpoint that is whole."""
+        damaged: list[int] = []
+        adjustments = self.store.adjustments(self.claim.job_id)
+        for step, data in self._generations(damaged):
+            try:
+                self.run = start(job, tables, threads=self.threads, checkpoint=data, adjustments=adjustments,
+                                 elapsed_seconds=self.row["elapsed_seconds"], attempt=self.claim.attempt)
+            except CheckpointError:
+                damaged.append(step)
+                continue
+            for bad in damaged:
+                self.recording.add(Event("warning", f"The checkpoint of step {bad} is damaged: the job goes on from step {step}.",
+                                         {"code": "checkpoint_corrupt", "step": bad}, "warn"))
+            return
+        raise Corrupt(damaged)
+
+    def _generations(self, damaged: list[int]) -> Iterator[tuple[int, bytes | None]]:
+        """Checkpoints, newest first, as (step, bytes); a job that has none begins at step 0. Steps of damaged files are added to the list."""
+        rows = self.store.checkpoints(self.claim.job_id)
+        for row in rows:
+            data = artifacts.read_checkpoint(self.store.home, row)
+            if data is None:
+                damaged.append(row["step"])
+            else:
+                yield row["step"], data
+        if not rows:
+            yield 0, None
+
+    # ---------------------------------------------------------------- the end
+
+    def _end(self, ending: Mapping[str, Any], note: Note) -> None:
+        if ending["status"] == "stopped":
+            recorded = self._let_go(note)
+        else:
+            recorded = self._finish(ending, note)
+        artifacts.remove(self.store.home, recorded.removed)
+
+    def _finish(self, ending: Mapping[str, Any], note: Note) -> Recorded:
+        """The run came to its end, well or badly."""
+        columns = {name: ending[name] for name in ("metrics", "best") if ending.get(name)}
+        note = {**note, "job": {**note.get("job", {}), **columns}}
+        error = dict(ending.get("error") or {})
+        hint, message = error.pop("hint", None), error.get("message") or self._summary(ending)
+        return self.recording.persist(lambda: self.store.finish(
+            self.claim, ending["status"], reason=ending["status_reason"], message=message, hint=hint, error=error or None, **note))
+
+    def _summary(self, ending: Mapping[str, Any]) -> str:
+        """What a job that succeeded says of itself."""
+        epochs, why = self.run.epoch, ending["status_reason"]
+        trained = f"Trained {epochs} epoch{'' if epochs == 1 else 's'} in {self.elapsed():.3g} seconds"
+        return f"{trained}." if why == "completed" else f"{trained}; ended by {why}."
+
+    def _let_go(self, note: Note) -> Recorded:
+        """Stopped as asked: to pause or drain with a checkpoint of this very step, to cancel without."""
+        if self.store.holds(self.claim)["status"] != "cancelling":
+            run = self.run
+            reached = checkpoint_event(run.epoch, run.step, run.best.epoch == run.epoch, dict(run.metrics), run.checkpoint())
+            self.recording.persist(lambda: self.store.record(self.claim, **note))
+            return self._release(self.recording.note([reached]))
+        return self._release(note)
+
+    def _release(self, note: Note) -> Recorded:
+        return self.recording.persist(lambda: self.store.release(self.claim, "draining", **note))
+
+    def _fail(self, failure: endings.Failure, note: Note) -> None:
+        """The job's owner reads why, unless another attempt is on its way."""
+        epoch, step = (self.run.epoch, self.run.step) if self.run is not None else (self.row["epoch"], self.row["step"])
+        with suppress(StaleFence):
+            self.recording.persist(lambda: self.store.finish(self.claim, "failed", reason=failure.code, message=failure.message, hint=failure.hint,
+                                                             error=failure.as_dict(epoch, step), **note))

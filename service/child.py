@@ -1,0 +1,87 @@
+"""How a supervisor's children live: a process each, spawned through this module, that dies with its parent.
+
+    python -m service.child PARENT_PID service.worker
+
+The kernel kills the child as soon as its parent is gone, whatever either of them does, so no trainer outlives the one that renews its lease.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+from service.settings import Settings
+
+PR_SET_PDEATHSIG = 1
+LISTENING = "TRAINYARD_LISTENING"       # number of the API's listening socket, made by the supervisor, so that no client is refused in a restart
+OWNER = "TRAINYARD_OWNER"               # the name under which a worker claims and its supervisor renews
+ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMBA")}     # the engine cuts work itself: same bits, less memory
+
+
+def start(module: str, settings: Settings, *, inherit: Sequence[int] = (), **variables: str) -> subprocess.Popen[bytes]:
+    """Spawn `python -m module` as a child. Call it from the main thread: a child dies with the thread that made it."""
+    environment = {**os.environ, **described(settings), **ONE_THREAD, "MALLOC_ARENA_MAX": "2", **variables}
+    command = [sys.executable, "-m", "service.child", str(os.getpid()), module]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, pass_fds=inherit, process_group=0, cwd=_root())
+
+
+def _root() -> Path:
+    """Where `import service` finds this program, wherever the parent was started."""
+    return Path(__file__).parent.parent
+
+
+def described(settings: Settings) -> dict[str, str]:
+    """The settings as environment variables, so that a child has exactly those of its parent."""
+    return {f"TRAINYARD_{name.upper()}": str(value) for name, value in settings.model_dump().items()}
+
+
+def name_of(role: str) -> str:
+    """A name for this process that no other has, ever: "serve:HOST-NAMESPACE:PID:START"."""
+    return f"{role}:{_host()}:{os.getpid()}:{_started(os.getpid())}"
+
+
+def is_dead(owner: str, sole: bool) -> bool:
+    """Whether the process called `owner` is surely gone.
+
+    One on this machine is looked up by pid and start time; of `serve` there is one per home, so who is the `sole` one knows that others are gone.
+    """
+    role, _, rest = owner.partition(":")
+    host, _, process = rest.rpartition(":")[0].rpartition(":")
+    if role == "serve" and sole:
+        return owner != name_of("serve")
+    return host == _host() and process.isdigit() and _started(int(process)) != rest.rpartition(":")[2]
+
+
+@cache
+def _host() -> str:
+    return f"{socket.gethostname()}-{os.stat('/proc/self/ns/pid').st_ino}"
+
+
+def _started(pid: int) -> str:
+    """When a process started, in clock ticks since boot; "" when there is none."""
+    try:
+        return Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""
+
+
+def main() -> None:
+    """Tie this process to its parent, then become the module."""
+    parent, module = int(sys.argv[1]), sys.argv[2]
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:      # it died before the kernel knew
+        sys.exit(0)
+    sys.argv = [module]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,242 @@
+"""The workers of one supervisor: started, watched, replaced; their leases renewed, and the store told when one is lost."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import child, heartbeat
+from service.errors import ServiceError, StaleFence
+from service.heartbeat import Heartbeat
+from service.jobs import Claim, seconds_now, seconds_of
+from service.settings import Settings
+from service.store import Store
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
+LOOK_SECONDS = 0.5
+OOM_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Why a worker is gone. `final`: the job would end in the same way again, so it fails at once."""
+
+    code: str
+    kind: str
+    message: str
+    hint: str | None = None
+    final: bool = False
+
+
+LOST = Verdict("worker_lost", "system", "The worker was lost.")
+OUT_OF_MEMORY = Verdict("out_of_memory", "resource", "The system ran out of memory and ended the worker.",
+                        "Try a smaller batch_size or a smaller model.")
+
+
+class Child:
+    """A process that is started again when it ends: at once, but with growing pauses while it ends before it is ready."""
+
+    def __init__(self, module: str, settings: Settings, **started_with: Any):
+        self.module, self.settings, self.started_with = module, settings, started_with
+        self.process: subprocess.Popen[bytes] | None = None
+        self.ready = False
+        self.failures = 0           # ends in a row before it was ready
+        self.start_at = 0.0
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid if self.process else 0
+
+    def keep(self) -> int | None:
+        """Start it where it should run and does not. The return code when it has just ended."""
+        if self.process is None:
+            if time.monotonic() >= self.start_at:
+                self.process = child.start(self.module, self.settings, **self.started_with)
+            return None
+        code = self.process.poll()
+        if code is None:
+            return None
+        self.failures = 0 if self.ready else self.failures + 1
+        pause = 0.0 if self.ready else min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** self.failures)
+        self.process, self.ready, self.start_at = None, False, time.monotonic() + pause
+        return code
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal, if there is a process."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(number)
+
+
+class Worker(Child):
+    """A worker as seen from outside."""
+
+    def __init__(self, settings: Settings, owner: str):
+        super().__init__("service.worker", settings, **{child.OWNER: owner})
+        self.heart: Heartbeat | None = None
+        self.seen: tuple[int, int] = (0, 0)     # fence and progress at the last look
+        self.moved_at = time.monotonic()        # when they changed
+        self.verdict: Verdict | None = None     # why it was killed
+
+    def keep(self) -> int | None:
+        code = super().keep()
+        if code is not None and self.heart is not None:
+            self.heart.path.unlink(missing_ok=True)
+            self.heart = None
+        return code
+
+    def look(self, folder: Path, job: Mapping[str, Any] | None) -> None:
+        """Note that it is ready; kill it when its job makes no progress, takes too much memory or does not stop as it was asked to."""
+        if self.heart is None:
+            self.moved_at = time.monotonic()
+            with suppress(OSError, ValueError):
+                self.heart = Heartbeat(folder, self.pid)
+        if self.heart is None or self.process is None or self.verdict is not None:
+            return
+        self.ready = self.ready or self.heart.phase != heartbeat.STARTING
+        seen = (job["fence"] if job else 0, self.heart.progress)
+        if seen != self.seen or (job is None and self.ready):
+            self.seen, self.moved_at = seen, time.monotonic()
+        self.verdict = self._judge(job)
+        if self.verdict is not None:
+            self.send(signal.SIGKILL)
+
+    def _judge(self, job: Mapping[str, Any] | None) -> Verdict | None:
+        assert self.heart is not None
+        limits = self.settings
+        if time.monotonic() - self.moved_at > limits.stalled_seconds:
+            return Verdict("stalled", "timeout", f"No step was finished for {limits.stalled_seconds:g} seconds.")
+        used, most = resident(self.pid), self.heart.memory_limit
+        if most and used > most:
+            return Verdict("memory_limit", "resource", f"The job used {used:,} bytes of memory; its limit is {most:,}.",
+                           "Try a smaller batch_size, or a higher limits.max_memory_bytes.", final=True)
+        if job and job["stop_requested_at"] and seconds_now() - seconds_of(job["stop_requested_at"]) > limits.cancel_seconds:
+            return Verdict("worker_lost", "system", "The worker did not stop when it was asked to.")
+        return None
+
+
+class Crew:
+    """All workers under one owner's name."""
+
+    def __init__(self, settings: Settings, store: Store, folder: Path, owner: str):
+        self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
+        self.workers = [Worker(settings, owner) for _ in range(settings.workers)]
+        self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
+        self.kills = oom_kills()
+        self.look_at = self.renew_at = 0.0
+
+    @property
+    def ready(self) -> bool:
+        """Whether a job would be taken up at once."""
+        return not self.workers or any(worker.ready for worker in self.workers)
+
+    @property
+    def gone(self) -> bool:
+        return all(worker.process is None or worker.process.poll() is not None for worker in self.workers)
+
+    def keep(self) -> None:
+        """Replace who has ended, judge who has not, renew what they hold. A store that cannot be written is tried again at the next turn."""
+        for worker in self.workers:
+            pid = worker.pid
+            if (code := worker.keep()) is not None:
+                self.bury(worker, pid, code)
+                worker.keep()
+        try:
+            self._serve_store()
+        except (ServiceError, SQLAlchemyError) as error:
+            print(f"supervisor: the store cannot be written: {error}", file=sys.stderr, flush=True)
+
+    def bury(self, worker: Worker, pid: int, code: int) -> None:
+        """Note why a worker ended."""
+        verdict = worker.verdict or self._post_mortem(code)
+        worker.verdict, self.bereaved[pid] = None, verdict
+        print(f"supervisor: worker {pid} ended: {verdict.message}", file=sys.stderr, flush=True)
+
+    def _post_mortem(self, code: int) -> Verdict:
+        before, self.kills = self.kills, oom_kills()
+        if code == -signal.SIGKILL and self.kills > before:
+            return OUT_OF_MEMORY
+        if code < 0:
+            name = signal.Signals(-code).name if -code in list(signal.Signals) else "unknown"
+            return Verdict(f"signal_{-code}", "system", f"The worker was ended by signal {-code} ({name}).")
+        return Verdict(f"exit_{code}", "system", f"The worker ended by itself with exit status {code}.")
+
+    def _serve_store(self) -> None:
+        moment = time.monotonic()
+        if moment < self.look_at and not self.bereaved:
+            return
+        self.look_at = moment + LOOK_SECONDS
+        held = self.store.owned(self.owner)
+        if held and moment >= self.renew_at:
+            self._renew(moment)
+        by_pid = {job["worker"]["pid"]: job for job in held if job["worker"]}
+        for worker in self.workers:
+            worker.look(self.folder, by_pid.get(worker.pid))
+        living = {worker.pid for worker in self.workers}
+        for pid, job in by_pid.items():
+            if pid not in living:
+                self._tell(job, self.bereaved.get(pid, LOST))
+        self.bereaved.clear()
+
+    def _tell(self, job: Mapping[str, Any], verdict: Verdict) -> None:
+        """What becomes of a job whose worker is gone."""
+        with suppress(StaleFence):
+            if verdict.final and job["status"] == "running":
+                claim = Claim(job["id"], job["fence"], job["attempt"], self.owner)
+                error = {**{name: getattr(verdict, name) for name in ("kind", "code", "message")}, "step": job["step"], "retryable": True}
+                self.store.finish(claim, "failed", reason=verdict.code, message=verdict.message, hint=verdict.hint, error=error)
+            else:
+                self.store.lost(job["id"], job["fence"], **{name: getattr(verdict, name) for name in ("code", "kind", "message", "hint")})
+
+    def _renew(self, moment: float) -> None:
+        self.store.renew(self.owner, self.settings.lease_seconds)
+        self.renew_at = moment + self.settings.renew_seconds
+
+    def hold(self) -> None:
+        """Renew leases while workers drain; nothing else is done for them any more."""
+        if (moment := time.monotonic()) >= self.renew_at:
+            with suppress(ServiceError, SQLAlchemyError):
+                self._renew(moment)
+
+    def drain(self) -> None:
+        """Ask every worker to write a checkpoint, give its job back, and end."""
+        for worker in self.workers:
+            worker.send(signal.SIGTERM)
+
+    def kill(self) -> None:
+        for worker in self.workers:
+            worker.send(signal.SIGKILL)
+
+    def give_back(self, sole: bool, reason: str) -> None:
+        """Put jobs of dead supervisors, and whatever this one still holds, back into the queue. It never counts as a loss."""
+        for job in self.store.owned():
+            if job["lease_owner"] == self.owner or child.is_dead(job["lease_owner"], sole):
+                with suppress(StaleFence):
+                    self.store.release(Claim(job["id"], job["fence"], job["attempt"], job["lease_owner"]), reason)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that are the process's own: files that it maps, such as datasets, do not count."""
+    with suppress(OSError):
+        for line in Path("/proc", str(pid), "status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def oom_kills() -> int:
+    """How many processes around here the kernel has ended for want of memory."""
+    for path in OOM_COUNTS:
+        with suppress(OSError):
+            for line in path.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0

@@ -1,0 +1,50 @@
+"""What a worker shows of itself without a word: a few numbers in shared memory, `worker.<pid>` in the run folder.
+
+The worker's threads write, the supervisor looks; nobody waits.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from pathlib import Path
+
+STARTING, IDLE, BUSY = range(3)
+_PHASE, _PROGRESS, _LIMIT, _NUMBERS = 0, 1, 2, 8
+
+
+class Heartbeat:
+    """The numbers of one worker: `phase`; `progress`, which changes whenever anything is done; `memory_limit` in bytes (0: none)."""
+
+    def __init__(self, folder: Path, pid: int | None = None):
+        """This process's own, made anew; with `pid`, another's. OSError when that one has none."""
+        self.path = folder / f"worker.{pid or os.getpid()}"
+        if pid is None:
+            self.path.write_bytes(bytes(8 * _NUMBERS))
+        with self.path.open("r+b") as file:
+            self._numbers = memoryview(mmap.mmap(file.fileno(), 8 * _NUMBERS)).cast("q")
+
+    @property
+    def phase(self) -> int:
+        return self._numbers[_PHASE]
+
+    @phase.setter
+    def phase(self, phase: int) -> None:
+        self._numbers[_PHASE] = phase
+        self._numbers[_PROGRESS] += 1
+
+    @property
+    def progress(self) -> int:
+        return self._numbers[_PROGRESS]
+
+    def beat(self) -> None:
+        """Something was done: a step, an event, a pass of the compiler."""
+        self._numbers[_PROGRESS] += 1
+
+    @property
+    def memory_limit(self) -> int:
+        return self._numbers[_LIMIT]
+
+    @memory_limit.setter
+    def memory_limit(self, limit: int) -> None:
+        self._numbers[_LIMIT] = limit

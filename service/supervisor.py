@@ -1,0 +1,231 @@
+"""The root of the tree of processes: it trains nothing and answers nothing, so little can happen to it.
+
+    supervisor ── API            python -m service.app          answers; the supervisor makes its listening socket
+               ├─ worker         python -m service.worker       trains, one job at a time; as many as the settings say
+               └─ predictor      python -m service.predictor    from the first prediction on
+
+It alone owns a home folder, brings the store to the newest schema, takes back the jobs of supervisors that died, keeps its children running, and
+renews the leases of its workers. Its children die with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import http.client
+import os
+import select
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from service import artifacts, child
+from service.crew import Child, Crew
+from service.errors import ServiceError
+from service.settings import Settings
+from service.store import Store
+from service.store.migrate import migrate
+from service.stream import Wake, run_folder
+
+TURN_SECONDS = 0.25
+TIDY_SECONDS = 60.0
+MOST_FALSE_STARTS = 5       # ends of the API in a row, before it ever answered
+
+
+class CannotServe(Exception):
+    """The service cannot start: another one owns the home, or the address is taken."""
+
+
+def serve(settings: Settings) -> int:
+    """Run the whole service until SIGTERM or SIGINT, then drain. Returns the exit status."""
+    return _run(settings, with_api=True)
+
+
+def worker(settings: Settings) -> int:
+    """The same without the API: more workers for a store that a `serve` looks after."""
+    return _run(settings, with_api=False)
+
+
+def _run(settings: Settings, with_api: bool) -> int:
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with _sole_owner(settings.home) if with_api else nullcontext():
+            return Supervisor(settings, with_api).run()
+    except (CannotServe, ServiceError) as error:
+        print(f"trainyard: {error}", file=sys.stderr)
+        return 1
+
+
+@contextmanager
+def _sole_owner(home: Path) -> Iterator[None]:
+    """Hold the home's lock file; the kernel lets go of it when this process dies."""
+    with open(home / "serve.lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            pid = file.read().strip()
+            raise CannotServe(f"a service (pid {pid}) already runs on {home}: stop it, or give another --home") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+class Supervisor:
+    def __init__(self, settings: Settings, with_api: bool):
+        self.listening = _listen(settings) if with_api else None
+        if self.listening is not None:
+            settings = settings.model_copy(update={"port": self.listening.getsockname()[1]})
+        self.settings, self.with_api = settings, with_api
+        migrate(settings.home, settings.store_url)
+        self.wake = Wake(settings.home)
+        self.store = Store.at(settings.home, settings.store, self.wake.notify)
+        self.owner = child.name_of("serve" if with_api else "worker")
+        self.crew = Crew(settings, self.store, self.wake.folder, self.owner)
+        self.api: Child | None = None
+        if self.listening is not None:
+            fd = self.listening.fileno()
+            self.api = Child("service.app", settings, inherit=(fd,), **{child.LISTENING: str(fd)})
+        self.predictor: Child | None = None
+        self.announced = self.stopping = False
+        self.tidy_at = time.monotonic() + TIDY_SECONDS
+
+    def run(self) -> int:
+        bell, wanted = self._signals(), self.wake.listen("predictor")
+        self._take_over()
+        while not self.stopping:
+            self._turn()
+            ready, _, _ = select.select([bell, wanted.socket], [], [], TURN_SECONDS)
+            if bell in ready:
+                os.read(bell, 512)
+            if wanted.pending() and self.predictor is None:
+                self.predictor = Child("service.predictor", self.settings)
+        self._drain()
+        return 0
+
+    def _signals(self) -> int:
+        """A file that can be read as soon as a signal has come: a child ended, or stop."""
+        bell, sender = os.pipe()
+        os.set_blocking(sender, False)
+        signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        return bell
+
+    def _stop(self, *_: Any) -> None:
+        self.stopping = True
+
+    def _take_over(self) -> None:
+        """Begin with a home in order: no job that nobody trains, no socket or file that nobody needs."""
+        self.crew.give_back(self.with_api, "worker_lost")
+        if self.with_api:
+            artifacts.sweep(self.store)
+            for path in run_folder(self.settings.home).iterdir():
+                pid = path.name.split(".")[1]
+                if pid.isdigit() and not Path("/proc", pid).exists():
+                    path.unlink(missing_ok=True)
+
+    # ---------------------------------------------------------------- running
+
+    def _turn(self) -> None:
+        self.crew.keep()
+        if self.api is not None:
+            self._keep_api(self.api)
+        if self.predictor is not None and (code := self.predictor.keep()) is not None:
+            _say(f"the predictor ended with status {code}")
+            self.predictor = None       # the next request asks for another one
+        if time.monotonic() >= self.tidy_at:
+            self.tidy_at = time.monotonic() + TIDY_SECONDS
+            self._tidy()
+
+    def _keep_api(self, api: Child) -> None:
+        if (code := api.keep()) is not None:
+            _say(f"the API ended with status {code}")
+            if not self.announced and api.failures >= MOST_FALSE_STARTS:
+                raise CannotServe(f"the API does not start: it ended {api.failures} times, lastly with status {code}")
+        if api.process is not None and not api.ready and self._answers():
+            api.ready = True
+        if api.ready and self.crew.ready and not self.announced:
+            self.announced = True
+            print(f"Trainyard is ready at http://{_in_url(self.settings.host)}:{self.settings.port}", flush=True)
+
+    def _answers(self) -> bool:
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.settings.host, self.settings.host)
+        connection = http.client.HTTPConnection(host, self.settings.port, timeout=1.0)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def _tidy(self) -> None:
+        """Remove what is not to be kept any longer."""
+        with suppress(ServiceError, SQLAlchemyError):
+            self.store.expire_idempotency()
+            for job_id in self.store.outlived_jobs():
+                artifacts.delete_job(self.store, job_id)
+            for dataset_id in self.store.outlived_datasets():
+                artifacts.delete_dataset(self.store, dataset_id)
+
+    # ---------------------------------------------------------------- the end
+
+    def _drain(self) -> None:
+        """Workers write checkpoints and give their jobs back, the API ends its answers; who takes too long is killed."""
+        began = time.monotonic()
+        others = [one for one in (self.api, self.predictor) if one is not None]
+        self.crew.drain()
+        for one in others:
+            one.send(signal.SIGTERM)
+        while not (self.crew.gone and all(map(_gone, others))):
+            passed = time.monotonic() - began
+            self.crew.hold()
+            if passed > self.settings.stop_seconds:
+                for one in others:
+                    one.send(signal.SIGKILL)
+            if passed > self.settings.drain_seconds:
+                self.crew.kill()
+            time.sleep(0.02)
+        with suppress(ServiceError, SQLAlchemyError):
+            self.crew.give_back(False, "draining")
+        self.store.close()
+        self.wake.close()
+
+
+def _gone(one: Child) -> bool:
+    return one.process is None or one.process.poll() is not None
+
+
+def _say(text: str) -> None:
+    print(f"supervisor: {text}", file=sys.stderr, flush=True)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """The API's socket, made before anything else: a taken port is known at once, and a client waits while the API starts again."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((settings.host, settings.port))
+        made.listen(2048)
+    except OSError as error:
+        made.close()
+        raise CannotServe(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit((worker if sys.argv[1:] == ["worker"] else serve)(Settings()))

@@ -1,0 +1,124 @@
+"""The process that trains: warm, one job at a time, one after the other."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numba.core import event as compiler
+
+from engine.data.table import Table
+from engine.train import Job, start
+from service import child, heartbeat
+from service.attempt import Attempt, take
+from service.errors import StorageFull
+from service.heartbeat import Heartbeat
+from service.settings import Settings
+from service.store import Store
+from service.stream import Wake
+
+POLL_SECONDS = 2.0          # a wake-up may be lost
+LOOK_SECONDS = 1.0
+FIRST = {"model": {"kind": "chain", "layers": [{"kind": "dense", "units": 4, "activation": "relu"}, {"kind": "dense", "units": 2}]},
+         "loss": "logit_cross_entropy", "optimiser": {"kind": "adam"}, "epochs": 2,
+         "data": {"dataset": {"columns": {}}, "target": "y", "batch_size": 3}}
+
+
+class Worker:
+    """Claims jobs and trains them until it is told to drain."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.owner = os.environ.get(child.OWNER) or child.name_of("worker")
+        self.threads = max(1, settings.threads // max(1, settings.workers))
+        self.wake = Wake(settings.home)
+        self.store = Store.at(settings.home, settings.store, self.wake.notify)
+        self.heart = Heartbeat(self.wake.folder)
+        self.attempt: Attempt | None = None
+        self.draining = False
+
+    def run(self) -> None:
+        compiler.register("numba:run_pass", Compiling(self.heart))
+        threading.Thread(target=self._watch, name="watch", daemon=True).start()
+        warm_up()
+        queue = self.wake.listen("queue")
+        signal.signal(signal.SIGTERM, self._drain)
+        self.heart.phase = heartbeat.IDLE
+        while not self.draining:
+            if not self._work():
+                queue.wait(POLL_SECONDS)
+
+    def _work(self) -> bool:
+        """Train the next job; False when there is none."""
+        try:
+            taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads)
+        except StorageFull as error:
+            print(f"worker {os.getpid()}: {error.detail}", file=sys.stderr)
+            return False
+        if taken is None:
+            return False
+        self.heart.phase = heartbeat.BUSY
+        self.attempt = Attempt(self.store, self.settings, self.heart, *taken, self.threads)
+        try:
+            if self.draining:
+                self.attempt.stop()
+            self.attempt.work()
+        finally:
+            self.attempt = None
+            self.heart.memory_limit = 0
+            self.heart.phase = heartbeat.IDLE
+        return True
+
+    def _drain(self, *_: Any) -> None:
+        """SIGTERM: write a checkpoint, give the job back, and go."""
+        self.draining = True
+        if (attempt := self.attempt) is not None:
+            attempt.stop()
+        self.wake.notify("queue")
+
+    def _watch(self) -> None:
+        """Look, once a second and whenever told to, whether the job is still to be trained; show how far it is."""
+        seen = 0
+        while True:
+            words = self.wake.wait("stop", LOOK_SECONDS)
+            if (attempt := self.attempt) is None:
+                continue
+            if attempt.run is not None and attempt.run.progress != seen:
+                seen = attempt.run.progress
+                self.heart.beat()
+            if not words or attempt.claim.job_id in words:
+                attempt.look()
+
+
+class Compiling(compiler.Listener):
+    """Each pass of the compiler counts as progress."""
+
+    def __init__(self, heart: Heartbeat):
+        self.heart = heart
+
+    def on_start(self, event: Any) -> None:
+        self.heart.beat()
+
+    on_end = on_start
+
+
+def warm_up() -> None:
+    """Train a toy, so that the first job finds everything loaded, compiled and in memory."""
+    table = Table.from_columns({"x": np.zeros((4, 2), np.float32), "y": [0, 1, 0, 1]})
+    for _ in start(Job.model_validate(FIRST), {"inline": table}).events():
+        pass
+    gc.collect()
+    gc.freeze()
+
+
+def main() -> None:
+    Worker(Settings()).run()
+
+
+if __name__ == "__main__":
+    main()
