@@ -103,3 +103,28 @@ def store(typingctx, pointer, index, value):
         return context.get_dummy_value()
 
     return types.void(pointer, types.int64, pointer.dtype), codegen
+
+
+@intrinsic
+def whole_number(typingctx, arena, offset, width, index):
+    """Element `index` of an array of int32, int64 or uint8, by its `width` in bytes, as an int64."""
+    def codegen(context, builder, signature, args):
+        arena, offset, width, index = args
+        wide, place = ir.IntType(64), builder.gep(arena, [builder.add(offset, builder.mul(width, index))])
+        result = cgutils.alloca_once(builder, wide)
+
+        def read(bits, extend):
+            value = builder.load(builder.bitcast(place, ir.IntType(bits).as_pointer()))
+            builder.store(value if bits == 64 else extend(value, wide), result)
+
+        with builder.if_else(builder.icmp_signed("==", width, ir.Constant(wide, 4))) as (four, other):
+            with four:
+                read(32, builder.sext)
+            with other, builder.if_else(builder.icmp_signed("==", width, ir.Constant(wide, 8))) as (eight, one):
+                with eight:
+                    read(64, builder.sext)
+                with one:
+                    read(8, builder.zext)
+        return builder.load(result)
+
+    return types.int64(arena, types.int64, types.int64, types.int64), codegen

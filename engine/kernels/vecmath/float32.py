@@ -7,11 +7,31 @@ import numpy as np
 from numba import float32, int32
 
 from engine.kernels.intrinsics import bits_of, number_of
-from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, load, maximum, minimum, polynomial, pow, select, sin, sqrt, store, tan
+from engine.kernels.vecmath import (
+    copysign,
+    cos,
+    fabs,
+    floor,
+    inline,
+    load,
+    maximum,
+    minimum,
+    polynomial,
+    pow,
+    select,
+    sin,
+    sqrt,
+    store,
+    tan,
+    whole_number,
+)
 from engine.kernels.vecmath.common import derived, turn_series
+from engine.kernels.vecmath.philox import philox
 
-__all__ = ["copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "isfinite", "isnan", "load", "log", "log1p", "maximum", "minimum",
-           "ordered", "pow", "select", "sigmoid", "sign", "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh", "unordered"]
+__all__ = [
+    "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan", "load", "log",
+    "log1p", "maximum", "minimum", "ordered", "philox", "pow", "select", "sigmoid", "sign", "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh",
+    "unordered", "whole_number"]
 
 ZERO, HALF, ONE, INFINITY, NAN = np.float32(0), np.float32(0.5), np.float32(1), np.float32(np.inf), np.float32(np.nan)
 SHIFT, SHIFT_BITS = np.float32(1.5 * 2**23), np.int32(0x4B400000)   # added, it rounds to a whole number and leaves it in the low bits
@@ -20,6 +40,7 @@ HIGHEST, LOWEST, LEAST = np.float32(89), np.float32(-104), np.float32(-20)
 NORMAL, RAISE, RAISED = np.float32(2.0**-126), np.float32(2.0**25), np.float32(-25)
 ROOT_HALF, MANTISSA, LAST = np.int32(0x3F3504F3), np.int32(0x007FFFFF), np.int32(0x7FFFFFFF)
 FAR = np.float32(4)
+SPARE, UNIT = 8, np.float32(2.0**-24)   # of 32 random bits float32 holds 24
 
 _exp_tail = polynomial(0.499999931, 0.166665148, 0.0416684568, 0.00836941904, 0.00138131424)             # (exp(r) - 1 - r) / r²
 _log_tail = polynomial(0.33333312, -0.250000087, 0.200021671, -0.166680902, 0.142185529, -0.124030863, 0.11893525, -0.116943244, 0.0675753089)
@@ -98,6 +119,15 @@ def ordered(x):
 def unordered(k):
     """The number that `ordered` made k from."""
     return number_of(int32(k ^ int32(int32(k >> int32(31)) & LAST)))
+
+
+@inline
+def greatest(x, n):
+    """The greatest of n elements at the pointer x, NaN if one is NaN, -inf of none."""
+    top = ordered(-INFINITY)
+    for i in range(n):
+        top = max(top, ordered(load(x, i)))
+    return unordered(int32(top))
 
 
 sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float32, exp, expm1, log1p, *turn_series(6))

@@ -9,11 +9,31 @@ import numpy as np
 from numba import int64
 
 from engine.kernels.intrinsics import bits_of, number_of
-from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, load, maximum, minimum, polynomial, pow, select, sin, sqrt, store, tan
+from engine.kernels.vecmath import (
+    copysign,
+    cos,
+    fabs,
+    floor,
+    inline,
+    load,
+    maximum,
+    minimum,
+    polynomial,
+    pow,
+    select,
+    sin,
+    sqrt,
+    store,
+    tan,
+    whole_number,
+)
 from engine.kernels.vecmath.common import derived, turn_series
+from engine.kernels.vecmath.philox import philox
 
-__all__ = ["copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "isfinite", "isnan", "load", "log", "log1p", "maximum", "minimum",
-           "ordered", "pow", "select", "sigmoid", "sign", "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh", "unordered"]
+__all__ = [
+    "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan", "load", "log",
+    "log1p", "maximum", "minimum", "ordered", "philox", "pow", "select", "sigmoid", "sign", "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh",
+    "unordered", "whole_number"]
 
 ZERO, HALF, ONE, INFINITY, NAN = 0.0, 0.5, 1.0, np.inf, np.nan
 SHIFT = 1.5 * 2.0**52                                  # added, it rounds to a whole number and leaves it in the low bits
@@ -25,6 +45,7 @@ EXPONENT, COUNTER, COUNTED = 0x7FF, 0x4330000000000000, 2.0**52   # a whole numb
 ONE_BITS = 0x3FF0000000000000
 FAR, MIDDLE, PER = 6.0, 3.5, 0.4                                   # erf's far range [1, 6] is mapped to [-1, 1]
 LAST = 0x7FFFFFFFFFFFFFFF
+SPARE, UNIT = 0, 2.0**-32
 
 _exp_tail = polynomial(*(1 / factorial(k) for k in range(2, 14)))
 # atanh's series on |s| <= 0.1716, least-maximum fit (the coefficients of FreeBSD's e_log.c)
@@ -111,6 +132,15 @@ def ordered(x):
 def unordered(k):
     """The number that `ordered` made k from."""
     return number_of(int64(k ^ ((k >> 63) & LAST)))
+
+
+@inline
+def greatest(x, n):
+    """The greatest of n elements at the pointer x, NaN if one is NaN, -inf of none."""
+    top = ordered(-INFINITY)
+    for i in range(n):
+        top = max(top, ordered(load(x, i)))
+    return unordered(int64(top))
 
 
 sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float64, exp, expm1, log1p, *turn_series(9))

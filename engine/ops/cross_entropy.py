@@ -1,0 +1,185 @@
+"""softmax_cross_entropy: what a classifier's last layer and its loss are together, one number per row."""
+
+# ruff: noqa: F821
+# pyright: reportUndefinedVariable=false
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import special
+
+from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, register
+from engine.errors import DtypeError, ShapeError
+from engine.kernels.library import kernel
+from engine.ops.indexing import INDEX_TYPES
+
+SUMS = ("contract", "reassoc", "nsz")
+
+
+@kernel("softmax_cross_entropy", fastmath=SUMS)
+def loss_kernel(arena, words, begin, end):
+    """out[r] = sum(t) log(sum(exp(x))) - sum(t x). Words: out, x, t, bytes of a label or 0 where t are floats, row length, room for exponentials."""
+    wide, n = words[3], words[4]
+    out = view(arena, words[0], real)
+    block = max(1, 2048 // n)
+    for first in range(begin, end, block):
+        rows = min(block, end - first)
+        y = view(arena, words[5] + first * n * WIDTH, real)
+        for r in range(rows):
+            x = view(arena, words[1] + (first + r) * n * WIDTH, real)
+            top = greatest(x, n)
+            for i in range(n):
+                store(y, r * n + i, load(x, i) - top)
+            out[first + r] = top
+        for i in range(rows * n):
+            y[i] = exp(y[i])
+        for r in range(rows):
+            x = view(arena, words[1] + (first + r) * n * WIDTH, real)
+            total, top = 0.0, out[first + r]
+            for i in range(n):
+                total += y[r * n + i]
+            shift = log(total)
+            if wide != 0:
+                k = whole_number(arena, words[2], wide, first + r)
+                out[first + r] = shift - (x[k] - top) if 0 <= k < n else NAN
+            else:
+                t = view(arena, words[2] + (first + r) * n * WIDTH, real)
+                loss = 0.0
+                for i in range(n):
+                    loss += select(load(t, i) == 0.0, 0.0, load(t, i) * (shift - (load(x, i) - top)))
+                out[first + r] = loss
+
+
+@kernel("softmax_cross_entropy_grad", fastmath=SUMS)
+def grad_kernel(arena, words, begin, end):
+    """out = ct (sum(t) softmax(x) - t) per row. Words: out, ct, its step from row to row, x, t, bytes of a label or 0, row length."""
+    wide, n = words[5], words[6]
+    block = max(1, 2048 // n)
+    for first in range(begin, end, block):
+        rows = min(block, end - first)
+        y = view(arena, words[0] + first * n * WIDTH, real)
+        for r in range(rows):
+            x = view(arena, words[3] + (first + r) * n * WIDTH, real)
+            top = greatest(x, n)
+            for i in range(n):
+                store(y, r * n + i, load(x, i) - top)
+        for i in range(rows * n):
+            y[i] = exp(y[i])
+        for r in range(rows):
+            ct = view(arena, words[1] + (first + r) * words[2] * WIDTH, real)[0]
+            total = 0.0
+            for i in range(n):
+                total += y[r * n + i]
+            if wide != 0:
+                k = whole_number(arena, words[4], wide, first + r)
+                scale = ct / total if 0 <= k < n else NAN
+                for i in range(n):
+                    y[r * n + i] *= scale
+                if 0 <= k < n:
+                    y[r * n + k] -= ct
+            else:
+                t = view(arena, words[4] + (first + r) * n * WIDTH, real)
+                weight = 0.0
+                for i in range(n):
+                    weight += load(t, i)
+                scale = weight / total
+                for i in range(n):
+                    y[r * n + i] = ct * (y[r * n + i] * scale - load(t, i))
+
+
+# ---------------------------------------------------------------- meaning
+
+def _shape(logits: Node, labels: Node) -> tuple[Shape, str]:
+    if logits.ndim != 2 or logits.dtype not in FLOATS or not logits.shape[1]:
+        raise ShapeError(f"softmax_cross_entropy takes float logits [rows, classes], found {logits.dtype}{list(logits.shape)}")
+    if labels.dtype in INDEX_TYPES:
+        if labels.shape != logits.shape[:1]:
+            raise ShapeError(f"softmax_cross_entropy: {logits.shape[0]} rows of logits take as many class numbers, found {list(labels.shape)}")
+    elif labels.shape != logits.shape:
+        raise ShapeError(f"softmax_cross_entropy: targets {list(labels.shape)} must have the shape of the logits, {list(logits.shape)}; or give class numbers")
+    elif labels.dtype != logits.dtype:
+        raise DtypeError(f"softmax_cross_entropy: logits are {logits.dtype} and targets {labels.dtype}; cast one")
+    return logits.shape[:1], logits.dtype
+
+
+def _targets(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Class numbers as rows of probabilities, NaN where there is no such class."""
+    if labels.dtype.kind == "f":
+        return labels
+    rows = np.equal.outer(labels, np.arange(logits.shape[1])).astype(logits.dtype)
+    return np.where(rows.sum(1, keepdims=True) == 1, rows, np.nan)
+
+
+def _oracle(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return -(_targets(logits, labels) * special.log_softmax(logits, 1)).sum(1)
+
+
+def _grad_oracle(ct: np.ndarray, logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    targets = _targets(logits, labels)
+    return ct[:, None] * (special.softmax(logits, 1) * targets.sum(1, keepdims=True) - targets)
+
+
+def _whole(labels: Node) -> bool:
+    return labels.dtype in INDEX_TYPES
+
+
+def _as_targets(logits: Node, labels: Node) -> Node:
+    return apply("one_hot", labels, classes=logits.shape[1], dtype=logits.dtype) if _whole(labels) else labels
+
+
+def _compose(node: Node) -> Node:
+    logits, labels = node.inputs
+    return -(_as_targets(logits, labels) * apply("log_softmax", logits)).sum(1)
+
+
+def _grad_compose(node: Node) -> Node:
+    ct, logits, labels = node.inputs
+    targets = _as_targets(logits, labels)
+    weight = 1.0 if _whole(labels) else targets.sum(1, keepdims=True)
+    return ct.reshape(-1, 1) * (apply("softmax", logits) * weight - targets)
+
+
+def _vjp(node: Node, ct: Node) -> Sequence[Node | None]:
+    logits, labels = node.inputs
+    back = apply("softmax_cross_entropy_grad", ct, logits, labels)
+    return back, None if _whole(labels) else -ct.reshape(-1, 1) * apply("log_softmax", logits)
+
+
+# ---------------------------------------------------------------- launches
+
+def _label_bytes(labels: Node) -> int:
+    return np.dtype(labels.dtype).itemsize if _whole(labels) else 0
+
+
+def _launch(node: Node) -> list[Launch]:
+    logits, labels = node.inputs
+    rows, n = logits.shape
+    room = Scratch(rows * n * np.dtype(node.dtype).itemsize)
+    return [Launch("softmax_cross_entropy", node.dtype, (node, logits, labels, _label_bytes(labels), n, room), rows, cost=10 + n)]
+
+
+def _grad_launch(node: Node) -> list[Launch]:
+    ct, logits, labels = node.inputs
+    step = 1
+    if ct.op.name == "broadcast" and ct.inputs[0].size == 1:   # the mean's share is the same for every row
+        ct, step = ct.inputs[0], 0
+    return [Launch("softmax_cross_entropy_grad", node.dtype, (node, ct, step, logits, labels, _label_bytes(labels), node.shape[1]), node.shape[0],
+                   cost=10 + 1.2 * node.shape[1])]
+
+
+def _cases(back: bool) -> tuple[Case, ...]:
+    def case(name: str, rows: int, classes: int, labels: Sample, gradient: bool = True) -> Case:
+        return Case(name, ((Sample((rows,)),) if back else ()) + (Sample((rows, classes), -4.0, 4.0), labels), gradient=gradient)
+
+    return (case("class numbers", 7, 5, Sample((7,), 0, 5, "int32")), case("wide numbers", 3, 150, Sample((3,), 0, 150, "int64")),
+            case("probabilities", 6, 4, Sample((6, 4), 0.0, 1.0)), case("unknown classes", 9, 3, Sample((9,), -1, 5, "int32"), gradient=False),
+            case("many rows", 300, 10, Sample((300,), 0, 10, "uint8"), gradient=False), case("empty batch", 0, 5, Sample((0,), 0, 5, "int32")),
+            case("one", 1, 1, Sample((1,), 0, 1, "int32")))
+
+
+register(Op("softmax_cross_entropy_grad", shape=lambda ct, logits, labels: (logits.shape, logits.dtype), oracle=_grad_oracle, launch=_grad_launch,
+            compose=_grad_compose, cases=_cases(True), public=False, description="The cotangent carried back through softmax_cross_entropy to the logits."))
+register(Op("softmax_cross_entropy", shape=_shape, oracle=_oracle, launch=_launch, vjp=_vjp, compose=_compose, cases=_cases(False),
+            formula="-sum(targets * log_softmax(logits))",
+            description="The cross entropy of each row of logits against its class number, or against a row of probabilities; NaN for an unknown class."))

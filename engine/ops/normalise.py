@@ -1,0 +1,115 @@
+"""layer_norm: each row moved to mean 0 and scaled to deviation 1 (Ba, Kiros and Hinton 2016, without the gain), kept whole."""
+
+# ruff: noqa: F821
+# pyright: reportUndefinedVariable=false
+from __future__ import annotations
+
+import numpy as np
+
+from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, register
+from engine.errors import DtypeError, ShapeError
+from engine.kernels.library import kernel
+
+SUMS = ("contract", "reassoc", "nsz")
+
+
+@kernel("layer_norm", fastmath=SUMS)
+def layer_norm_kernel(arena, words, begin, end):
+    """Words: out, in, row length, epsilon."""
+    n, epsilon = words[2], real(number_of(words[3]))
+    share = 1.0 / real(n)
+    for r in range(begin, end):
+        x = view(arena, words[1] + r * n * WIDTH, real)
+        y = view(arena, words[0] + r * n * WIDTH, real)
+        total = 0.0
+        for i in range(n):
+            total += load(x, i)
+        mean = total * share
+        squares = 0.0
+        for i in range(n):
+            squares += (load(x, i) - mean) * (load(x, i) - mean)
+        scale = 1.0 / sqrt(squares * share + epsilon)
+        for i in range(n):
+            store(y, i, (load(x, i) - mean) * scale)
+
+
+@kernel("layer_norm_grad", fastmath=SUMS)
+def layer_norm_grad_kernel(arena, words, begin, end):
+    """out = scale (ct - mean(ct) - y mean(ct y)), y = (x - mean) scale made anew. Words: out, ct, x, row length, epsilon."""
+    n, epsilon = words[3], real(number_of(words[4]))
+    share = 1.0 / real(n)
+    for r in range(begin, end):
+        ct = view(arena, words[1] + r * n * WIDTH, real)
+        x = view(arena, words[2] + r * n * WIDTH, real)
+        out = view(arena, words[0] + r * n * WIDTH, real)
+        total, slope = 0.0, 0.0
+        for i in range(n):
+            total += load(x, i)
+            slope += load(ct, i)
+        mean, slope = total * share, slope * share
+        squares, along = 0.0, 0.0
+        for i in range(n):
+            squares += (load(x, i) - mean) * (load(x, i) - mean)
+            along += load(ct, i) * (load(x, i) - mean)
+        scale = 1.0 / sqrt(squares * share + epsilon)
+        along = along * share * scale * scale
+        for i in range(n):
+            store(out, i, scale * (load(ct, i) - slope - (load(x, i) - mean) * along))
+
+
+def _shape(*nodes: Node, epsilon: float = 1e-5) -> tuple[Shape, str]:
+    x = nodes[-1]
+    if not x.ndim or not x.shape[-1]:
+        raise ShapeError(f"layer_norm takes rows of at least one element, found {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise DtypeError(f"layer_norm takes floats, found {x.dtype}; cast first")
+    return x.shape, x.dtype
+
+
+def _oracle(x: np.ndarray, epsilon: float = 1e-5) -> np.ndarray:
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+
+
+def _grad_oracle(ct: np.ndarray, x: np.ndarray, epsilon: float = 1e-5) -> np.ndarray:
+    """By the matrix of derivatives of one row: scale (I - 1/n - y yᵀ / n)."""
+    n = x.shape[-1]
+    y = _oracle(x, epsilon)
+    scale = 1 / np.sqrt(x.var(-1) + epsilon)
+    matrix = scale[..., None, None] * (np.eye(n) - 1 / n - y[..., :, None] * y[..., None, :] / n)
+    return np.einsum("...ij,...j->...i", matrix, ct)
+
+
+def _parts(x: Node, epsilon: float) -> tuple[Node, Node]:
+    """x - mean and 1 / deviation."""
+    centred = x - x.mean(-1, keepdims=True)
+    return centred, apply("rsqrt", apply("square", centred).mean(-1, keepdims=True) + epsilon)
+
+
+def _compose(node: Node) -> Node:
+    centred, scale = _parts(node.inputs[0], node.attrs["epsilon"])
+    return centred * scale
+
+
+def _grad_compose(node: Node) -> Node:
+    ct, x = node.inputs
+    centred, scale = _parts(x, node.attrs["epsilon"])
+    y = centred * scale
+    return scale * (ct - ct.mean(-1, keepdims=True) - y * (ct * y).mean(-1, keepdims=True))
+
+
+def _launch(node: Node) -> list[Launch]:
+    n = node.shape[-1]
+    words = (node, *node.inputs, n, float(node.attrs["epsilon"]))
+    return [Launch(node.op.name, node.dtype, words, node.size // n, cost=5 + 0.3 * n * len(node.inputs))]
+
+
+def _cases(inputs: int) -> tuple[Case, ...]:
+    return tuple(Case(name, (Sample(shape),) * inputs, {"epsilon": epsilon}) for name, shape, epsilon in (
+        ("rows", (7, 5), 1e-5), ("three axes", (2, 3, 40), 1e-3), ("empty batch", (0, 4), 1e-5), ("one", (3, 1), 1e-5)))
+
+
+register(Op("layer_norm_grad", shape=_shape, oracle=_grad_oracle, launch=_launch, compose=_grad_compose, cases=_cases(2), defaults={"epsilon": 1e-5},
+            public=False, description="The cotangent carried back through layer_norm."))
+register(Op("layer_norm", shape=_shape, oracle=_oracle, launch=_launch, compose=_compose, cases=_cases(1), defaults={"epsilon": 1e-5},
+            vjp=lambda node, ct: [apply("layer_norm_grad", ct, node.inputs[0], epsilon=node.attrs["epsilon"])],
+            formula="(x - mean(x)) / sqrt(var(x) + epsilon)", description="Each row along the last axis moved to mean 0 and scaled to deviation 1."))
