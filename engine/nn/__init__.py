@@ -12,5 +12,5 @@ from engine.nn.layers.normalisation import Dropout, LayerNorm
 from engine.nn.layers.shape import Activation, Flatten, Reshape
 from engine.nn.model import Model, output_size
 
-__all__ = ["Activation", "AnyLayer", "Chain", "Dense", "Dropout", "Embedding", "Flatten", "Layer", "LayerNorm", "Model", "Parallel", "Reshape", "Scope",
-           "SkipConnection", "initialisers", "layers", "output_size", "trace"]
+__all__ = ["Activation", "AnyLayer", "Chain", "Dense", "Dropout", "Embedding", "Flatten", "Layer", "LayerNorm", "Model", "Parallel", "Reshape",
+           "Scope", "SkipConnection", "initialisers", "layers", "output_size", "trace"]

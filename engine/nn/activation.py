@@ -27,12 +27,13 @@ def _read(value: Any) -> Any:
         near = nearest(str(kind), [*ACTIVATIONS, *OVER_FEATURES])
         raise PydanticCustomError("unknown_activation", "no activation is called '{kind}'",
                                   {"kind": str(kind), "code": "unknown_kind", "suggestion": op_of(near) if near else None})
+    known = [k for k, v in OPS[op].defaults.items() if isinstance(v, int | float)] if numbers else []
+    takes = "the numbers " + ", ".join(known) if known else "no numbers"
     for name, number in numbers.items():
-        known = [k for k, v in OPS[op].defaults.items() if isinstance(v, int | float)]
         if name not in known or isinstance(number, bool) or not isinstance(number, int | float):
             raise PydanticCustomError("invalid_activation", "{op} takes {known}, not '{name}': {number}",
-                                      {"op": op, "known": "the numbers " + ", ".join(known) if known else "no numbers", "name": name, "number": str(number),
-                                       "code": "unknown_field" if name not in known else "invalid_value", "suggestion": nearest(name, known)})
+                                      {"op": op, "known": takes, "name": name, "number": str(number), "suggestion": nearest(name, known),
+                                       "code": "unknown_field" if name not in known else "invalid_value"})
     return {"kind": op, **numbers} if numbers else op
 
 

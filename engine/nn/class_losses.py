@@ -154,7 +154,7 @@ class Dice(OverlapLoss):
 
 @losses.add
 class Tversky(OverlapLoss):
-    """Overlap, with false positives weighted by `beta` and false negatives by 1 - beta, as in Flux's code (its docs say the reverse); can be negative."""
+    """Overlap, false positives weighted by `beta`, false negatives by 1 - beta, as in Flux's code, not its docs; can be negative."""
 
     equation: ClassVar[str] = "1 - (sum(y * y_hat) + 1) / (sum(y * y_hat + beta (1 - y) y_hat + (1 - beta) y (1 - y_hat)) + 1)"
     aliases: ClassVar[tuple[str, ...]] = ("tversky_loss",)

@@ -19,7 +19,8 @@ def labels_of(y_hat: Node, y: Node) -> tuple[Node, Node]:
     if y.shape == y_hat.shape:
         y = apply("argmax", y, axis=-1)
     if y.shape != y_hat.shape[:-1]:
-        raise ShapeError(f"metrics of classes expect class numbers {list(y_hat.shape[:-1])} for predictions {list(y_hat.shape)}, found {list(y.shape)}")
+        raise ShapeError(f"metrics of classes expect class numbers {list(y_hat.shape[:-1])} for predictions {list(y_hat.shape)}, "
+                         f"found {list(y.shape)}")
     rows = count(y.shape)
     return y_hat.reshape(rows, y_hat.shape[-1]), (y if y.dtype == "int32" else y.astype("int32")).reshape(rows)
 
@@ -139,7 +140,7 @@ class BalancedAccuracy(ConfusionMetric):
 
 
 class Score(ConfusionMetric):
-    """A score of each class, and their average: over classes (macro), over rows (micro), by size (weighted), or of the positive class only (binary)."""
+    """A score of each class, and their average: over classes (macro), rows (micro), by size (weighted), or the positive class alone (binary)."""
 
     average: Literal["macro", "micro", "weighted", "binary"] = "macro"
     positive: str | int | float | bool | None = Field(None, description="the class whose score is given; the last one for binary where left out")

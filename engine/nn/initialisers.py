@@ -19,7 +19,8 @@ from engine.core import Shape, count
 from engine.errors import ShapeError
 from engine.spec import Family, Spec
 
-initialisers = Family("initialiser", {"kalman_uniform": "kaiming_uniform", "kalman_normal": "kaiming_normal", "xavier": "glorot_uniform", "he": "kaiming_normal"})
+initialisers = Family("initialiser", {"kalman_uniform": "kaiming_uniform", "kalman_normal": "kaiming_normal", "xavier": "glorot_uniform",
+                                      "he": "kaiming_normal"})
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -194,7 +195,7 @@ class Identity(Initialiser):
         if len(draw.shape) < 2:
             return values
         centre = tuple((k - 1) // 2 for k in draw.shape[:-2])
-        values[centre] = self.gain * np.eye(*draw.shape[-2:])
+        values[centre] = self.gain * np.eye(draw.shape[-2], draw.shape[-1])
         return np.roll(values, self.shift, axis=-1)
 
 

@@ -46,7 +46,7 @@ class Layer(Spec):
         return None
 
     def build(self, input_shape: InputShape = (1,), seed: int = 0, dtype: str = "float32") -> Model:
-        """The layer with its arrays, ready to be called. `input_shape` is without the batch axis; several inputs: a list of shapes, or a dict by name."""
+        """The layer with its arrays, ready to be called. `input_shape` is without the batch axis; for several inputs a list, or a dict by name."""
         return build(self, input_shape, seed, dtype)
 
 
@@ -66,4 +66,5 @@ def real(node: Node, dtype: str) -> Node:
     return node if node.dtype in FLOATS else apply("cast", node, dtype=dtype)
 
 
-__all__ = ["Init", "Layer", "LayerInfo", "Model", "Parameter", "Scope", "Size", "Traced", "Value", "layers", "one", "output_size", "real", "shape_of", "trace"]
+__all__ = ["Init", "Layer", "LayerInfo", "Model", "Parameter", "Scope", "Size", "Traced", "Value", "layers", "one",
+           "output_size", "real", "shape_of", "trace"]

@@ -123,20 +123,9 @@ def epsilon_of(given: float | None, y_hat: Node) -> float:
 def alike(kind: str, y_hat: Node, y: Node) -> Node:
     """The targets, of the predictions' shape and dtype. Raises ShapeError, for shapes that broadcasting would stretch without a word, too."""
     if y.shape != y_hat.shape and y.shape != ():
-        hint = ""
-        if count(y.shape) == count(y_hat.shape):
-            hint = f"; reshape the targets to {list(y_hat.shape)}, they would silently be stretched to {list(np.broadcast_shapes(y.shape, y_hat.shape))}" \
-                if _stretches(y.shape, y_hat.shape) else f"; reshape the targets to {list(y_hat.shape)}"
+        hint = f"; reshape the targets to {list(y_hat.shape)}" if count(y.shape) == count(y_hat.shape) else ""
         raise ShapeError(f"{kind} compares arrays of one shape: predictions are {list(y_hat.shape)}, targets {list(y.shape)}{hint}")
     return y if y.dtype == y_hat.dtype or y.shape == () else y.astype(y_hat.dtype)
-
-
-def _stretches(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    try:
-        np.broadcast_shapes(a, b)
-    except ValueError:
-        return False
-    return True
 
 
 def one_hot(kind: str, y_hat: Node, y: Node) -> Node:
@@ -146,8 +135,9 @@ def one_hot(kind: str, y_hat: Node, y: Node) -> Node:
     if y.shape == y_hat.shape:
         return y if y.dtype == y_hat.dtype else y.astype(y_hat.dtype)
     if y.shape != y_hat.shape[:-1]:
-        raise ShapeError(f"{kind} expects class numbers {list(y_hat.shape[:-1])} or one-hot rows {list(y_hat.shape)} for predictions {list(y_hat.shape)}, "
-                         f"found targets {list(y.shape)}" + ("; take the last axis away with y[:, 0]" if y.shape == (*y_hat.shape[:-1], 1) else ""))
+        hint = "; take the last axis away with y[:, 0]" if y.shape == (*y_hat.shape[:-1], 1) else ""
+        raise ShapeError(f"{kind} with predictions {list(y_hat.shape)} expects class numbers {list(y_hat.shape[:-1])} or one-hot rows "
+                         f"{list(y_hat.shape)}, found targets {list(y.shape)}{hint}")
     indices = y if y.dtype == "int32" else y.astype("int32")
     return apply("one_hot", indices, classes=y_hat.shape[-1]).astype(y_hat.dtype)
 

@@ -127,7 +127,7 @@ class SiameseContrastive(Loss):
 
 
 def label_smoothing(y: Any, alpha: float, axis: int | None = -1) -> Any:
-    """Targets moved towards the even distribution: `y * (1 - alpha) + alpha / classes` along `axis`, or `... + alpha / 2` for yes-or-no targets (None)."""
+    """Targets moved towards the even distribution: `y (1 - alpha) + alpha / classes` along `axis`, `... + alpha / 2` for yes-or-no targets (None)."""
     if not 0 < alpha < 1:
         raise ValueError(f"alpha must lie between 0 and 1, found {alpha}")
     node = lift(y)

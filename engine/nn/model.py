@@ -23,8 +23,9 @@ class Model:
     calling it makes nodes. `rows` describes the layers.
     """
 
-    def __init__(self, layer: Layered, input_shape: InputShape, parameters: Mapping[str, Any], buffers: Mapping[str, Any], *, slab: np.ndarray | None = None,
-                 ties: Mapping[str, str] | None = None, rows: Sequence[LayerInfo] = (), seed: int = 0, dtype: str = "float32", training: bool = False):
+    def __init__(self, layer: Layered, input_shape: InputShape, parameters: Mapping[str, Any], buffers: Mapping[str, Any], *,
+                 slab: np.ndarray | None = None, ties: Mapping[str, str] | None = None, rows: Sequence[LayerInfo] = (), seed: int = 0,
+                 dtype: str = "float32", training: bool = False):
         self.layer, self.input_shape, self.seed, self.dtype, self.training = layer, input_shape, seed, dtype, training
         self.parameters, self.buffers, self.slab = dict(parameters), dict(buffers), slab
         self.ties, self.rows = dict(ties or {}), list(rows)
@@ -52,10 +53,11 @@ class Model:
         return any(isinstance(value, Node) for value in self.parameters.values())
 
     def bind(self, parameters: Mapping[str, Any], training: bool = True) -> Model:
-        """The same model with nodes or other arrays in place of those told by path; in training mode dropout is on and statistics are of the batch."""
+        """The same model with nodes or other arrays in place of those told by path; in training mode dropout is on, statistics are of the batch."""
         self.calls += training
         known, buffers = ({path: parameters.get(path, value) for path, value in kept.items()} for kept in (self.parameters, self.buffers))
-        twin = Model(self.layer, self.input_shape, known, buffers, ties=self.ties, rows=self.rows, seed=self.seed, dtype=self.dtype, training=training)
+        twin = Model(self.layer, self.input_shape, known, buffers, ties=self.ties, rows=self.rows, seed=self.seed, dtype=self.dtype,
+                     training=training)
         twin.calls = self.calls
         return twin
 

@@ -55,7 +55,8 @@ class LayerInfo:
     pointer: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        return {"path": self.path, "kind": self.kind, "input_shape": self.input_shape, "output_shape": self.output_shape, "parameters": self.parameters}
+        return {"path": self.path, "kind": self.kind, "input_shape": self.input_shape, "output_shape": self.output_shape,
+                "parameters": self.parameters}
 
 
 @dataclass

@@ -10,6 +10,7 @@ from engine.optim.state import Leaf, adjust, at_epoch, freeze, setup, thaw, upda
 from engine.optim.step import OptimiserStep, steps
 from engine.optim.transforms import Chain, ClipGlobalNorm, ClipGrad, ClipNorm, Optimiser, SignDecay, WeightDecay, transforms
 
-__all__ = ["AMSGrad", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW", "Chain", "ClipGlobalNorm", "ClipGrad", "ClipNorm", "Descent", "Leaf",
-           "Lion", "Momentum", "NAdam", "Nesterov", "OAdam", "Optimiser", "OptimiserStep", "RAdam", "RMSProp", "Rprop", "Rule", "SignDecay", "WeightDecay",
-           "adjust", "at_epoch", "destructure", "freeze", "rules", "schedules", "setup", "steps", "thaw", "trainables", "transforms", "update"]
+__all__ = ["AMSGrad", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax", "Adam", "AdamW", "Chain", "ClipGlobalNorm", "ClipGrad", "ClipNorm", "Descent",
+           "Leaf", "Lion", "Momentum", "NAdam", "Nesterov", "OAdam", "Optimiser", "OptimiserStep", "RAdam", "RMSProp", "Rprop", "Rule",
+           "SignDecay", "WeightDecay", "adjust", "at_epoch", "destructure", "freeze", "rules", "schedules", "setup", "steps", "thaw",
+           "trainables", "transforms", "update"]

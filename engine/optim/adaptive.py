@@ -29,9 +29,9 @@ class Adam(Rule):
 
 @rule
 class AdamW(Rule):
-    """Adam with weight decay that is no part of the gradient (Loshchilov and Hutter, 2019); `couple` multiplies the decay by the learning rate, as PyTorch."""
+    """Adam with weight decay that is no part of the gradient (Loshchilov and Hutter, 2019); `couple` multiplies it by the learning rate."""
 
-    formula: ClassVar[str] = "a = the step of adam with learning rate 1; d = learning_rate * (a + weight_decay * x), or learning_rate * a + weight_decay * x"
+    formula: ClassVar[str] = "d = learning_rate * (a + weight_decay * x), or learning_rate * a + weight_decay * x; a the step of adam"
     lines: ClassVar[str] = _MOMENTS + """
 a = (m / (1 - beta1 ** t)) / (sqrt(v / (1 - beta2 ** t)) + epsilon)
 d = factor * learning_rate * a + weight_decay * (couple * factor * learning_rate + 1 - couple) * x
@@ -51,7 +51,8 @@ d = factor * learning_rate * a + weight_decay * (couple * factor * learning_rate
 class NAdam(Rule):
     """Adam with Nesterov's look ahead (Dozat, 2016)."""
 
-    formula: ClassVar[str] = "d = learning_rate * (beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)) / (sqrt(v beta2 / (1 - beta2^t)) + epsilon)"
+    formula: ClassVar[str] = (
+        "d = learning_rate (beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)) / (sqrt(v beta2 / (1 - beta2^t)) + epsilon)")
     lines: ClassVar[str] = _MOMENTS + """
 ahead = m * (beta1 / (1 - beta1 ** (t + 1))) + g * ((1 - beta1) / (1 - beta1 ** t))
 d = factor * learning_rate * ahead / (sqrt(v * (beta2 / (1 - beta2 ** t))) + epsilon)
@@ -69,7 +70,8 @@ d = factor * learning_rate * ahead / (sqrt(v * (beta2 / (1 - beta2 ** t))) + eps
 class RAdam(Rule):
     """Adam that takes plain momentum steps while its variance is not yet known well (Liu et al., 2020)."""
 
-    formula: ClassVar[str] = "rho = 2 / (1 - beta2) - 1 - 2 t beta2^t / (1 - beta2^t); d = learning_rate * m' * (r / (sqrt(v') + epsilon) if rho > 4 else 1)"
+    formula: ClassVar[str] = (
+        "d = learning_rate * m' * (r / (sqrt(v') + epsilon) if rho > 4 else 1), rho = 2 / (1 - beta2) - 1 - 2 t beta2^t / (1 - beta2^t)")
     lines: ClassVar[str] = _MOMENTS + """
 limit = 2 / (1 - beta2) - 1
 rho = limit - 2 * t * beta2 ** t / (1 - beta2 ** t)

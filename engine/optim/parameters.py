@@ -49,8 +49,8 @@ def destructure(model: Any) -> tuple[Any, Callable[[Any], Any]]:
         start = 0
         for identity, old in arrays.items():
             stop = start + count(old.shape)
-            part = lift(vector)[start:stop].reshape(*old.shape) if isinstance(vector, Node) else np.array(vector[start:stop], old.dtype).reshape(old.shape)
-            made[identity], start = part, stop
+            part = lift(vector)[start:stop] if isinstance(vector, Node) else np.array(vector[start:stop], old.dtype)
+            made[identity], start = part.reshape(old.shape), stop
         if isinstance(model, Model):
             return model.bind({path: made[_identity(value)] for path, value in model.parameters.items()}, training=model.training)
         return transform(tree_of(model), lambda _, value: made.get(_identity(value), value) if trains(value) or isinstance(value, Node) else value)

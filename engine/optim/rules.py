@@ -31,7 +31,8 @@ class Rule(OptimiserStep):
 
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name", "schedule", "groups")
     schedule: AnySchedule | None = Field(None, description="a factor on the learning rate")
-    groups: list[dict[str, Any]] | None = Field(None, description='other hyper-parameters for some paths: [{"paths": ["layers.0.*"], "learning_rate": 1e-4}]')
+    groups: list[dict[str, Any]] | None = Field(None, description='other hyper-parameters for some paths: '
+                                                                  '[{"paths": ["layers.0.*"], "learning_rate": 1e-4}]')
 
     @field_validator("groups")
     @classmethod
@@ -119,7 +120,7 @@ class Nesterov(Rule):
 class RMSProp(Rule):
     """The gradient over the root of its decaying mean square, or of its variance where `centred` (Hinton, 2012)."""
 
-    formula: ClassVar[str] = "q = decay * q + (1 - decay) * g^2; d = learning_rate * g / (sqrt(q - l^2) + epsilon), l the mean of g if centred, else 0"
+    formula: ClassVar[str] = "d = learning_rate * g / (sqrt(q - l^2) + epsilon), q the mean of g^2, l the mean of g if centred, else 0"
     lines: ClassVar[str] = """
 q = decay * q + (1 - decay) * g * g
 l = centred * (decay * l + (1 - decay) * g)

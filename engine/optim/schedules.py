@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -13,7 +13,7 @@ from engine.spec import Family, Spec
 schedules = Family("schedule", {"cosine": "cosine_anneal", "linear": "poly", "exponential": "exp"})
 
 if TYPE_CHECKING:
-    AnySchedule = "Schedule"
+    AnySchedule: TypeAlias = "Schedule"
 
 Length = Annotated[int, Field(strict=True, ge=1)]
 
@@ -202,6 +202,7 @@ class Loop(Schedule):
         return self.schedule.at((t - 1) % self.period + 1)
 
 
-AnySchedule = schedules.union()
+if not TYPE_CHECKING:
+    AnySchedule = schedules.union()
 for _spec in (Stage, *schedules):
     _spec.model_rebuild(_types_namespace={"AnySchedule": AnySchedule})

@@ -17,7 +17,7 @@ from engine.nn.model import Model
 from engine.nn.paths import join
 from engine.optim.rules import Rule
 from engine.optim.step import OptimiserStep
-from engine.optim.transforms import Chain, ClipGlobalNorm, ClipNorm
+from engine.optim.transforms import Chain, ClipGlobalNorm, NormTransform
 
 
 @dataclass(eq=False)
@@ -48,7 +48,7 @@ def trains(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.name in FLOATS
 
 
-def setup(rule: Rule | Chain, model: Any) -> Any:
+def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
     """The state of `rule` for a model, or for nested dicts and lists of arrays: a tree of `Leaf`, {} or None where there is nothing to train.
 
     An array that appears twice has one leaf. A rule's `groups` are resolved by path.
@@ -66,7 +66,7 @@ def setup(rule: Rule | Chain, model: Any) -> Any:
     return state
 
 
-def _leaf(rule: Rule | Chain, path: str, array: np.ndarray) -> Leaf:
+def _leaf(rule: OptimiserStep | Chain, path: str, array: np.ndarray) -> Leaf:
     steps = tuple(s.for_path(path) if isinstance(s, Rule) else s for s in rule.steps)
     return Leaf(steps, tuple({name: np.full(array.shape, s.start(name), array.dtype) for name in s.state} for s in steps))
 
@@ -74,8 +74,8 @@ def _leaf(rule: Rule | Chain, path: str, array: np.ndarray) -> Leaf:
 def update(state: Any, model: Any, gradients: Any) -> None:
     """Move the model's arrays in place by one step. Raises ShapeError where a gradient's shape differs, NonFiniteError where a norm is not finite.
 
-    A gradient of None leaves its array and its state alone; a gradient of zeros moves what has momentum. A rule without state may be given in place of
-    the state.
+    A gradient of None leaves its array and its state alone; a gradient of zeros moves what has momentum. A rule without state may be given in
+    place of the state.
     """
     if isinstance(state, OptimiserStep | Chain):
         if any(s.state for s in state.steps):
@@ -116,7 +116,8 @@ def _child(gradients: Any, name: Any, path: str) -> Any:
         return gradients.get(name)
     if isinstance(gradients, list | tuple) and isinstance(name, int):
         return gradients[name] if name < len(gradients) else None
-    raise TrainyardError(f"the gradients do not mirror the model at {path or 'the top'}: expected an entry {name!r}, found a {type(gradients).__name__}")
+    found = f"expected an entry {name!r}, found a {type(gradients).__name__}"
+    raise TrainyardError(f"the gradients do not mirror the model at {path or 'the top'}: {found}")
 
 
 def _run(work: list[tuple[Leaf, np.ndarray, np.ndarray]]) -> None:
@@ -136,7 +137,7 @@ def _run(work: list[tuple[Leaf, np.ndarray, np.ndarray]]) -> None:
 
 def _one(leaf: Leaf, i: int, array: np.ndarray, g: np.ndarray, total: float) -> None:
     step, state = leaf.steps[i], leaf.state[i]
-    if isinstance(step, ClipNorm | ClipGlobalNorm):
+    if isinstance(step, NormTransform):
         norm = total if isinstance(step, ClipGlobalNorm) else _norm(g)
         if not np.isfinite(norm):
             raise NonFiniteError(f"{step.kind_name()}: the norm of the gradient is {norm}")
@@ -181,7 +182,7 @@ def each(state: Any) -> Iterator[Leaf]:
     """The leaves of a state tree, each once."""
     seen: set[int] = set()
     for _, leaf in leaves(state):
-        if isinstance(leaf, np.ndarray | Node) or isinstance(leaf, Model):
+        if isinstance(leaf, np.ndarray | Node | Model):
             raise TrainyardError("this is a model; what changes rules, freezes and thaws takes the state that setup(rule, model) made")
         if isinstance(leaf, Leaf) and id(leaf) not in seen:
             seen.add(id(leaf))

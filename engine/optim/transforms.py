@@ -23,10 +23,6 @@ Amount = Annotated[float, Field(strict=True, ge=0)]
 class Transform(OptimiserStep):
     """Changes a gradient g."""
 
-    def scale(self, norm: float) -> float | None:
-        """What the gradient is multiplied by, for those that look at its norm."""
-        return None
-
 
 def transform(cls: type[Transform]) -> type[Any]:
     """Add a transform to the registry and its kernel, if it has lines, to the library."""
@@ -50,29 +46,32 @@ class ClipGrad(Transform):
     kind: Literal["clip_grad"] = "clip_grad"
 
 
-@transform
-class ClipNorm(Transform):
-    """Each array's gradient made no longer than `max_norm`."""
+class NormTransform(Transform):
+    """Makes a gradient no longer than `max_norm`."""
 
-    formula: ClassVar[str] = "g = g * min(max_norm / norm(g), 1), for each array"
     max_norm: Positive = 10.0
-    kind: Literal["clip_norm"] = "clip_norm"
 
-    def scale(self, norm: float) -> float | None:
+    def scale(self, norm: float) -> float:
+        """What the gradient is multiplied by."""
         return min(self.max_norm / norm, 1.0) if norm > 0 else 1.0
 
 
 @transform
-class ClipGlobalNorm(Transform):
+class ClipNorm(NormTransform):
+    """Each array's gradient made no longer than `max_norm`."""
+
+    formula: ClassVar[str] = "g = g * min(max_norm / norm(g), 1), for each array"
+    kind: Literal["clip_norm"] = "clip_norm"
+
+
+@transform
+class ClipGlobalNorm(NormTransform):
     """The gradient of all arrays together made no longer than `max_norm`; its direction stays."""
 
     formula: ClassVar[str] = "g = g * min(max_norm / norm(all g), 1)"
     aliases: ClassVar[tuple[str, ...]] = ("clip_grad_norm",)
     max_norm: Positive = 1.0
     kind: Literal["clip_global_norm"] = "clip_global_norm"
-
-    def scale(self, norm: float) -> float | None:
-        return min(self.max_norm / norm, 1.0) if norm > 0 else 1.0
 
 
 @transform
@@ -110,7 +109,8 @@ class Chain(Spec):
 
     def __init__(self, *steps: Any, **kwargs: Any):
         given = kwargs.pop("steps", steps)
-        super().__init__(steps=tuple(s for step in given for s in (step.steps if isinstance(step, Chain) else _one.validate_python(step).steps)), **kwargs)
+        known = [step if isinstance(step, Chain) else _one.validate_python(step) for step in given]
+        super().__init__(steps=tuple(s for step in known for s in step.steps), **kwargs)
 
     @model_serializer
     def _as_list(self) -> list[Any]:
@@ -128,7 +128,7 @@ def _read(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str | Mapping):
         found = Chain(*_list.validate_python(list(value)))
         if found.rule is None:
-            raise PydanticCustomError("missing_rule", "a list of optimisers needs a rule such as adam, found transforms only", {"code": "missing_rule"})
+            raise PydanticCustomError("missing_rule", "a list of optimisers needs a rule such as adam among its transforms", {"code": "missing_rule"})
         return found
     found = _one.validate_python(value)
     if not isinstance(found, Rule):

@@ -30,7 +30,8 @@ def connect(connection: str, outputs: Mapping[str, Node]) -> Any:
     like = [n.shape[:-1] for n in nodes] if connection == "concat" else [n.shape for n in nodes]
     if any(shape != like[0] for shape in like):
         shown = ", ".join(f"{name} {list(n.shape[1:])}" for name, n in outputs.items())
-        raise ShapeError(f"outputs joined by {connection!r} must have {'equal axes but the last' if connection == 'concat' else 'one shape'}, found {shown}")
+        must = "equal axes but the last" if connection == "concat" else "one shape"
+        raise ShapeError(f"outputs joined by {connection!r} must have {must}, found {shown}")
     if connection == "concat":
         return apply("concat", *nodes, axis=-1) if len(nodes) > 1 else nodes[0]
     total = reduce(lambda a, b: apply(_JOIN[connection], a, b), nodes)
@@ -129,7 +130,7 @@ class Parallel(Layer):
             return {key: x[0][key] for key in keys}
         if len(x) not in (1, len(keys)):
             raise ShapeError(f"parallel has {len(keys)} layers and found {len(x)} inputs: one for all, or one for each")
-        return dict(zip(keys, x if len(x) == len(keys) else x * len(keys), strict=True))
+        return dict(zip(keys, x if len(x) == len(keys) else list(x) * len(keys), strict=True))
 
 
 @layers.add

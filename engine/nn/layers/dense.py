@@ -60,9 +60,9 @@ class Embedding(Layer):
     def forward(self, scope: Scope, *x: Any) -> Node:
         indices = one("embedding", x)
         if self.vocabulary is None:
-            raise SpecError([Problem("/vocabulary", "missing_field", "vocabulary is needed: the data does not tell how many different numbers there are")])
+            raise SpecError([Problem("/vocabulary", "missing_field", "how many different numbers there are must be said: the data does not tell")])
         if self.padding_index is not None and self.padding_index >= self.vocabulary:
-            raise SpecError([Problem("/padding_index", "out_of_range", f"padding_index must be less than vocabulary ({self.vocabulary}), found {self.padding_index}")])
+            raise SpecError([Problem("/padding_index", "out_of_range", f"must be below vocabulary, found {self.padding_index}")])
         indices = indices if indices.dtype == "int32" else indices.astype("int32")
         y = apply("gather", scope.parameter("weight", (self.vocabulary, self.units), self.initial("weight", Normal())), indices)
         if self.padding_index is None:

@@ -44,7 +44,8 @@ class Dropout(Layer):
 
     formula: ClassVar[str] = "x * (u > rate) / (1 - rate), u uniform in [0, 1)"
     rate: float = Field(0.5, ge=0, le=1, description="the share that is dropped")
-    axes: list[int] | None = Field(None, description="axes with draws of their own, the batch is 0; numbers along the others are dropped together; all axes where left out")
+    axes: list[int] | None = Field(None, description="axes with draws of their own, the batch is 0 (all where left out); along the others numbers "
+                                                     "are dropped together")
     kind: Literal["dropout"] = "dropout"
 
     def forward(self, scope: Scope, *x: Any) -> Node:
