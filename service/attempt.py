@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
 
@@ -31,30 +32,45 @@ Row = Mapping[str, Any]
 VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in ("numba", "numpy")}}
 
 
-def take(store: Store, owner: str, lease_seconds: float, threads: int) -> tuple[Claim, Row] | None:
+def total_steps(row: Row) -> int:
+    """Updates of the whole job; 0 when it is not known."""
+    return (row["summary"].get("steps_per_epoch") or 0) * row["epochs"]
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A claimed job: its row, and its checkpoints, newest first."""
+
+    claim: Claim
+    row: Row
+    checkpoints: list[Row]
+
+
+def take(store: Store, owner: str, lease_seconds: float, threads: int) -> Taken | None:
     """Claim the next job, with its event `job.started`; None when there is none."""
     with store.write("claim"):
-        taken = store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads})
-        if taken is not None:
-            claim, row = taken
-            newest = next(iter(store.checkpoints(claim.job_id)), None)
-            step = newest["step"] if newest else 0
-            data = {"attempt": claim.attempt, "device": "cpu", "threads": threads, "versions": VERSIONS, "rows": row["summary"].get("rows"),
-                    "resumed_from": step}
-            store.record(claim, events=[Event("job.started", f"Attempt {claim.attempt} starts" + (f" from step {step}." if step else "."), data)])
-        return taken
+        if (found := store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads})) is None:
+            return None
+        claim, row = found
+        checkpoints = store.checkpoints(claim.job_id)
+        step = checkpoints[0]["step"] if checkpoints else 0
+        data = {"attempt": claim.attempt, "device": "cpu", "threads": threads, "versions": VERSIONS, "rows": row["summary"].get("rows"),
+                "resumed_from": step}
+        store.record(claim, events=[Event("job.started", f"Attempt {claim.attempt} starts" + (f" from step {step}." if step else "."), data)])
+        return Taken(claim, row, checkpoints)
 
 
 class Attempt:
     """The training of one claimed job. `stop` may be called from any thread, at any time."""
 
-    def __init__(self, store: Store, settings: Settings, heart: Heartbeat, claim: Claim, row: Row, threads: int):
-        self.store, self.settings, self.heart, self.claim, self.row, self.threads = store, settings, heart, claim, row, threads
+    def __init__(self, store: Store, settings: Settings, heart: Heartbeat, taken: Taken, threads: int):
+        self.store, self.settings, self.heart, self.threads = store, settings, heart, threads
+        self.claim, self.row, self.checkpoints = taken.claim, taken.row, taken.checkpoints
         self.run: Any = None
         self.stopping = False
         self.began = time.monotonic()
-        self.recording = Recording(store, claim, total_steps=(row["summary"].get("steps_per_epoch") or 0) * row["epochs"], elapsed=self.elapsed,
-                                   stop=self.stop, patience=settings.lease_seconds)
+        self.recording = Recording(store, taken.claim, total_steps=total_steps(taken.row), elapsed=self.elapsed, stop=self.stop,
+                                   patience=settings.lease_seconds)
 
     def elapsed(self) -> float:
         """Seconds of training, over all attempts."""
@@ -127,14 +143,13 @@ class Attempt:
 
     def _generations(self, damaged: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Checkpoints, newest first, as (step, bytes); a job that has none begins at step 0. Steps of damaged files are added to the list."""
-        rows = self.store.checkpoints(self.claim.job_id)
-        for row in rows:
+        for row in self.checkpoints:
             data = artifacts.read_checkpoint(self.store.home, row)
             if data is None:
                 damaged.append(row["step"])
             else:
                 yield row["step"], data
-        if not rows:
+        if not self.checkpoints:
             yield 0, None
 
     # ---------------------------------------------------------------- the end

@@ -1,15 +1,17 @@
 """What a worker shows of itself without a word: a few numbers in shared memory, `worker.<pid>` in the run folder.
 
-The worker's threads write, the supervisor looks; nobody waits.
+The worker's threads write, the supervisor and the API look; nobody waits.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+from contextlib import suppress
 from pathlib import Path
 
 STARTING, IDLE, BUSY = range(3)
+PHASES = ("starting", "idle", "busy")
 _PHASE, _PROGRESS, _LIMIT, _NUMBERS = 0, 1, 2, 8
 
 
@@ -48,3 +50,14 @@ class Heartbeat:
     @memory_limit.setter
     def memory_limit(self, limit: int) -> None:
         self._numbers[_LIMIT] = limit
+
+
+def workers(folder: Path) -> dict[int, str]:
+    """The phase of every living worker of a run folder, by pid."""
+    found = {}
+    for path in folder.glob("worker.*"):
+        pid = int(path.suffix[1:])
+        with suppress(OSError, ValueError):     # just made, or just removed
+            if Path("/proc", str(pid)).exists():
+                found[pid] = PHASES[Heartbeat(folder, pid).phase]
+    return found

@@ -63,7 +63,7 @@ class Worker:
         if taken is None:
             return False
         self.heart.phase = heartbeat.BUSY
-        self.attempt = Attempt(self.store, self.settings, self.heart, *taken, self.threads)
+        self.attempt = Attempt(self.store, self.settings, self.heart, taken, self.threads)
         try:
             if self.draining:
                 self.attempt.stop()
