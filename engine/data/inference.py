@@ -26,6 +26,7 @@ Class = str | int | float | bool
 
 KINDS = tuple(kind for kind in get_args(Kind) if kind != "tensor")
 MISSING = frozenset({"", "?", "NA", "NaN"})
+AS_NAN = dict.fromkeys(MISSING, "nan")
 MAX_CLASSES = 65_536
 FEW = 32
 LONGEST_CLASS = 256
@@ -66,6 +67,15 @@ def seconds(text: str) -> float:
     if not FIRST_SECOND <= since < LAST_SECOND:
         raise ValueError(f"{text!r} is not in the years 1 to 9999 of UTC")
     return since
+
+
+def numbers(values: Sequence[str]) -> np.ndarray | None:
+    """All values at once as float64, infinite ones left so; None where one may be no number and each must be looked at."""
+    try:
+        found = np.fromiter(map(float, map(AS_NAN.get, values, values)), np.float64, len(values))
+    except ValueError:
+        return None
+    return None if "_" in "".join(values) else found
 
 
 def says(read, text: str) -> bool:
@@ -113,6 +123,9 @@ class Reading:
         Raises BadCell when a value is not of this kind.
         """
         read = number if self.kind == "number" else seconds
+        if self.kind == "number" and (found := numbers(values)) is not None:
+            found[np.isinf(found)] = math.nan
+            return found
         codes = {self.key(str(c)): i for i, c in enumerate(self.classes or ())}
         absent = math.nan if self.classes is None else -1
         table: dict[str, float] = {}
@@ -144,6 +157,11 @@ class Guess:
         self.dated = True
 
     def see(self, values: Sequence[str]) -> None:
+        if self.distinct is None and not self.strays and (found := numbers(values)) is not None:
+            self.infinite = self.infinite or bool(np.isinf(found).any())
+            self.numbers += len(values)
+            self.rows += len(values)
+            return
         fresh = {value.strip() for value in set(values)} - MISSING
         if self.distinct is not None:
             fresh -= self.distinct

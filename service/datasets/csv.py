@@ -10,14 +10,14 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import BinaryIO
+from functools import partial
+from itertools import chain, islice
 
 from engine.data.inference import MISSING, PAIRS, number, says, seconds
 from service.datasets.draft import Draft
 from service.datasets.formats import Options, check_types
 from service.datasets.limits import DatasetError, Limits
-from service.datasets.texts import BLOCK, Block, Open, Warnings, check_width, write
+from service.datasets.texts import Block, Open, Warnings, block_size, check_width, write
 
 SAMPLE = 1 << 16  # characters in which delimiter and header are looked for
 DELIMITERS = ",;\t|"
@@ -33,24 +33,27 @@ class Layout:
     warnings: Warnings
 
 
-class Lines:
-    """Lines of a text, with a cap on the characters of a record (which may go over lines, within quotes)."""
+@dataclass(frozen=True)
+class Piece:
+    """Whole rows of a file, as lines; `before` counts the lines of the file before them."""
 
-    def __init__(self, stream: BinaryIO, encoding: str, limits: Limits):
-        self.text, self.most = io.TextIOWrapper(stream, encoding, newline=""), limits.row_characters
-        self.number = self.record = self.total = 0
+    lines: list[str]
+    before: int
+    delimiter: str
 
-    def __iter__(self) -> Iterator[str]:
-        while line := self.text.readline(self.most + 1):
-            self.number += 1
-            self.record += len(line)
-            self.total += len(line)
-            if self.record > self.most:
-                detail = f"the row at line {self.number} is longer than {self.most:,} characters: is a quote never closed?"
-                raise DatasetError("row_too_long", detail, line=self.number)
-            if "\0" in line:
-                raise DatasetError("nul_byte", f"line {self.number} has a NUL byte: this is not text; save the file as UTF-8 text", line=self.number)
-            yield line
+    def reader(self):
+        return csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
+
+    def line(self, row: int) -> int:
+        """The line where a row ends: looked for only when an error must say it."""
+        reader = self.reader()
+        next(islice(filter(filled, reader), row, None))
+        return self.before + reader.line_num
+
+
+def filled(row: list[str]) -> bool:
+    """Not a blank line."""
+    return len(row) > 1 or bool(row and row[0].strip())
 
 
 def read(draft: Draft, opened: Open, options: Options, limits: Limits) -> Warnings:
@@ -71,33 +74,57 @@ def read_as(encoding: str, draft: Draft, opened: Open, options: Options, limits:
     return layout.warnings + write(draft, layout.names, options.types, lambda: blocks(opened, layout, limits))
 
 
-def records(opened: Open, encoding: str, delimiter: str, limits: Limits) -> Iterator[tuple[Lines, list[str]]]:
-    """Rows that are not blank."""
+def lines_of(text: str, before: int, limits: Limits) -> list[str]:
+    """The lines of a text as CSV has them, each within the cap."""
+    lines = io.StringIO(text, newline="").readlines()
+    if max(map(len, lines), default=0) > limits.row_characters:
+        line = before + 1 + next(i for i, line in enumerate(lines) if len(line) > limits.row_characters)
+        raise DatasetError("row_too_long", f"line {line} is longer than {limits.row_characters:,} characters: has the file rows?", line=line)
+    if "\0" in text:
+        line = before + 1 + next(i for i, line in enumerate(lines) if "\0" in line)
+        raise DatasetError("nul_byte", f"line {line} has a NUL byte: this is not text; save the file as UTF-8 text", line=line)
+    return lines
+
+
+def pieces(opened: Open, layout: Layout, limits: Limits) -> Iterator[tuple[Piece, list[list[str]]]]:
+    """The rows of a file that are not blank, a piece at a time: each ends with a line, outside quotes."""
+    size = block_size(len(layout.names))
     with opened() as stream:
-        lines = Lines(stream, encoding, limits)
-        reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-        try:
-            for record in reader:
-                lines.record = 0
-                if record and (len(record) > 1 or record[0].strip()):
-                    yield lines, record
-        except csv.Error as error:
-            detail = f"line {lines.number}: {error}; a text that contains quotes or the delimiter is written in quotes, with quotes in it doubled"
-            raise DatasetError("malformed_row", detail, line=lines.number) from None
+        text, rest, before, fresh = io.TextIOWrapper(stream, layout.encoding, newline=""), "", 0, "."
+        while fresh:
+            fresh = text.read(size)
+            rest += fresh
+            lines = lines_of(rest, before, limits)
+            piece = Piece(lines[:-1] if fresh else lines, before, layout.delimiter)
+            reader = piece.reader()
+            try:
+                rows = list(filter(filled, reader))
+            except csv.Error as error:
+                if fresh and "unexpected end of data" in str(error) and len(rest) <= size + limits.row_characters:
+                    continue
+                line = before + reader.line_num
+                detail = f"line {line}: {error}; a text that contains quotes or the delimiter is written in quotes, with quotes in it doubled"
+                raise DatasetError("malformed_row", detail, line=line) from None
+            yield piece, rows
+            rest, before = "".join(lines[-1:]), before + len(piece.lines)
+
+
+def sample_of(opened: Open, encoding: str, limits: Limits) -> list[str]:
+    """The first lines of a file: at least two, where it has them."""
+    with opened() as stream:
+        text = io.TextIOWrapper(stream, encoding, newline="")
+        start, fresh = text.read(SAMPLE), text.read(SAMPLE)
+        while fresh and len(lines_of(start, 0, limits)) < 3:
+            start, fresh = start + fresh, text.read(SAMPLE)
+    lines = lines_of(start, 0, limits)
+    return lines[:-1] if fresh else lines
 
 
 def look(opened: Open, encoding: str, options: Options, limits: Limits) -> Layout:
     """Find the delimiter and the header in the first lines."""
-    with opened() as stream:
-        lines = Lines(stream, encoding, limits)
-        sample = []
-        for line in lines:
-            sample.append(line)
-            if lines.total > SAMPLE:
-                break
-            lines.record = 0
+    sample = sample_of(opened, encoding, limits)
     delimiter = options.delimiter or likely_delimiter(sample)
-    rows = [row for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if row and (len(row) > 1 or row[0].strip())]
+    rows = list(filter(filled, csv.reader(sample, delimiter=delimiter, skipinitialspace=True)))
     if not rows:
         raise DatasetError("empty", "the file has no rows: every line is blank")
     check_width(len(rows[0]), limits.columns)
@@ -153,20 +180,19 @@ def named(row: Sequence[str]) -> tuple[list[str], Warnings]:
 
 def blocks(opened: Open, layout: Layout, limits: Limits) -> Iterator[Block]:
     """Some rows at a time; a row of another width is an error."""
-    width, first, rows, places, until = len(layout.names), 0, [], [], BLOCK
-    source = records(opened, layout.encoding, layout.delimiter, limits)
-    if layout.header:
-        next(source, None)
-    for lines, record in source:
-        if len(record) != width:
-            row = first + len(rows)
-            detail = f"line {lines.number} (row {row}) has {len(record)} fields where the {'header' if layout.header else 'first row'} has {width}"
+    width, first, header = len(layout.names), 0, int(layout.header)
+    for piece, rows in pieces(opened, layout, limits):
+        if set(map(len, rows)) - {width}:
+            place = next(i for i, row in enumerate(rows) if len(row) != width)
+            row, line = first + place - header, piece.line(place)
+            detail = f"line {line} (row {row}) has {len(rows[place])} fields where the {'header' if layout.header else 'first row'} has {width}"
             detail += f": mend the row, or say delimiter= if it is not {layout.delimiter!r}"
-            raise DatasetError("ragged_row", detail, row=row, line=lines.number)
-        rows.append(record)
-        places.append(lines.number)
-        if lines.total > until:
-            yield Block(first, places, list(zip(*rows, strict=True)))
-            first, rows, places, until = first + len(rows), [], [], lines.total + BLOCK
-    if rows:
-        yield Block(first, places, list(zip(*rows, strict=True)))
+            raise DatasetError("ragged_row", detail, row=row, line=line)
+        if len(rows) > header:
+            yield Block(first, partial(line_after, piece, header), list(zip(*rows[header:], strict=True)))
+            first += len(rows) - header
+        header = 0 if rows else header
+
+
+def line_after(piece: Piece, skipped: int, row: int) -> int:
+    return piece.line(row + skipped)

@@ -13,7 +13,7 @@ from engine.errors import Problem, SpecError
 from service.datasets.draft import Draft
 from service.datasets.formats import check_types
 from service.datasets.limits import DatasetError, Limits
-from service.datasets.texts import BLOCK, Block, Open, Warnings, check_width, write
+from service.datasets.texts import Block, Open, Warnings, block_size, check_width, write
 
 DEPTH = 32
 
@@ -118,9 +118,9 @@ def blocks(opened: Open, names: list[str], limits: Limits) -> Iterator[Block]:
             detail = f"line {number}: {error}; send arrays as .npy, or as JSON columns"
             raise DatasetError("not_a_cell", detail, row=first + len(rows), line=number) from None
         lines.append(number)
-        size += length + len(names)
-        if size > BLOCK:
-            yield Block(first, lines, list(zip(*rows, strict=True)))
+        size += length
+        if size > block_size(len(names)):
+            yield Block(first, lines.__getitem__, list(zip(*rows, strict=True)))
             first, size, lines, rows = first + len(rows), 0, [], []
     if rows:
-        yield Block(first, lines, list(zip(*rows, strict=True)))
+        yield Block(first, lines.__getitem__, list(zip(*rows, strict=True)))

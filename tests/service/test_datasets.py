@@ -96,7 +96,7 @@ def test_other_encodings_are_read(tmp_path):
 
 
 def test_a_table_larger_than_a_block_is_read_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr("service.datasets.csv.BLOCK", 500)
+    monkeypatch.setattr("service.datasets.texts.BLOCK", 500)
     rows = [f"{i},{'red' if i % 3 else '?'},note number {i}" for i in range(2000)]
     found = csv(tmp_path, "i,colour,note\n" + "\n".join(rows))
     table = open_table(tmp_path, found.sha256)
