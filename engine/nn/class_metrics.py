@@ -69,7 +69,7 @@ class ClassMetric(Metric):
 class Accuracy(ClassMetric):
     """The share of rows whose class is predicted right."""
 
-    formula: ClassVar[str] = "mean(argmax(y_hat) = y)"
+    equation: ClassVar[str] = "mean(argmax(y_hat) = y)"
     aliases: ClassVar[tuple[str, ...]] = ("acc", "binary_accuracy", "categorical_accuracy", "sparse_categorical_accuracy")
     threshold: float = Field(0.5, gt=0, lt=1, description="of one output: from where on the answer is yes")
     kind: Literal["accuracy"] = "accuracy"
@@ -93,7 +93,7 @@ class Accuracy(ClassMetric):
 class TopKAccuracy(ClassMetric):
     """The share of rows whose class is among the k most likely."""
 
-    formula: ClassVar[str] = "mean(fewer than k classes score higher than y)"
+    equation: ClassVar[str] = "mean(fewer than k classes score higher than y)"
     aliases: ClassVar[tuple[str, ...]] = ("top_k", "top_k_categorical_accuracy")
     k: int = Field(5, ge=1)
     kind: Literal["top_k_accuracy"] = "top_k_accuracy"
@@ -131,7 +131,7 @@ class ConfusionMetric(ClassMetric):
 class BalancedAccuracy(ConfusionMetric):
     """The mean over classes of the share of their rows that is predicted right."""
 
-    formula: ClassVar[str] = "mean(recall of each class that occurs)"
+    equation: ClassVar[str] = "mean(recall of each class that occurs)"
     kind: Literal["balanced_accuracy"] = "balanced_accuracy"
 
     def value(self, sums: Mapping[str, np.ndarray]) -> float:
@@ -176,7 +176,7 @@ def _share(above: Any, below: Any) -> np.ndarray:
 class Precision(Score):
     """Of the rows predicted to be of a class, the share that is."""
 
-    formula: ClassVar[str] = "true positives / predicted"
+    equation: ClassVar[str] = "true positives / predicted"
     kind: Literal["precision"] = "precision"
 
     def scores(self, both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ class Precision(Score):
 class Recall(Score):
     """Of the rows of a class, the share that is predicted to be."""
 
-    formula: ClassVar[str] = "true positives / true"
+    equation: ClassVar[str] = "true positives / true"
     aliases: ClassVar[tuple[str, ...]] = ("sensitivity",)
     kind: Literal["recall"] = "recall"
 
@@ -199,7 +199,7 @@ class Recall(Score):
 class F1(Score):
     """The harmonic mean of precision and recall."""
 
-    formula: ClassVar[str] = "2 * true positives / (predicted + true)"
+    equation: ClassVar[str] = "2 * true positives / (predicted + true)"
     aliases: ClassVar[tuple[str, ...]] = ("f1_score",)
     kind: Literal["f1"] = "f1"
 

@@ -56,7 +56,7 @@ class Draw:
 class Initialiser(Spec):
     """Makes the initial values of one array."""
 
-    formula: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
 
     @abstractmethod
     def draw(self, draw: Draw) -> np.ndarray:
@@ -70,7 +70,7 @@ class Initialiser(Spec):
 class GlorotUniform(Initialiser):
     """Uniform, so wide that variances keep their size forward and backward (Glorot and Bengio, 2010)."""
 
-    formula: ClassVar[str] = "U(-a, a), a = gain * sqrt(6 / (fan_in + fan_out))"
+    equation: ClassVar[str] = "U(-a, a), a = gain * sqrt(6 / (fan_in + fan_out))"
     aliases: ClassVar[tuple[str, ...]] = ("xavier_uniform",)
     gain: float = 1.0
     kind: Literal["glorot_uniform"] = "glorot_uniform"
@@ -83,7 +83,7 @@ class GlorotUniform(Initialiser):
 class GlorotNormal(Initialiser):
     """Normal, so wide that variances keep their size forward and backward (Glorot and Bengio, 2010)."""
 
-    formula: ClassVar[str] = "N(0, gain * sqrt(2 / (fan_in + fan_out)))"
+    equation: ClassVar[str] = "N(0, gain * sqrt(2 / (fan_in + fan_out)))"
     aliases: ClassVar[tuple[str, ...]] = ("xavier_normal",)
     gain: float = 1.0
     kind: Literal["glorot_normal"] = "glorot_normal"
@@ -96,7 +96,7 @@ class GlorotNormal(Initialiser):
 class KaimingUniform(Initialiser):
     """Uniform, so wide that variances keep their size through relu layers (He et al., 2015)."""
 
-    formula: ClassVar[str] = "U(-a, a), a = gain * sqrt(3 / fan_in)"
+    equation: ClassVar[str] = "U(-a, a), a = gain * sqrt(3 / fan_in)"
     aliases: ClassVar[tuple[str, ...]] = ("he_uniform",)
     gain: float = 2.0**0.5
     kind: Literal["kaiming_uniform"] = "kaiming_uniform"
@@ -109,7 +109,7 @@ class KaimingUniform(Initialiser):
 class KaimingNormal(Initialiser):
     """Normal, so wide that variances keep their size through relu layers (He et al., 2015)."""
 
-    formula: ClassVar[str] = "N(0, gain / sqrt(fan_in))"
+    equation: ClassVar[str] = "N(0, gain / sqrt(fan_in))"
     aliases: ClassVar[tuple[str, ...]] = ("he_normal",)
     gain: float = 2.0**0.5
     kind: Literal["kaiming_normal"] = "kaiming_normal"
@@ -122,7 +122,7 @@ class KaimingNormal(Initialiser):
 class TruncatedNormal(Initialiser):
     """Normal, cut off at `low` and `high` (in absolute units, not in standard deviations)."""
 
-    formula: ClassVar[str] = "N(mean, std) given low <= x <= high"
+    equation: ClassVar[str] = "N(mean, std) given low <= x <= high"
     mean: float = 0.0
     std: float = Field(1.0, gt=0)
     low: float = -2.0
@@ -138,7 +138,7 @@ class TruncatedNormal(Initialiser):
 class LecunNormal(Initialiser):
     """Normal of variance 1 / fan_in, for selu networks; cut off at -2 and 2 in absolute units, as in Flux, so hardly ever."""
 
-    formula: ClassVar[str] = "truncated_normal(std = gain / sqrt(fan_in))"
+    equation: ClassVar[str] = "truncated_normal(std = gain / sqrt(fan_in))"
     gain: float = Field(1.0, gt=0)
     kind: Literal["lecun_normal"] = "lecun_normal"
 
@@ -150,7 +150,7 @@ class LecunNormal(Initialiser):
 class Orthogonal(Initialiser):
     """Rows or columns, whichever are fewer, at right angles and of length `gain`; axes before the last are taken together."""
 
-    formula: ClassVar[str] = "gain * Q of the QR decomposition of N(0, 1)"
+    equation: ClassVar[str] = "gain * Q of the QR decomposition of N(0, 1)"
     gain: float = 1.0
     kind: Literal["orthogonal"] = "orthogonal"
 
@@ -167,7 +167,7 @@ class Orthogonal(Initialiser):
 class Sparse(Initialiser):
     """Normal, with a share `sparsity` of each input's outgoing weights set to zero (Martens, 2010)."""
 
-    formula: ClassVar[str] = "N(0, std), ceil(sparsity * fan_out) zeros per input"
+    equation: ClassVar[str] = "N(0, std), ceil(sparsity * fan_out) zeros per input"
     sparsity: float = Field(ge=0, le=1)
     std: float = Field(0.01, gt=0)
     kind: Literal["sparse"] = "sparse"
@@ -184,7 +184,7 @@ class Sparse(Initialiser):
 class Identity(Initialiser):
     """What goes in comes out: the unit matrix, for convolutions at the centre of the kernel; zeros for one axis."""
 
-    formula: ClassVar[str] = "gain where in = out at the centre, else 0; rolled by shift"
+    equation: ClassVar[str] = "gain where in = out at the centre, else 0; rolled by shift"
     aliases: ClassVar[tuple[str, ...]] = ("eye",)
     gain: float = 1.0
     shift: int = 0
@@ -203,7 +203,7 @@ class Identity(Initialiser):
 class Zeros(Initialiser):
     """All zero."""
 
-    formula: ClassVar[str] = "0"
+    equation: ClassVar[str] = "0"
     kind: Literal["zeros"] = "zeros"
 
     def draw(self, draw: Draw) -> np.ndarray:
@@ -214,7 +214,7 @@ class Zeros(Initialiser):
 class Ones(Initialiser):
     """All one."""
 
-    formula: ClassVar[str] = "1"
+    equation: ClassVar[str] = "1"
     kind: Literal["ones"] = "ones"
 
     def draw(self, draw: Draw) -> np.ndarray:
@@ -225,7 +225,7 @@ class Ones(Initialiser):
 class Constant(Initialiser):
     """All the same number."""
 
-    formula: ClassVar[str] = "value"
+    equation: ClassVar[str] = "value"
     value: float = 0.0
     kind: Literal["constant"] = "constant"
 
@@ -237,7 +237,7 @@ class Constant(Initialiser):
 class Uniform(Initialiser):
     """Evenly between two numbers."""
 
-    formula: ClassVar[str] = "U(low, high)"
+    equation: ClassVar[str] = "U(low, high)"
     low: float = 0.0
     high: float = 1.0
     kind: Literal["uniform"] = "uniform"
@@ -250,7 +250,7 @@ class Uniform(Initialiser):
 class Normal(Initialiser):
     """Normal numbers."""
 
-    formula: ClassVar[str] = "N(mean, std)"
+    equation: ClassVar[str] = "N(mean, std)"
     mean: float = 0.0
     std: float = Field(1.0, ge=0)
     kind: Literal["normal"] = "normal"
@@ -263,7 +263,7 @@ class Normal(Initialiser):
 class Values(Initialiser):
     """These very numbers (a dense weight is [in, out])."""
 
-    formula: ClassVar[str] = "values"
+    equation: ClassVar[str] = "values"
     values: list[Any] = Field(description="nested lists of numbers, of the parameter's shape")
     kind: Literal["values"] = "values"
 

@@ -27,7 +27,7 @@ class Layer(Spec):
     """One step of a model."""
 
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name", "init")
-    formula: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
     name: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$", description="used in paths instead of the layer's place")
 
     @abstractmethod

@@ -24,7 +24,7 @@ Kind = Literal["class", "number"]
 class Metric(Spec):
     """One number about predictions. `direction` says which way is better, `targets` what it can be about."""
 
-    formula: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
     direction: ClassVar[Literal["up", "down"]] = "down"
     targets: ClassVar[tuple[Kind, ...]] = ("number",)
     name: str | None = Field(None, description="its name in events; the kind where left out")

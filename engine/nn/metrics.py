@@ -33,7 +33,7 @@ class NumberMetric(Metric):
 class Mae(NumberMetric):
     """The mean absolute error."""
 
-    formula: ClassVar[str] = "mean(|y_hat - y|)"
+    equation: ClassVar[str] = "mean(|y_hat - y|)"
     aliases: ClassVar[tuple[str, ...]] = ("mean_absolute_error",)
     kind: Literal["mae"] = "mae"
 
@@ -45,7 +45,7 @@ class Mae(NumberMetric):
 class Mse(NumberMetric):
     """The mean squared error."""
 
-    formula: ClassVar[str] = "mean((y_hat - y)^2)"
+    equation: ClassVar[str] = "mean((y_hat - y)^2)"
     aliases: ClassVar[tuple[str, ...]] = ("mean_squared_error",)
     kind: Literal["mse"] = "mse"
 
@@ -57,7 +57,7 @@ class Mse(NumberMetric):
 class Rmse(NumberMetric):
     """The root of the mean squared error, in the target's unit."""
 
-    formula: ClassVar[str] = "sqrt(mean((y_hat - y)^2))"
+    equation: ClassVar[str] = "sqrt(mean((y_hat - y)^2))"
     aliases: ClassVar[tuple[str, ...]] = ("root_mean_squared_error",)
     kind: Literal["rmse"] = "rmse"
 
@@ -72,7 +72,7 @@ class Rmse(NumberMetric):
 class Mape(NumberMetric):
     """The mean absolute error as a share of the target; rows whose target is 0 make it infinite."""
 
-    formula: ClassVar[str] = "mean(|(y_hat - y) / y|)"
+    equation: ClassVar[str] = "mean(|(y_hat - y) / y|)"
     aliases: ClassVar[tuple[str, ...]] = ("mean_absolute_percentage_error",)
     kind: Literal["mape"] = "mape"
 
@@ -84,7 +84,7 @@ class Mape(NumberMetric):
 class R2(Metric):
     """The share of the target's variance that is explained: 1 is perfect, 0 as good as the mean. The mean over columns where there are several."""
 
-    formula: ClassVar[str] = "1 - sum((y_hat - y)^2) / sum((y - mean(y))^2)"
+    equation: ClassVar[str] = "1 - sum((y_hat - y)^2) / sum((y - mean(y))^2)"
     direction: ClassVar[Literal["up", "down"]] = "up"
     aliases: ClassVar[tuple[str, ...]] = ("r2_score", "r_squared")
     kind: Literal["r2"] = "r2"

@@ -17,7 +17,7 @@ v = beta2 * v + (1 - beta2) * g * g
 class Adam(Rule):
     """Momentum over the root of the mean square, both corrected for their start at zero (Kingma and Ba, 2015)."""
 
-    formula: ClassVar[str] = "m, v = means of g, g^2; d = learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)"
+    equation: ClassVar[str] = "m, v = means of g, g^2; d = learning_rate * (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + epsilon)"
     lines: ClassVar[str] = _MOMENTS + "d = factor * learning_rate * (m / (1 - beta1 ** t)) / (sqrt(v / (1 - beta2 ** t)) + epsilon)"
     state: ClassVar[tuple[str, ...]] = ("m", "v")
     learning_rate: Rate = 0.001
@@ -31,7 +31,7 @@ class Adam(Rule):
 class AdamW(Rule):
     """Adam with weight decay that is no part of the gradient (Loshchilov and Hutter, 2019); `couple` multiplies it by the learning rate."""
 
-    formula: ClassVar[str] = "d = learning_rate * (a + weight_decay * x), or learning_rate * a + weight_decay * x; a the step of adam"
+    equation: ClassVar[str] = "d = learning_rate * (a + weight_decay * x), or learning_rate * a + weight_decay * x; a the step of adam"
     lines: ClassVar[str] = _MOMENTS + """
 a = (m / (1 - beta1 ** t)) / (sqrt(v / (1 - beta2 ** t)) + epsilon)
 d = factor * learning_rate * a + weight_decay * (couple * factor * learning_rate + 1 - couple) * x
@@ -51,7 +51,7 @@ d = factor * learning_rate * a + weight_decay * (couple * factor * learning_rate
 class NAdam(Rule):
     """Adam with Nesterov's look ahead (Dozat, 2016)."""
 
-    formula: ClassVar[str] = (
+    equation: ClassVar[str] = (
         "d = learning_rate (beta1 m / (1 - beta1^(t+1)) + (1 - beta1) g / (1 - beta1^t)) / (sqrt(v beta2 / (1 - beta2^t)) + epsilon)")
     lines: ClassVar[str] = _MOMENTS + """
 ahead = m * (beta1 / (1 - beta1 ** (t + 1))) + g * ((1 - beta1) / (1 - beta1 ** t))
@@ -70,7 +70,7 @@ d = factor * learning_rate * ahead / (sqrt(v * (beta2 / (1 - beta2 ** t))) + eps
 class RAdam(Rule):
     """Adam that takes plain momentum steps while its variance is not yet known well (Liu et al., 2020)."""
 
-    formula: ClassVar[str] = (
+    equation: ClassVar[str] = (
         "d = learning_rate * m' * (r / (sqrt(v') + epsilon) if rho > 4 else 1), rho = 2 / (1 - beta2) - 1 - 2 t beta2^t / (1 - beta2^t)")
     lines: ClassVar[str] = _MOMENTS + """
 limit = 2 / (1 - beta2) - 1
@@ -91,7 +91,7 @@ d = factor * learning_rate * (m / (1 - beta1 ** t)) * (known * r / (sqrt(v / (1 
 class AdaMax(Rule):
     """Adam with the largest past gradient in place of the mean square (Kingma and Ba, 2015)."""
 
-    formula: ClassVar[str] = "u = max(beta2 * u, |g|); d = learning_rate / (1 - beta1^t) * m / (u + epsilon)"
+    equation: ClassVar[str] = "u = max(beta2 * u, |g|); d = learning_rate / (1 - beta1^t) * m / (u + epsilon)"
     lines: ClassVar[str] = """
 m = beta1 * m + (1 - beta1) * g
 u = maximum(beta2 * u, fabs(g))
@@ -109,7 +109,7 @@ d = factor * learning_rate / (1 - beta1 ** t) * m / (u + epsilon)
 class OAdam(Rule):
     """Adam that is optimistic: twice this step, less the last one (Daskalakis et al., 2018)."""
 
-    formula: ClassVar[str] = "s = the step of adam; d = 2 * s - s of the step before"
+    equation: ClassVar[str] = "s = the step of adam; d = 2 * s - s of the step before"
     lines: ClassVar[str] = _MOMENTS + """
 s = factor * learning_rate * (m / (1 - beta1 ** t)) / (sqrt(v / (1 - beta2 ** t)) + epsilon)
 d = 2 * s - last
@@ -127,7 +127,7 @@ last = s
 class AdaGrad(Rule):
     """The gradient over the root of the sum of its squares (Duchi et al., 2011)."""
 
-    formula: ClassVar[str] = "a = a + g^2, from epsilon; d = learning_rate * g / (sqrt(a) + epsilon)"
+    equation: ClassVar[str] = "a = a + g^2, from epsilon; d = learning_rate * g / (sqrt(a) + epsilon)"
     lines: ClassVar[str] = "a = a + g * g\nd = factor * learning_rate * g / (sqrt(a) + epsilon)"
     state: ClassVar[tuple[str, ...]] = ("a",)
     initial: ClassVar[Mapping[str, str]] = {"a": "epsilon"}
@@ -140,7 +140,7 @@ class AdaGrad(Rule):
 class AdaDelta(Rule):
     """Steps in the units of the parameter: the root mean square of past steps over that of gradients (Zeiler, 2012)."""
 
-    formula: ClassVar[str] = "a = mean of g^2; s = g * sqrt(u + epsilon) / sqrt(a + epsilon); u = mean of s^2; d = learning_rate * s"
+    equation: ClassVar[str] = "a = mean of g^2; s = g * sqrt(u + epsilon) / sqrt(a + epsilon); u = mean of s^2; d = learning_rate * s"
     lines: ClassVar[str] = """
 a = decay * a + (1 - decay) * g * g
 s = g * sqrt(u + epsilon) / sqrt(a + epsilon)
@@ -158,7 +158,7 @@ d = factor * learning_rate * s
 class AMSGrad(Rule):
     """Adam whose mean square never shrinks, without correction for the start (Reddi et al., 2018)."""
 
-    formula: ClassVar[str] = "s = max(s, v), all from epsilon; d = learning_rate * m / (sqrt(s) + epsilon)"
+    equation: ClassVar[str] = "s = max(s, v), all from epsilon; d = learning_rate * m / (sqrt(s) + epsilon)"
     lines: ClassVar[str] = _MOMENTS + """
 s = maximum(s, v)
 d = factor * learning_rate * m / (sqrt(s) + epsilon)
@@ -176,7 +176,7 @@ d = factor * learning_rate * m / (sqrt(s) + epsilon)
 class AdaBelief(Rule):
     """Adam that divides by how far gradients stray from their mean (Zhuang et al., 2020)."""
 
-    formula: ClassVar[str] = "s = beta2 * s + (1 - beta2) * (g - m)^2 + epsilon; d = learning_rate * m' / (sqrt(s') + epsilon)"
+    equation: ClassVar[str] = "s = beta2 * s + (1 - beta2) * (g - m)^2 + epsilon; d = learning_rate * m' / (sqrt(s') + epsilon)"
     lines: ClassVar[str] = """
 m = beta1 * m + (1 - beta1) * g
 s = beta2 * s + (1 - beta2) * (g - m) * (g - m) + epsilon
@@ -194,7 +194,7 @@ d = factor * learning_rate * (m / (1 - beta1 ** t)) / (sqrt(s / (1 - beta2 ** t)
 class Lion(Rule):
     """The sign of two mixed means of the gradient (Chen et al., 2023), with Flux's order of the betas."""
 
-    formula: ClassVar[str] = "s = beta2 * g + (1 - beta2) * s; d = learning_rate * sign((beta2 - beta1) * g + beta1 * s)"
+    equation: ClassVar[str] = "s = beta2 * g + (1 - beta2) * s; d = learning_rate * sign((beta2 - beta1) * g + beta1 * s)"
     lines: ClassVar[str] = "s = beta2 * g + (1 - beta2) * s\nd = factor * learning_rate * sign((beta2 - beta1) * g + beta1 * s)"
     state: ClassVar[tuple[str, ...]] = ("s",)
     learning_rate: Rate = 0.001

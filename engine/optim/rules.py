@@ -85,7 +85,7 @@ def rule(cls: type[Rule]) -> type[Any]:
 class Descent(Rule):
     """A step along the gradient."""
 
-    formula: ClassVar[str] = "d = learning_rate * g"
+    equation: ClassVar[str] = "d = learning_rate * g"
     lines: ClassVar[str] = "d = factor * learning_rate * g"
     aliases: ClassVar[tuple[str, ...]] = ("sgd", "gradient_descent")
     learning_rate: Rate = 0.1
@@ -96,7 +96,7 @@ class Descent(Rule):
 class Momentum(Rule):
     """A step along a decaying sum of past steps; the learning rate is inside the sum."""
 
-    formula: ClassVar[str] = "v = momentum * v + learning_rate * g; d = v"
+    equation: ClassVar[str] = "v = momentum * v + learning_rate * g; d = v"
     lines: ClassVar[str] = "v = momentum * v + factor * learning_rate * g\nd = v"
     state: ClassVar[tuple[str, ...]] = ("v",)
     learning_rate: Rate = 0.01
@@ -108,7 +108,7 @@ class Momentum(Rule):
 class Nesterov(Rule):
     """Momentum that looks one step ahead."""
 
-    formula: ClassVar[str] = "v = momentum * v - learning_rate * g; d = learning_rate * g - momentum * v"
+    equation: ClassVar[str] = "v = momentum * v - learning_rate * g; d = learning_rate * g - momentum * v"
     lines: ClassVar[str] = "v = momentum * v - factor * learning_rate * g\nd = factor * learning_rate * g - momentum * v"
     state: ClassVar[tuple[str, ...]] = ("v",)
     learning_rate: Rate = 0.001
@@ -120,7 +120,7 @@ class Nesterov(Rule):
 class RMSProp(Rule):
     """The gradient over the root of its decaying mean square, or of its variance where `centred` (Hinton, 2012)."""
 
-    formula: ClassVar[str] = "d = learning_rate * g / (sqrt(q - l^2) + epsilon), q the mean of g^2, l the mean of g if centred, else 0"
+    equation: ClassVar[str] = "d = learning_rate * g / (sqrt(q - l^2) + epsilon), q the mean of g^2, l the mean of g if centred, else 0"
     lines: ClassVar[str] = """
 q = decay * q + (1 - decay) * g * g
 l = centred * (decay * l + (1 - decay) * g)
@@ -139,7 +139,7 @@ d = factor * learning_rate * g / (sqrt(q - l * l) + epsilon)
 class Rprop(Rule):
     """A step length of its own for each number, longer while the gradient keeps its sign, shorter when it turns (Riedmiller and Braun, 1993)."""
 
-    formula: ClassVar[str] = "s = g * p; e = min(e * grow, high) if s > 0, max(e * shrink, low) if s < 0; p = 0 if s < 0 else g; d = e * sign(p)"
+    equation: ClassVar[str] = "s = g * p; e = min(e * grow, high) if s > 0, max(e * shrink, low) if s < 0; p = 0 if s < 0 else g; d = e * sign(p)"
     lines: ClassVar[str] = """
 s = g * p
 e = minimum(e * grow, high) if s > 0 else (maximum(e * shrink, low) if s < 0 else e)

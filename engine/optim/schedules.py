@@ -22,7 +22,7 @@ class Schedule(Spec):
     """A factor that changes as training goes on. Inside another schedule `per` says nothing: the outermost counts."""
 
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name", "per")
-    formula: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
     per: Literal["step", "epoch"] = Field("epoch", description="what is counted, from 1")
 
     @abstractmethod
@@ -34,7 +34,7 @@ class Schedule(Spec):
 class Constant(Schedule):
     """Always the same."""
 
-    formula: ClassVar[str] = "value"
+    equation: ClassVar[str] = "value"
     value: float = 1.0
     kind: Literal["constant"] = "constant"
 
@@ -46,7 +46,7 @@ class Constant(Schedule):
 class Step(Schedule):
     """Multiplied by `factor` after every so many counts."""
 
-    formula: ClassVar[str] = "factor ** floor((t - 1) / every)"
+    equation: ClassVar[str] = "factor ** floor((t - 1) / every)"
     aliases: ClassVar[tuple[str, ...]] = ("step_lr",)
     every: Length = 10
     factor: float = Field(0.1, ge=0)
@@ -60,7 +60,7 @@ class Step(Schedule):
 class Exp(Schedule):
     """Multiplied by `factor` at every count."""
 
-    formula: ClassVar[str] = "factor ** (t - 1)"
+    equation: ClassVar[str] = "factor ** (t - 1)"
     aliases: ClassVar[tuple[str, ...]] = ("exponential_lr", "exp_decay")
     factor: float = Field(0.9, ge=0)
     kind: Literal["exp"] = "exp"
@@ -73,7 +73,7 @@ class Exp(Schedule):
 class Poly(Schedule):
     """From 1 to 0 over `length` counts, along a power."""
 
-    formula: ClassVar[str] = "(1 - (t - 1) / length) ** degree, then 0"
+    equation: ClassVar[str] = "(1 - (t - 1) / length) ** degree, then 0"
     degree: float = Field(1.0, gt=0)
     length: Length = 100
     kind: Literal["poly"] = "poly"
@@ -86,7 +86,7 @@ class Poly(Schedule):
 class Inverse(Schedule):
     """One over a growing power."""
 
-    formula: ClassVar[str] = "1 / (1 + (t - 1) * decay) ** degree"
+    equation: ClassVar[str] = "1 / (1 + (t - 1) * decay) ** degree"
     aliases: ClassVar[tuple[str, ...]] = ("inv", "inv_decay")
     decay: float = Field(0.001, ge=0)
     degree: float = Field(1.0, gt=0)
@@ -100,7 +100,7 @@ class Inverse(Schedule):
 class Triangle(Schedule):
     """Up from `low` to `high` and down again, in straight lines, once each period."""
 
-    formula: ClassVar[str] = "low + (high - low) * 2 / pi * |asin(sin(pi * (t - 1) / period))|"
+    equation: ClassVar[str] = "low + (high - low) * 2 / pi * |asin(sin(pi * (t - 1) / period))|"
     low: float = 0.0
     high: float = 1.0
     period: Length = 10
@@ -115,7 +115,7 @@ class Triangle(Schedule):
 class CosineAnneal(Schedule):
     """From 1 down to `floor` along half a cosine, each period anew (`restart`), or up and down again."""
 
-    formula: ClassVar[str] = "floor + (1 - floor) * (1 + cos(pi * u / period)) / 2, u = t - 1 (mod period with restart)"
+    equation: ClassVar[str] = "floor + (1 - floor) * (1 + cos(pi * u / period)) / 2, u = t - 1 (mod period with restart)"
     aliases: ClassVar[tuple[str, ...]] = ("cos_anneal", "cosine_annealing")
     floor: float = Field(0.0, ge=0)
     period: Length = 10
@@ -131,7 +131,7 @@ class CosineAnneal(Schedule):
 class OneCycle(Schedule):
     """Up from 1/25 to 1 along a cosine in the first `warm` share of `length`, then down to 1e-5 (Smith and Topin, 2018)."""
 
-    formula: ClassVar[str] = "cosine from 1/25 to 1, then from 1 to 1e-5"
+    equation: ClassVar[str] = "cosine from 1/25 to 1, then from 1 to 1e-5"
     length: Length = 100
     warm: float = Field(0.25, ge=0, le=1)
     kind: Literal["one_cycle"] = "one_cycle"
@@ -151,7 +151,7 @@ def _cosine(start: float, end: float, share: float) -> float:
 class Warmup(Schedule):
     """Up to 1 in a straight line over `length` counts, then another schedule from its beginning."""
 
-    formula: ClassVar[str] = "t / length while t <= length, then then(t - length)"
+    equation: ClassVar[str] = "t / length while t <= length, then then(t - length)"
     length: Length = 10
     then: AnySchedule | None = None
     kind: Literal["warmup"] = "warmup"
@@ -173,7 +173,7 @@ class Stage(Spec):
 class Sequence(Schedule):
     """Schedules one after the other, each from its beginning; the last goes on."""
 
-    formula: ClassVar[str] = "stage(t - counts before it)"
+    equation: ClassVar[str] = "stage(t - counts before it)"
     stages: list[Stage] = Field(min_length=1)
     kind: Literal["sequence"] = "sequence"
 
@@ -193,7 +193,7 @@ def _value(schedule: float | Schedule, t: int) -> float:
 class Loop(Schedule):
     """A schedule again and again."""
 
-    formula: ClassVar[str] = "schedule((t - 1) mod period + 1)"
+    equation: ClassVar[str] = "schedule((t - 1) mod period + 1)"
     schedule: AnySchedule
     period: Length
     kind: Literal["loop"] = "loop"

@@ -23,7 +23,7 @@ steps = Family("optimiser", {"clip_gradient": "clip_grad", "l2": "weight_decay",
 class OptimiserStep(Spec):
     """One rule or transform: its hyper-parameters, nothing else."""
 
-    formula: ClassVar[str] = ""
+    equation: ClassVar[str] = ""
     lines: ClassVar[str] = ""
     state: ClassVar[tuple[str, ...]] = ()
     initial: ClassVar[Mapping[str, str]] = {}

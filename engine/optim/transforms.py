@@ -39,7 +39,7 @@ define("rule_step", pass_text("d = factor * g", ("x", "g"), ("factor",), ("x",))
 class ClipGrad(Transform):
     """Every number of the gradient cut off at plus and minus `max_value`."""
 
-    formula: ClassVar[str] = "g = min(max(g, -max_value), max_value)"
+    equation: ClassVar[str] = "g = min(max(g, -max_value), max_value)"
     lines: ClassVar[str] = "g = minimum(maximum(g, -max_value), max_value)"
     aliases: ClassVar[tuple[str, ...]] = ("clip_value",)
     max_value: Positive = 10.0
@@ -60,7 +60,7 @@ class NormTransform(Transform):
 class ClipNorm(NormTransform):
     """Each array's gradient made no longer than `max_norm`."""
 
-    formula: ClassVar[str] = "g = g * min(max_norm / norm(g), 1), for each array"
+    equation: ClassVar[str] = "g = g * min(max_norm / norm(g), 1), for each array"
     kind: Literal["clip_norm"] = "clip_norm"
 
 
@@ -68,7 +68,7 @@ class ClipNorm(NormTransform):
 class ClipGlobalNorm(NormTransform):
     """The gradient of all arrays together made no longer than `max_norm`; its direction stays."""
 
-    formula: ClassVar[str] = "g = g * min(max_norm / norm(all g), 1)"
+    equation: ClassVar[str] = "g = g * min(max_norm / norm(all g), 1)"
     aliases: ClassVar[tuple[str, ...]] = ("clip_grad_norm",)
     max_norm: Positive = 1.0
     kind: Literal["clip_global_norm"] = "clip_global_norm"
@@ -78,7 +78,7 @@ class ClipGlobalNorm(NormTransform):
 class WeightDecay(Transform):
     """Adds `rate` times the parameter: the gradient of the penalty rate / 2 * sum(x^2). Put it first."""
 
-    formula: ClassVar[str] = "g = g + rate * x"
+    equation: ClassVar[str] = "g = g + rate * x"
     lines: ClassVar[str] = "g = g + rate * x"
     rate: Amount = 5e-4
     kind: Literal["weight_decay"] = "weight_decay"
@@ -88,7 +88,7 @@ class WeightDecay(Transform):
 class SignDecay(Transform):
     """Adds `rate` times the parameter's sign: the gradient of the penalty rate * sum(|x|)."""
 
-    formula: ClassVar[str] = "g = g + rate * sign(x)"
+    equation: ClassVar[str] = "g = g + rate * sign(x)"
     lines: ClassVar[str] = "g = g + rate * sign(x)"
     rate: Amount = 1e-3
     kind: Literal["sign_decay"] = "sign_decay"

@@ -60,7 +60,7 @@ def _check_names(found: Sequence[Layer]) -> None:
 class Chain(Layer):
     """Layers one after the other; several outputs of one are the several inputs of the next."""
 
-    formula: ClassVar[str] = "last(... second(first(x)))"
+    equation: ClassVar[str] = "last(... second(first(x)))"
     aliases: ClassVar[tuple[str, ...]] = ("sequential",)
     layers: list[AnyLayer]
     kind: Literal["chain"] = "chain"
@@ -94,7 +94,7 @@ _Branches = Annotated[Annotated[list["AnyLayer"], Tag("list")] | Annotated[dict[
 class Parallel(Layer):
     """Layers side by side: one input goes to all of them, several go one to each; by name where the layers and the inputs have names."""
 
-    formula: ClassVar[str] = "connection(first(x), second(x), ...)"
+    equation: ClassVar[str] = "connection(first(x), second(x), ...)"
     layers: _Branches = Field(description="a list, or an object by name")
     connection: Connection = "add"
     kind: Literal["parallel"] = "parallel"
@@ -137,7 +137,7 @@ class Parallel(Layer):
 class SkipConnection(Layer):
     """A layer, and a way around it."""
 
-    formula: ClassVar[str] = "connection(layer(x), x)"
+    equation: ClassVar[str] = "connection(layer(x), x)"
     aliases: ClassVar[tuple[str, ...]] = ("residual",)
     layer: AnyLayer
     connection: Literal["add", "concat", "multiply", "mean", "max"] = "add"

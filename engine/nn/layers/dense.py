@@ -20,7 +20,7 @@ UnitsOrTarget = Annotated[Annotated[Size, Tag("number")] | Annotated[Literal["ta
 class Dense(Layer):
     """Weighted sums of the last axis, then an activation; other axes are kept."""
 
-    formula: ClassVar[str] = "activation(x @ weight + bias)"
+    equation: ClassVar[str] = "activation(x @ weight + bias)"
     aliases: ClassVar[tuple[str, ...]] = ("linear", "fully_connected")
     units: UnitsOrTarget = Field(description='size of the output; "target": one for each class or target column')
     activation: ActivationField = "identity"
@@ -50,7 +50,7 @@ class Dense(Layer):
 class Embedding(Layer):
     """A row of a table for each number of the input: categories and words as vectors."""
 
-    formula: ClassVar[str] = "weight[x]"
+    equation: ClassVar[str] = "weight[x]"
     vocabulary: Size | None = Field(None, description="how many rows the table has; taken from category and text data where left out")
     units: Size = Field(description="length of a row")
     padding_index: int | None = Field(None, strict=True, ge=0, description="this number gives zeros and learns nothing")

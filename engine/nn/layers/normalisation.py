@@ -17,7 +17,7 @@ from engine.nn.layer import Layer, Scope, layers, one, real
 class LayerNorm(Layer):
     """Each row's features brought to mean 0 and variance 1, then scaled and shifted (Ba et al., 2016)."""
 
-    formula: ClassVar[str] = "activation((x - mean) / sqrt(variance + epsilon) * weight + bias), over the last axis"
+    equation: ClassVar[str] = "activation((x - mean) / sqrt(variance + epsilon) * weight + bias), over the last axis"
     epsilon: float = Field(1e-5, gt=0)
     affine: bool = Field(True, description="whether there are a weight and a bias")
     activation: ActivationField = "identity"
@@ -42,7 +42,7 @@ class LayerNorm(Layer):
 class Dropout(Layer):
     """In training, sets a share of the numbers to zero and scales the others up to keep the mean; otherwise nothing (Srivastava et al., 2014)."""
 
-    formula: ClassVar[str] = "x * (u > rate) / (1 - rate), u uniform in [0, 1)"
+    equation: ClassVar[str] = "x * (u > rate) / (1 - rate), u uniform in [0, 1)"
     rate: float = Field(0.5, ge=0, le=1, description="the share that is dropped")
     axes: list[int] | None = Field(None, description="axes with draws of their own, the batch is 0 (all where left out); along the others numbers "
                                                      "are dropped together")

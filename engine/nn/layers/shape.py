@@ -16,7 +16,7 @@ from engine.nn.layer import Layer, Scope, layers, one, real
 class Flatten(Layer):
     """All axes after the batch axis as one."""
 
-    formula: ClassVar[str] = "reshape(x, [batch, features])"
+    equation: ClassVar[str] = "reshape(x, [batch, features])"
     kind: Literal["flatten"] = "flatten"
 
     def forward(self, scope: Scope, *x: Any) -> Node:
@@ -28,7 +28,7 @@ class Flatten(Layer):
 class Reshape(Layer):
     """The numbers of each row in another shape; one axis may be -1, which takes what is left."""
 
-    formula: ClassVar[str] = "reshape(x, [batch, *shape])"
+    equation: ClassVar[str] = "reshape(x, [batch, *shape])"
     shape: list[int] = Field(description="without the batch axis")
     kind: Literal["reshape"] = "reshape"
 
@@ -45,7 +45,7 @@ class Reshape(Layer):
 class Activation(Layer):
     """A function of each number, or softmax over the last axis."""
 
-    formula: ClassVar[str] = "activation(x)"
+    equation: ClassVar[str] = "activation(x)"
     activation: ActivationField
     kind: Literal["activation"] = "activation"
 
