@@ -1,0 +1,30 @@
+"""What many tests of the store do first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from service.store import Claim, Store
+
+
+def queued(store: Store, **more: Any) -> dict[str, Any]:
+    return store.add_job({"epochs": 2}, {"parameters": 10}, name="digits", epochs=2, **more)
+
+
+def claimed(store: Store, owner: str = "here", lease: float = 15, **more: Any) -> Claim:
+    queued(store, **more)
+    found = store.claim(owner, lease, {"pid": 1, "threads": 1})
+    assert found is not None
+    return found[0]
+
+
+def numbers(store: Store, job_id: str) -> list[int]:
+    return [event["seq"] for event in store.events(job_id, limit=1000)]
+
+
+def types(store: Store, job_id: str) -> list[str]:
+    return [event["type"] for event in store.events(job_id, limit=1000)]
+
+
+def point(step: int, **more: Any) -> dict[str, Any]:
+    return {"step": step, "epoch": step // 10, "metrics": {}, "path": f"jobs/x/{step}", "bytes": 1, "sha256": "0", **more}
