@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.core import Launch
 from engine.data.feed import Feed
-from engine.data.permutation import drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
+from engine.data.permutation import domain, drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
 from engine.kernels.library import kernel
 
 SOURCES = ("float32", "float64", "int32", "int64", "uint8")
@@ -110,7 +110,7 @@ def gather_one_hot(arena, words, begin, end):
                 y[i * classes + code] = 1.0
 
 
-@kernel("sample_rows", uses=(mixed, drawing_key, scrambled, network, shuffled_row, drawn_row))
+@kernel("sample_rows", uses=(mixed, drawing_key, scrambled, network, domain, shuffled_row, drawn_row))
 def sample_rows(arena, words, begin, end):
     """Which rows the batch has. Words: out, index (0: none), rows, mode (0 in order, 1 shuffled, 2 with replacement), batch size, repeats.
 

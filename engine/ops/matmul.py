@@ -121,7 +121,12 @@ def launch(node: Node) -> Sequence[Launch]:
     by_rows = m >= n
     side = m if by_rows else n
     words = (node, a, b, m, n, k, int(ta), int(tb), int(by_rows), gemm_address(node.dtype), batch)
-    return (Launch("matmul_blas", node.dtype, words, side, grain=16, cost=batch * m * n * k / max(side, 1) / 40),)
+    return (Launch("matmul_blas", node.dtype, words, side, grain=_quarter(side), cost=batch * m * n * k / max(side, 1) / 40),)
+
+
+def _quarter(side: int) -> int:
+    """BLAS copies its operands for each part: no more than four parts, of whole vectors."""
+    return max(16, -(-side // 64) * 16)
 
 
 def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Sequence[Launch]:

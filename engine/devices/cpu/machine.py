@@ -7,6 +7,7 @@ import inspect
 import threading
 from collections.abc import Sequence
 from functools import cache
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,7 @@ class Table:
         for plan in plans:
             shift, start = len(self.rows), len(groups)
             self.rows += plan.rows
-            followers = [*plan.groups[1:], None]
-            groups += [_entry(group, shift, following) for group, following in zip(plan.groups, followers, strict=True)]
+            groups += [_entry(group, shift, following) for group, following in zip_longest(plan.groups, plan.groups[1:])]
             self.spans.append((start, len(groups)))
         starts = np.cumsum([0] + [len(row.words) for row in self.rows])[:-1]
         addresses = [library.address(row.kernel, row.dtype) for row in self.rows]

@@ -1,0 +1,54 @@
+"""Checkpoints: everything that a run needs to go on with the same bits, as one safetensors file.
+
+Tensors: `parameters/PATH`, `buffers/PATH`, `state/NAME` (a slab of the optimiser), `sums/NAME` (what the epoch has added up), `control`,
+and `best/PATH`, `best_buffers/PATH` for the best weights so far. Metadata: one JSON value under `trainyard`. Times are not in it: equal runs
+give equal bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from engine.errors import CheckpointError
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Arrays by name and a JSON value."""
+
+    arrays: dict[str, np.ndarray]
+    meta: dict[str, Any]
+
+    def group(self, name: str) -> dict[str, np.ndarray]:
+        """The arrays under `name/`, by what follows."""
+        prefix = name + "/"
+        return {key.removeprefix(prefix): value for key, value in self.arrays.items() if key.startswith(prefix)}
+
+
+def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
+    """The bytes of a checkpoint."""
+    text = json.dumps({"version": VERSION, **meta}, sort_keys=True, separators=(",", ":"))
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"trainyard": text})
+
+
+def unpack(data: bytes) -> Checkpoint:
+    """A checkpoint from its bytes. Raises CheckpointError where they are damaged or of another version."""
+    try:
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8: 8 + size])
+        meta = json.loads(header["__metadata__"]["trainyard"])
+        arrays = load(data)
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"the checkpoint cannot be read: {error}") from None
+    if meta.get("version") != VERSION:
+        raise CheckpointError(f"the checkpoint has version {meta.get('version')}, expected {VERSION}")
+    return Checkpoint(arrays, meta)

@@ -1,0 +1,73 @@
+"""python -m tests.bench [W1 W2 ...] [--against torch,jax,sklearn] [--threads 1] [--rounds 7] [--json FILE]
+
+Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.contest import contest
+from tests.bench.peers import sklearn
+from tests.bench.service import measure_service
+from tests.bench.workloads import WORKLOADS
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version(), "cpu": platform.processor() or platform.machine()}
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            found["cpu"] = line.split(":", 1)[1].strip()
+            break
+    for name in ("numpy", "numba", "scipy", "torch", "jax", "scikit-learn"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def bench(name: str, against: list[str], threads: int, rounds: int) -> dict[str, object]:
+    workload = WORKLOADS[name]
+    against = [p for p in against if (p == "sklearn") == (name == "W9")]
+    with tempfile.TemporaryDirectory() as folder:
+        path = workload.save(Path(folder))
+        if "sklearn" in against:
+            data = dict(np.load(path))
+            np.savez(path, **{**data, **sklearn.weights(data, workload.sizes, workload.batch)})
+        result = contest(name, path, against, threads, rounds)
+    for row in result["rows"]:  # type: ignore[attr-defined]
+        ratio = result["ratios"].get(f"{row['who']} {row['mode']}")  # type: ignore[attr-defined]
+        print(f"{name:3} {row['who']:8} {row['mode']:8} best {row['best']:9.1f} µs  median {row['median']:9.1f} µs  loss {row['loss']:.6f}"
+              + (f"  ours is {ratio:.2f}x as fast" if ratio else ""), flush=True)
+    if result["losses_disagree"]:
+        print(f"    VOID: losses disagree with {', '.join(result['losses_disagree'])}")  # type: ignore[arg-type]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("workloads", nargs="*", default=[])
+    parser.add_argument("--against", default="torch,jax,sklearn")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    names = arguments.workloads or [*WORKLOADS, "service"]
+    results: dict[str, object] = {"versions": versions()}
+    for name in names:
+        against = [p for p in arguments.against.split(",") if p]
+        results[name] = measure_service() if name == "service" else bench(name, against, arguments.threads, max(5, arguments.rounds))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

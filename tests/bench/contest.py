@@ -1,0 +1,70 @@
+"""Contestants side by side: the same cores, turn about (A B A B ...), best and median of at least five, ratios, and whether the losses agree."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+PEERS = {"torch": ("pytorch", ("default", "fused", "compile")), "jax": ("jax", ("scan",)), "sklearn": ("sklearn", ("fit",))}
+
+
+@dataclass
+class Contestant:
+    who: str
+    mode: str
+    process: subprocess.Popen[str]
+    loss: float = float("nan")
+    times: list[float] = field(default_factory=list)
+
+    @classmethod
+    def start(cls, who: str, mode: str, workload: str, data: Path, threads: int) -> Contestant | None:
+        environment = {k: v for k, v in os.environ.items() if k not in ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")}
+        process = subprocess.Popen([sys.executable, "-m", "tests.bench.measure", who, mode, workload, str(data), str(threads)],
+                                   stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+        contestant = cls(who, mode, process)
+        first = contestant._answer()
+        if first is None or contestant._answer() is None:
+            print(f"  {who} {mode}: left out, {(process.stderr.read() if process.stderr else '').strip().splitlines()[-1:]}")
+            return None
+        contestant.loss = first["loss"]
+        return contestant
+
+    def _answer(self) -> dict[str, float] | None:
+        assert self.process.stdout
+        line = self.process.stdout.readline()
+        return json.loads(line) if line.strip() else None
+
+    def measure(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+        answer = self._answer()
+        if answer:
+            self.times.append(answer["microseconds"])
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    def row(self) -> dict[str, object]:
+        return {"who": self.who, "mode": self.mode, "loss": self.loss, "best": min(self.times), "median": statistics.median(self.times), "all": self.times}
+
+
+def contest(workload: str, data: Path, against: list[str], threads: int, rounds: int) -> dict[str, object]:
+    """Measure ours against the peers on one workload; the row of the table."""
+    entries = [("ours", "job"), *((PEERS[peer][0], mode) for peer in against for mode in PEERS[peer][1])]
+    field_ = [c for who, mode in entries if (c := Contestant.start(who, mode, workload, data, threads))]
+    for _ in range(rounds):
+        for contestant in field_:
+            contestant.measure()
+    for contestant in field_:
+        contestant.stop()
+    ours, peers = field_[0], field_[1:]
+    ratios = {f"{p.who} {p.mode}": statistics.median(p.times) / statistics.median(ours.times) for p in peers}
+    void = [f"{p.who} {p.mode}" for p in peers if not abs(p.loss - ours.loss) <= 1e-3 * abs(p.loss)]
+    return {"workload": workload, "threads": threads, "rows": [c.row() for c in field_], "ratios": ratios, "losses_disagree": void}
