@@ -49,22 +49,22 @@ def _codes(feed: Feed, x: np.ndarray) -> np.ndarray:
 
 # ---------------------------------------------------------------- rows as uploaded
 
-def table_of_rows(fitted: Fitted, rows: Sequence[Mapping[str, Any]]) -> Table:
-    """JSON rows read with the kinds that the columns had in training. SpecError with pointers `/row/column`."""
+def table_of_rows(fitted: Fitted, rows: Sequence[Mapping[str, Any]], also: Sequence[str] = ()) -> Table:
+    """JSON rows read with the kinds that the columns had in training, and the columns `also`. SpecError with pointers `/row/column`."""
     wanted = {column.name: column for column in fitted.columns}
-    fed = [{name: value for name, value in row.items() if name in wanted} for row in rows]
+    fed = [{name: value for name, value in row.items() if name in wanted or name in also} for row in rows]
     problems = [p for place, row in enumerate(rows) for p in _names(fitted, row, f"/{place}")]
     if problems:
         raise SpecError(problems[:100])
     return Table.from_rows(fed, {name: column.kind for name, column in wanted.items() if column.kind != "tensor"})
 
 
-def table_of_columns(fitted: Fitted, columns: Mapping[str, Any]) -> Table:
-    """JSON columns; SpecError with pointers `/column/row`."""
+def table_of_columns(fitted: Fitted, columns: Mapping[str, Any], also: Sequence[str] = ()) -> Table:
+    """JSON columns, the inputs' and those `also`; SpecError with pointers `/column/row`."""
     problems = _names(fitted, columns, "")
     if problems:
         raise SpecError(problems)
-    wanted = {column.name for column in fitted.columns}
+    wanted = {*also, *(column.name for column in fitted.columns)}
     return Table.from_columns({name: values for name, values in columns.items() if name in wanted})
 
 

@@ -269,3 +269,8 @@ class Fitted(Value):
 
     def input_feeds(self, columns: dict[str, Column]) -> list[Feed]:
         return [feed for item in self.inputs for feed in item.feeds(columns)]
+
+    def feeds(self, columns: dict[str, Column]) -> list[Feed]:
+        """The feeds of inputs, targets and weights."""
+        weight = [] if self.weight is None else [Feed("weight", columns[self.weight].data, "number", 0, 1)]
+        return [*self.input_feeds(columns), *(feed for target in self.targets for feed in target.feeds(columns)), *weight]

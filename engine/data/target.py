@@ -86,11 +86,11 @@ def _fit_numbers(goal: Goal, columns: Sequence[Column], rows: np.ndarray, notes:
     return FittedTarget(name=goal.name, columns=names, kind="number", shape=shape, shift=shift, scale=scale)
 
 
-def check_part(fitted: FittedTarget, columns: Sequence[Column], rows: np.ndarray, part: str, notes: Notes) -> None:
+def check_part(fitted: FittedTarget, columns: Sequence[Column], rows: np.ndarray, part: str, pointer: str, notes: Notes) -> None:
     """Labels of another part: one that training has not is a problem, one that the part has not is a warning."""
     if fitted.kind != "class" or not len(rows):
         return
-    classes, pointer = fitted.classes or (), f"/data/{part}"
+    classes = fitted.classes or ()
     _, found, _ = classes_of(columns[0], rows, fitted.strip)
     known = {key(value) for value in classes}
     unseen = [value for value in found if key(value) not in known]

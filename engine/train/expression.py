@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from engine.core import OPS, Node, apply, constant
 from engine.errors import DtypeError, Problem, ShapeError, SpecError, nearest
+from engine.nn.loss import Loss, losses, one_hot
 from engine.nn.paths import selected
-from engine.spec import Spec
 
 LONGEST, MOST_NODES, DEEPEST = 1000, 200, 32
 NAMES = ("y_hat", "y", "x", "weight", "step", "epoch")
@@ -32,7 +33,18 @@ def _wrong(detail: str, suggestion: str | None = None) -> PydanticCustomError:
     return PydanticCustomError("invalid_expression", "{detail}", {"detail": detail, "suggestion": suggestion, "code": "invalid_expression"})
 
 
-class Expression(Spec):
+@dataclass(frozen=True)
+class Setting:
+    """What a formula may look at beside predictions and targets: inputs (one node, or several by name), counters, and parameters by path."""
+
+    x: Any = None
+    step: Node | None = None
+    epoch: Node | None = None
+    parameters: Mapping[str, Node] = field(default_factory=dict)
+
+
+@losses.add
+class Expression(Loss):
     """An objective written as a formula over y_hat and y; a scalar is the loss, one value for each row is averaged with the rows' weights."""
 
     formula: Annotated[str, StringConstraints(min_length=1, max_length=LONGEST)]
@@ -41,12 +53,16 @@ class Expression(Spec):
 
     @model_validator(mode="after")
     def within_grammar(self) -> Expression:
-        tree = self.tree()
-        _check_size(tree)
-        patterns = {id(argument) for call in ast.walk(tree) if _is_penalty(call) for argument in call.args}  # type: ignore[attr-defined]
-        for node in ast.walk(tree):
-            if id(node) not in patterns:
-                _check(node, self.constants)
+        try:
+            tree = self.tree()
+            _check_size(tree)
+            patterns = {id(argument) for call in ast.walk(tree) if _is_penalty(call) for argument in call.args}  # type: ignore[attr-defined]
+            for node in ast.walk(tree):
+                if id(node) not in patterns:
+                    _check(node, self.constants)
+        except PydanticCustomError as error:
+            detail = InitErrorDetails(type=error, loc=("formula",), input=())    # the formula itself is known to who wrote it
+            raise ValidationError.from_exception_data("expression", [detail]) from None
         return self
 
     def tree(self) -> ast.expr:
@@ -59,9 +75,23 @@ class Expression(Spec):
     def uses(self, name: str) -> bool:
         return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(self.tree()))
 
-    def node(self, values: Mapping[str, Any], parameters: Mapping[str, Node]) -> Node:
-        """The formula as a node. `values` gives nodes by name, or mappings of them for `y_hat.price`. SpecError where shapes do not fit."""
-        return _Reader(self, values, parameters).read(self.tree())
+    def rows(self, y_hat: Node, y: Node) -> Node | None:
+        return None
+
+    def terms(self, y_hat: Node, y: Node) -> Node:
+        return self.forward(y_hat, y)
+
+    def forward(self, y_hat: Node, y: Node | None, weight: Node | None = None, setting: Setting | None = None) -> Node:
+        """The loss of a batch. Class numbers reach the formula as one-hot rows. SpecError where shapes do not fit."""
+        setting = setting or Setting()
+        if y is not None and y.dtype == "int32" and y.shape == y_hat.shape[:-1]:
+            y = one_hot("expression", y_hat, y)
+        values = {"y_hat": y_hat, "y": y, "x": setting.x, "weight": weight, "step": setting.step, "epoch": setting.epoch}
+        found = _Reader(self, values, setting.parameters, y_hat.dtype).read(self.tree())
+        if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != y_hat.shape[0]):
+            detail = f"the formula gives {list(found.shape)}; a loss is one number, or one for each of the {y_hat.shape[0]} rows"
+            raise SpecError([Problem("/formula", "shape_mismatch", detail, f"mean({self.formula})")])
+        return self.aggregate(found, weight) if found.ndim else found
 
 
 def _check_size(tree: ast.expr) -> None:
@@ -94,7 +124,7 @@ def _check(node: ast.AST, constants: Mapping[str, float]) -> None:
         if node.id not in known:
             raise _wrong(f"there is no name {node.id!r} here; known are {', '.join([*NAMES, *constants])} and the ops", nearest(node.id, known))
     elif isinstance(node, ast.Attribute):
-        if not isinstance(node.value, ast.Name) or node.value.id not in ("y_hat", "y", "x"):
+        if not isinstance(node.value, ast.Name) or node.value.id not in ("y_hat", "y", "x") or node.attr.startswith("_"):
             raise _wrong("a dot goes only after y_hat, y or x")
     elif isinstance(node, ast.Constant):
         if not isinstance(node.value, int | float) or abs(node.value) > 1e300:
@@ -122,10 +152,9 @@ def _is_penalty(node: ast.AST) -> bool:
 class _Reader:
     """Makes nodes of a checked tree."""
 
-    def __init__(self, spec: Expression, values: Mapping[str, Any], parameters: Mapping[str, Node]):
-        self.values, self.parameters = values, parameters
+    def __init__(self, spec: Expression, values: Mapping[str, Any], parameters: Mapping[str, Node], dtype: str):
+        self.values, self.parameters, self.dtype = values, parameters, dtype
         self.constants = spec.constants
-        self.dtype = next((p.dtype for p in parameters.values()), "float32")
 
     def read(self, node: ast.AST) -> Node:
         reader = self._readers[type(node)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.data.preprocess import AnyPreprocess
@@ -24,6 +24,17 @@ def refuse_unbuilt(value: Any) -> Any:
 
 
 NotBuilt = Annotated[Any, BeforeValidator(refuse_unbuilt)]
+
+
+def form(*forms: str) -> Discriminator:
+    """Tells the forms of a value apart by its JSON type, so that errors are about the form that was meant."""
+    def tag(value: Any) -> str | None:
+        name = "dict" if isinstance(value, Mapping | Spec) else {"list": "list", "tuple": "list", "str": "str", "int": "int"}.get(type(value).__name__)
+        return name if name in forms else None
+
+    names = {"dict": "an object", "list": "a list", "str": "a text", "int": "a whole number"}
+    wanted = " or ".join(names[name] for name in forms)
+    return Discriminator(tag, custom_error_type="wrong_form", custom_error_message=f"expected {wanted}")
 
 
 class Inline(Spec):
@@ -69,8 +80,11 @@ def _as_split(value: Any) -> Any:
     return {"dataset": value} if isinstance(value, str) else value
 
 
-Inputs = list[str] | dict[str, list[str]]
-Target = str | list[str] | dict[str, str]
+Inputs = Annotated[Annotated[list[str], Tag("list")] | Annotated[dict[str, list[str]], Tag("dict")], form("list", "dict")]
+Target = Annotated[Annotated[str, Tag("str")] | Annotated[list[str], Tag("list")] | Annotated[dict[str, str], Tag("dict")], form("str", "list", "dict")]
+Dataset = Annotated[Annotated[str, Tag("str")] | Annotated[Inline, Tag("dict")], form("str", "dict")]
+Preprocessing = Annotated[Annotated[Literal["auto", "none"], Tag("str")] | Annotated[dict[str, AnyPreprocess], Tag("dict")], form("str", "dict")]
+BatchSize = Annotated[Annotated[Count, Tag("int")] | Annotated[Literal["full"], Tag("str")], form("int", "str")]
 
 
 def _as_list(value: Any) -> Any:
@@ -82,12 +96,12 @@ def _as_list(value: Any) -> Any:
 class Data(Spec):
     """Sections 3.1 to 3.3 of the contract: columns, batches, splits."""
 
-    dataset: str | Inline
+    dataset: Dataset
     inputs: Annotated[Inputs | None, BeforeValidator(_as_list)] = None
     target: Target | None = None
     weight: str | None = None
-    preprocess: Literal["auto", "none"] | dict[str, AnyPreprocess] = "auto"
-    batch_size: Count | Literal["full"] = 32
+    preprocess: Preprocessing = "auto"
+    batch_size: BatchSize = 32
     sampling: Literal["shuffle", "sequential", "with_replacement", "balanced"] = "shuffle"
     steps_per_epoch: Count | None = None
     drop_last: bool = False

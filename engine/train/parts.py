@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from engine.data import splits
 from engine.data.feed import Feed
 from engine.data.fit import Notes
 from engine.data.table import Column, Table
-from engine.data.target import MOST_CLASSES, Goal, present
+from engine.data.target import MOST_CLASSES, present
 from engine.errors import Problem, SpecError
 from engine.train.job_data import Data, Split
 
@@ -29,15 +29,14 @@ class Part:
     labels: np.ndarray | None = None
 
 
-def target_columns(data: Data, goals: Sequence[Goal]) -> dict[str, tuple[str, ...]]:
+def target_columns(data: Data) -> dict[str, tuple[str, ...]]:
     """The columns of each target by its name; "@inputs" stands for the inputs."""
     target = data.target
     if target is None:
         return {}
     if isinstance(target, Mapping):
         return {name: (column,) for name, column in target.items()}
-    name = goals[0].name if goals else "y"
-    return {name: (target,) if isinstance(target, str) else tuple(target)}
+    return {"y": (target,) if isinstance(target, str) else tuple(target)}
 
 
 def _usable(table: Table, data: Data, targets: Targets, pointer: str, notes: Notes) -> np.ndarray:

@@ -11,7 +11,6 @@ import numpy as np
 
 from engine.data.columns import check_names, select
 from engine.data.encode import Leaf
-from engine.data.feed import Feed
 from engine.data.fit import Notes, fit_column
 from engine.data.fitted import Fitted, FittedColumn, FittedInput, FittedTarget
 from engine.data.preprocess import Auto, Unchanged
@@ -24,17 +23,16 @@ from engine.train.parts import Part, Targets, split_rows, target_columns
 
 @dataclass
 class Prepared:
-    """The data of a job, ready to be fed: `parts` has "train", and "valid" and "test" where asked for; `leaves` are the batch leaves."""
+    """The data of a job, ready to be fed: `parts` has "train", and "valid" and "test" where asked for."""
 
     fitted: Fitted
     parts: dict[str, Part]
-    leaves: dict[str, Leaf]
 
 
 def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], lookups: Sequence[str], seed: int, dtype: str, notes: Notes) -> Prepared:
     """Everything about the data. `lookups` names the inputs whose first layer is an embedding. Raises SpecError with every problem so far."""
     table = main_table(data, tables, notes)
-    targets = target_columns(data, goals)
+    targets = target_columns(data)
     _check_columns(data, table, targets, notes)
     _stop(notes)
     parts = split_rows(data, table, tables, targets, seed, notes)
@@ -47,7 +45,7 @@ def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], look
         for name, part in parts.items():
             _feed(name, part, fitted, data, notes)
     _stop(notes)
-    return Prepared(fitted, parts, leaves_of(fitted, dtype))
+    return Prepared(fitted, parts)
 
 
 def _stop(notes: Notes) -> None:
@@ -154,14 +152,14 @@ def _feed(name: str, part: Part, fitted: Fitted, data: Data, notes: Notes) -> No
         return
     for target in fitted.targets:
         if name != "train" and target.columns:
-            check_part(target, [columns[c] for c in target.columns], part.rows, where, notes)
+            check_part(target, [columns[c] for c in target.columns], part.rows, where, f"/data/{where}", notes)
     try:
-        part.feeds = fitted.input_feeds(columns) + [feed for target in fitted.targets for feed in target.feeds(columns)]
+        part.feeds = fitted.feeds(columns)
     except SpecError as error:
         notes.problems += [Problem(f"/data/{where}/dataset", p.code, p.detail) for p in error.problems]
         return
     if data.weight:
-        part.feeds.append(_weights(columns[data.weight], part.rows, notes))
+        _check_weights(columns[data.weight], part.rows, notes)
     if len(fitted.targets) == 1 and fitted.targets[0].kind == "class":
         part.labels = fitted.targets[0].codes(columns[fitted.targets[0].columns[0]])[part.rows]
     for column in fitted.columns:
@@ -171,12 +169,11 @@ def _feed(name: str, part: Part, fitted: Fitted, data: Data, notes: Notes) -> No
             notes.warn(f"/data/{where}", "unseen_category", detail)
 
 
-def _weights(column: Column, rows: np.ndarray, notes: Notes) -> Feed:
+def _check_weights(column: Column, rows: np.ndarray, notes: Notes) -> None:
     if column.kind not in ("number", "boolean"):
         notes.problem("/data/weight", "not_numbers", f"the weight column {column.name!r} is a {column.kind}, not a number")
     elif np.any(column.data[rows] < 0) or not np.any(column.data[rows] > 0):
         notes.problem("/data/weight", "out_of_range", f"the weights in {column.name!r} must be zero or more, and one of them more")
-    return Feed("weight", column.data, "number", 0, 1)
 
 
 def leaves_of(fitted: Fitted, dtype: str) -> dict[str, Leaf]:

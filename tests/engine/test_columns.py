@@ -10,7 +10,7 @@ from engine.data.table import Table
 from engine.data.target import Goal
 from engine.errors import SpecError
 from engine.train.job_data import Data
-from engine.train.prepare import prepare
+from engine.train.prepare import leaves_of, prepare
 from tests.engine.real_tables import real_table
 
 ROWS = [{"age": 20, "city": "Oslo", "member": "true", "y": 1}, {"age": None, "city": "Rome", "member": "false", "y": 2},
@@ -25,7 +25,7 @@ def prepared(table, goals=(Goal(),), lookups=(), **data):
 
 def features(found, part="train", leaf="x"):
     chosen = found.parts[part]
-    return gather(chosen.feeds, chosen.rows, found.leaves)[leaf]
+    return gather(chosen.feeds, chosen.rows, leaves_of(found.fitted, "float64"))[leaf]
 
 
 def codes(error):
@@ -48,7 +48,7 @@ def test_what_was_fitted_survives_json_and_encodes_the_same():
     again = Fitted.model_validate_json(found.fitted.model_dump_json())
     assert again == found.fitted
     table = table_of_rows(again, ROWS)
-    x = gather(again.input_feeds(table.columns), np.arange(4), found.leaves)["x"]
+    x = gather(again.input_feeds(table.columns), np.arange(4), leaves_of(found.fitted, "float64"))["x"]
     assert np.array_equal(x, features(found))
 
 
@@ -100,7 +100,7 @@ def test_more_than_32_categories_are_embedded_and_unknown_ones_have_the_last_vec
     found, _ = prepared(Table.from_rows(rows), target="y")
     column = found.fitted.columns[0]
     assert (column.encoding, column.units, column.vocabulary) == ("embedding", 20, 41)
-    assert found.leaves["codes.word"] == ((), "int32") and "x" not in found.leaves
+    assert leaves_of(found.fitted, "float64")["codes.word"] == ((), "int32") and "x" not in leaves_of(found.fitted, "float64")
     table = table_of_rows(found.fitted, [{"word": "w3"}, {"word": "never seen"}, {"word": None}])
     batch = gather(found.fitted.input_feeds(table.columns), np.arange(3), {"codes.word": ((), "int32")})
     assert column.classes[batch["codes.word"][0]] == "w3"
@@ -142,7 +142,7 @@ def test_columns_are_chosen_by_patterns_and_the_target_never_by_a_star():
 def test_named_inputs_have_leaves_of_their_own():
     table = Table.from_columns({"image": np.zeros((2, 3, 3), np.uint8), "age": [1.0, 2.0], "y": [0.0, 1.0]})
     found, _ = prepared(table, target="y", inputs={"image": ["image"], "facts": ["age"]})
-    assert found.leaves == {"x.image": ((3, 3), "float64"), "x.facts": ((1,), "float64"), "y": ((1,), "float64")}
+    assert leaves_of(found.fitted, "float64") == {"x.image": ((3, 3), "float64"), "x.facts": ((1,), "float64"), "y": ((1,), "float64")}
 
 
 @pytest.mark.parametrize("data, pointer, code", [
@@ -164,7 +164,7 @@ def test_a_wrong_choice_of_columns_is_a_problem_with_its_place(data, pointer, co
 def test_rows_are_read_as_uploaded():
     found, _ = prepared(Table.from_rows(ROWS), target="y", preprocess={"city": "one_hot"})
     table = table_of_rows(found.fitted, [{"age": "40", "city": " Rome ", "member": True, "y": 3}, {"age": None, "city": "Atlantis", "member": "false"}])
-    x = gather(found.fitted.input_feeds(table.columns), np.arange(2), found.leaves)["x"]
+    x = gather(found.fitted.input_feeds(table.columns), np.arange(2), leaves_of(found.fitted, "float64"))["x"]
     assert x.tolist() == [[0, 0, 0, 1, 1], [0, 1, 0, 0, 0]]
     assert [c.unseen(table.columns[c.name]) for c in found.fitted.columns] == [[], ["Atlantis"], []]
 
@@ -182,7 +182,7 @@ def test_an_absent_input_column_an_unknown_one_and_a_bad_number_are_problems_wit
 def test_columns_and_arrays_encode_like_rows():
     found, _ = prepared(Table.from_rows([{"a": 1, "b": 5, "y": 0}, {"a": 3, "b": 9, "y": 1}]), target="y")
     def x(table):
-        return gather(found.fitted.input_feeds(table.columns), np.arange(table.rows), found.leaves)["x"].tolist()
+        return gather(found.fitted.input_feeds(table.columns), np.arange(table.rows), leaves_of(found.fitted, "float64"))["x"].tolist()
 
     expected = x(table_of_rows(found.fitted, [{"a": 1, "b": 9}, {"a": 2, "b": 7}]))
     assert x(table_of_columns(found.fitted, {"a": [1, 2], "b": [9, 7]})) == expected

@@ -9,7 +9,7 @@ from engine.data.table import Table
 from engine.data.target import Goal
 from engine.errors import SpecError
 from engine.train.job_data import Data
-from engine.train.prepare import prepare
+from engine.train.prepare import leaves_of, prepare
 from tests.engine.real_tables import real_table
 
 CLASSES = Goal(classes=True)
@@ -38,7 +38,7 @@ def labelled(*labels):
 def test_class_names_are_the_distinct_values_numbers_in_order_then_text(labels, classes):
     found, _ = prepared(labelled(*labels))
     assert found.fitted.targets[0].classes == classes
-    codes = gather(found.parts["train"].feeds, found.parts["train"].rows, found.leaves)["y"]
+    codes = gather(found.parts["train"].feeds, found.parts["train"].rows, leaves_of(found.fitted, "float64"))["y"]
     assert [str(classes[code]).lower() for code in codes] == [str(label).removesuffix(".0") for label in labels]
     assert codes.dtype == np.int32
 
@@ -102,7 +102,7 @@ def test_a_tables_number_target_is_standardised_for_distances_and_an_array_or_an
     found, _ = prepared(table, Goal(distance=True))
     target = found.fitted.targets[0]
     assert target.shift == (4.0,) and np.isclose(target.scale[0], np.std([1, 3, 8]))
-    y = gather(found.parts["train"].feeds, found.parts["train"].rows, found.leaves)["y"]
+    y = gather(found.parts["train"].feeds, found.parts["train"].rows, leaves_of(found.fitted, "float64"))["y"]
     assert np.allclose(y[:, 0], (np.array([1, 3, 8]) - 4) / np.std([1, 3, 8]))
     assert prepared(table, Goal())[0].fitted.targets[0].shift is None
     assert prepared(Table.from_columns({"x": [[1.0], [2.0]], "y": [1.0, 5.0]}), Goal(distance=True))[0].fitted.targets[0].shift is None
@@ -111,17 +111,17 @@ def test_a_tables_number_target_is_standardised_for_distances_and_an_array_or_an
 def test_several_number_columns_are_one_target():
     table = Table.from_rows([{"a": 1, "y": 1, "z": 10}, {"a": 2, "y": 3, "z": 30}])
     found, _ = prepared(table, Goal(), target=["y", "z"])
-    assert gather(found.parts["train"].feeds, found.parts["train"].rows, found.leaves)["y"].tolist() == [[1, 10], [3, 30]]
+    assert gather(found.parts["train"].feeds, found.parts["train"].rows, leaves_of(found.fitted, "float64"))["y"].tolist() == [[1, 10], [3, 30]]
 
 
 def test_the_inputs_themselves_may_be_the_target():
     found, _ = prepared(Table.from_rows([{"a": 1, "b": 2}, {"a": 3, "b": 5}]), Goal(), target="@inputs")
-    assert found.fitted.targets[0].kind == "inputs" and "y" not in found.leaves
+    assert found.fitted.targets[0].kind == "inputs" and "y" not in leaves_of(found.fitted, "float64")
 
 
 def test_weights_are_fed_and_negative_ones_refused():
     table = Table.from_rows([{"a": 1, "w": 2, "y": 0}, {"a": 2, "w": 0.5, "y": 1}, {"a": 2, "w": None, "y": 1}])
     found, notes = prepared(table, weight="w")
-    assert gather(found.parts["train"].feeds, found.parts["train"].rows, found.leaves)["weight"].tolist() == [2, 0.5]
+    assert gather(found.parts["train"].feeds, found.parts["train"].rows, leaves_of(found.fitted, "float64"))["weight"].tolist() == [2, 0.5]
     assert [c.name for c in found.fitted.columns] == ["a"] and notes.warnings[0].code == "missing_target"
     assert problem(Table.from_rows([{"a": 1, "w": -2, "y": 0}, {"a": 2, "w": 0.5, "y": 1}]), weight="w").code == "out_of_range"

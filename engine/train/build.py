@@ -1,0 +1,162 @@
+"""From a checked job to what a run needs: arrays, feeds, graphs; and the summary that a caller sees before anything runs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine.core import Node
+from engine.data.fitted import Fitted
+from engine.data.table import Table
+from engine.nn.initialisers import Initialiser
+from engine.optim.rules import Descent, Rule
+from engine.optim.step import OptimiserStep
+from engine.plan.graphs import GraphMaker
+from engine.train.actions import Scores
+from engine.train.callbacks import Callback, EarlyStopping, OnNonfinite, Runner
+from engine.train.job import Job
+from engine.train.parts import Part
+from engine.train.setup import Limits, Setup, set_up
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a job will be: its spec with every default, its layers, what it needs, and what a user should know."""
+
+    spec: dict[str, Any]
+    layers: list[dict[str, Any]]
+    parameters: int
+    steps_per_epoch: int
+    rows: dict[str, int]
+    memory_bytes: int
+    checkpoint_bytes: int
+    warnings: list[dict[str, str]]
+    class_names: list[Any] | None
+
+
+def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -> Summary:
+    """Check a whole job with shapes alone. `tables` are keyed by reference, inline data by "inline"; `limits` has max_parameters, max_memory_bytes.
+
+    Raises SpecError with JSON Pointers into the job.
+    """
+    setup = set_up(job, tables, limits)
+    parts = setup.prepared.parts
+    rows = {name: len(parts[name].rows) if name in parts else 0 for name in ("train", "valid", "test")}
+    return Summary(job.spec(), [row.as_dict() for row in setup.layers], setup.estimate.parameters, steps_per_epoch(setup), rows,
+                   setup.estimate.memory_bytes, setup.estimate.checkpoint_bytes, [warning.as_dict() for warning in setup.notes.warnings],
+                   class_names(setup.prepared.fitted))
+
+
+def class_names(fitted: Fitted) -> list[Any] | None:
+    """The classes of the target, in the order of its numbers; None where there are none or several targets."""
+    named = fitted.targets[0].classes if len(fitted.targets) == 1 else None
+    return list(named) if named is not None else None
+
+
+def steps_per_epoch(setup: Setup) -> int:
+    """Updates in one epoch: what the job says, else one pass; with replacement as many draws as there are rows."""
+    data, batch = setup.job.data, setup.batch_size
+    if data.steps_per_epoch is not None:
+        return data.steps_per_epoch
+    rows = len(setup.prepared.parts["train"].rows) * data.repeat
+    if data.sampling in ("with_replacement", "balanced") or not data.drop_last:
+        return math.ceil(rows / batch)
+    return max(1, rows // batch)
+
+
+@dataclass
+class Built:
+    """Everything that a run needs. `parameters` and `buffers` are initial values by path, in tree order; `trained` are the paths that are trained.
+
+    parts         "train", and "valid" and "test" where there are: `rows` (int64 indices into the table) and `feeds`
+    mode, index   how training rows are drawn: shuffle, sequential or with_replacement, from `index`
+    make_graph    (rows, training) -> StepGraph
+    """
+
+    job: Job
+    make_graph: GraphMaker
+    parts: dict[str, Part]
+    index: np.ndarray
+    mode: str
+    batch_size: int
+    steps_per_epoch: int
+    parameters: dict[str, np.ndarray]
+    buffers: dict[str, np.ndarray]
+    trained: list[str]
+    fitted: Fitted
+    scores: Scores
+    monitor: str
+    warnings: list[dict[str, str]]
+    setup: Setup = field(repr=False)
+
+    @property
+    def steps(self) -> tuple[OptimiserStep, ...]:
+        """The optimiser's chain."""
+        return self.job.optimiser.steps
+
+    @property
+    def rule(self) -> Rule:
+        """The rule whose learning rate is shown."""
+        return next((step for step in reversed(self.steps) if isinstance(step, Rule)), Descent(1.0))
+
+    @property
+    def class_names(self) -> list[Any] | None:
+        return class_names(self.fitted)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a checkpoint tells of the job: enough, with the job's spec, to predict."""
+        return {"fitted": self.fitted.model_dump(mode="json"), "class_names": self.class_names}
+
+    def measure(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """`loss` and metrics of what a pass has added up."""
+        return self.setup.maker.measure(sums)
+
+    @cached_property
+    def callbacks(self) -> list[Callback]:
+        """The job's callbacks in order, without the one about numbers that are not finite; what early stopping watches is filled in."""
+        found = [callback for callback in self.job.callbacks if not isinstance(callback, OnNonfinite)]
+        return [c.model_copy(update={"monitor": self.monitor}) if isinstance(c, EarlyStopping) and c.monitor is None else c for c in found]
+
+    @cached_property
+    def nonfinite(self) -> OnNonfinite:
+        """What happens to numbers that are not finite."""
+        return next((callback for callback in self.job.callbacks if isinstance(callback, OnNonfinite)), OnNonfinite())
+
+    @cached_property
+    def nonfinite_runner(self) -> Runner:
+        return self.nonfinite.start(self.scores)
+
+
+def build(job: Job, tables: Mapping[str, Table]) -> Built:
+    """Everything that a run of the job needs. Raises SpecError as `check` does."""
+    setup = set_up(job, tables)
+    forward = setup.network.forward(1, False)
+    graph = setup.maker(1, True)
+    parameters, buffers = (_arrays(job, *found) for found in ((forward.parameters, forward.initial), (forward.buffers, forward.initial_buffers)))
+    index, mode = drawn(setup)
+    return Built(job, setup.maker, setup.prepared.parts, index, mode, setup.batch_size, steps_per_epoch(setup), parameters, buffers,
+                 [path for path in forward.parameters if path in graph.gradients], setup.prepared.fitted, setup.scores, setup.monitor,
+                 [warning.as_dict() for warning in setup.notes.warnings], setup)
+
+
+def _arrays(job: Job, nodes: Mapping[str, Node], initial: Mapping[str, Initialiser]) -> dict[str, np.ndarray]:
+    """Initial values by path: functions of the seed and the path."""
+    return {path: initial[path].array(node.shape, seed=job.seed, path=path, dtype=job.dtype) for path, node in nodes.items()}
+
+
+def drawn(setup: Setup) -> tuple[np.ndarray, str]:
+    """The training rows to draw from, and how. Balanced: rows of each class are repeated until all classes are as large as the largest."""
+    part, sampling = setup.prepared.parts["train"], setup.job.data.sampling
+    if sampling != "balanced":
+        return part.rows, sampling
+    labels = part.labels
+    assert labels is not None, "checked: balanced sampling needs classes"
+    groups = [part.rows[labels == label] for label in np.unique(labels)]
+    most = max(len(group) for group in groups)
+    return np.concatenate([np.resize(group, most) for group in groups]), "with_replacement"

@@ -1,0 +1,139 @@
+"""From the losses of a job to what they want of the targets, and back: objectives with classes, weights and metrics in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from engine.data.fit import Notes
+from engine.data.fitted import Fitted, FittedTarget
+from engine.data.table import Table
+from engine.data.target import Goal, shown
+from engine.errors import nearest
+from engine.nn.loss import ClassLoss, Loss
+from engine.nn.metrics import metrics as known_metrics
+from engine.train.expression import Expression
+from engine.train.job import Job, Weighted
+from engine.train.network import OUTPUT
+from engine.train.objective import Objective
+
+
+def losses_of(job: Job) -> dict[str, Loss]:
+    """The loss of each output, by its name."""
+    return dict(job.loss.losses) if isinstance(job.loss, Weighted) else {OUTPUT: job.loss}
+
+
+def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes) -> list[Goal]:
+    """What the losses want of the targets. A formula takes its target as classes where the column has classes."""
+    several, target = isinstance(job.loss, Weighted), job.data.target
+    if several != isinstance(target, Mapping):
+        notes.problem("/data/target", "output_mismatch", "weighted losses and targets are given by output name, both or neither")
+        return []
+    if several and isinstance(target, Mapping):
+        for name in set(losses_of(job)) ^ set(target):
+            where = "/loss/losses" if name in target else "/data/target"
+            notes.problem(where, "output_mismatch", f"the output {name!r} needs both a loss and a target")
+    goals = []
+    for name, loss in losses_of(job).items():
+        pointer = f"/data/target/{name}" if several else "/data/target"
+        if target is None:
+            if not isinstance(loss, Expression) or loss.uses("y"):
+                notes.problem("/data/target", "missing_target", f"the loss {loss.kind_name()} compares with a target: name its column")
+            continue
+        classes = _has_classes(job, tables) if isinstance(loss, Expression) else loss.target == "class" or _binary(loss)
+        goals.append(Goal("y" if name == OUTPUT else name, classes, _binary(loss), loss.standardises, pointer))
+    return goals
+
+
+def _binary(loss: Loss) -> bool:
+    """Losses of the overlap of arrays take 0 and 1 too, but not as a class of a row."""
+    return loss.target == "binary" and isinstance(loss, ClassLoss)
+
+
+def _has_classes(job: Job, tables: Mapping[str, Table]) -> bool:
+    table = tables.get(job.data.source)
+    column = table.columns.get(job.data.target) if table is not None and isinstance(job.data.target, str) else None
+    return column is not None and column.kind in ("category", "boolean", "text")
+
+
+def objectives_of(job: Job, fitted: Fitted, notes: Notes) -> list[Objective]:
+    """The objectives, with class weights and metrics resolved."""
+    targets = {target.name: target for target in fitted.targets}
+    shares = job.loss.weights if isinstance(job.loss, Weighted) else {}
+    made = []
+    for name, loss in losses_of(job).items():
+        target = targets.get("y" if name == OUTPUT else name)
+        pointer = "/loss" if name == OUTPUT else f"/loss/losses/{name}"
+        loss = _with_class_weights(loss, target, pointer, notes)
+        metrics = _metrics(job, name, loss, target, notes)
+        made.append(Objective(name, loss, target, metrics, shares.get(name, 1.0)))
+    return made
+
+
+def _with_class_weights(loss: Loss, target: FittedTarget | None, pointer: str, notes: Notes) -> Loss:
+    if not isinstance(loss, ClassLoss) or loss.class_weights is None:
+        return loss
+    classes = target.classes if target else None
+    if target is None or classes is None or (loss.class_weights == "balanced" and not target.counts):
+        notes.problem(f"{pointer}/class_weights", "no_classes", "class_weights need a target of classes, one for each row")
+        return loss
+    if isinstance(loss.class_weights, list) and len(loss.class_weights) != len(classes):
+        detail = f"class_weights has {len(loss.class_weights)} numbers, there are {len(classes)} classes"
+        notes.problem(f"{pointer}/class_weights", "output_mismatch", detail)
+        return loss
+    try:
+        return loss.resolved(classes, target.counts)
+    except KeyError as error:
+        detail = f"there is no class {error.args[0]!r}; there are {shown(classes)}"
+        notes.problem(f"{pointer}/class_weights/{error.args[0]}", "unknown_class", detail, nearest(str(error.args[0]), map(str, classes)))
+        return loss
+
+
+# ---------------------------------------------------------------- metrics
+
+def subject(loss: Loss, target: FittedTarget | None) -> str | None:
+    """What metrics can be about: "class", "number", or None where there is nothing to compare with."""
+    if target is None:
+        return None
+    return "class" if target.classes is not None else "number"
+
+
+def _metrics(job: Job, name: str, loss: Loss, target: FittedTarget | None, notes: Notes) -> dict[str, Any]:
+    about = subject(loss, target)
+    given, pointer = job.metrics, "/metrics"
+    if isinstance(given, Mapping):
+        for other in given:
+            if other not in losses_of(job):
+                notes.problem(f"/metrics/{other}", "unknown_output", f"the model has no output {other!r} with a loss", nearest(other, losses_of(job)))
+        given, pointer = given.get(name), f"/metrics/{name}"
+    elif given is not None and isinstance(job.loss, Weighted):
+        notes.problem("/metrics", "output_mismatch", "with several outputs, metrics are given by output name")
+        return {}
+    if given is None:
+        given = default_metrics(about)
+    found: dict[str, Any] = {}
+    for place, metric in enumerate(given):
+        resolved = resolved_metric(metric, about, target, f"{pointer}/{place}", notes)
+        if resolved is not None and resolved.key in found:
+            notes.problem(f"{pointer}/{place}", "duplicate_name", f"two metrics are called {resolved.key!r}; give one a 'name'")
+        elif resolved is not None:
+            found[resolved.key] = resolved
+    return found
+
+
+def default_metrics(about: str | None) -> list[Any]:
+    """Accuracy for classes, mae and r2 for numbers."""
+    return [known_metrics.members[kind]() for kind in {"class": ("accuracy",), "number": ("mae", "r2")}.get(about or "", ())]
+
+
+def resolved_metric(metric: Any, about: str | None, target: FittedTarget | None, pointer: str, notes: Notes) -> Any:
+    """The metric with its classes told by number, or None where it cannot be about this target (noted)."""
+    if about not in metric.targets:
+        detail = f"{metric.kind_name()} is about {' or '.join(metric.targets)} targets" + (f", this one has {about}s" if about else "; there is none")
+        return notes.problem(pointer, "metric_mismatch", detail)
+    try:
+        return metric.resolved(target.classes or ()) if target else metric
+    except KeyError as error:
+        classes = target.classes or () if target else ()
+        return notes.problem(f"{pointer}/positive", "unknown_class", f"there is no class {error.args[0]!r}; there are {shown(classes)}",
+                             nearest(str(error.args[0]), map(str, classes)))

@@ -1,0 +1,110 @@
+"""The job: one frozen value that says everything about a run. Equal jobs on one machine give equal numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, Tag, field_validator
+from pydantic_core import PydanticCustomError
+
+from engine.nn.layers import AnyLayer
+from engine.nn.losses import losses
+from engine.nn.metrics import metrics
+from engine.optim.transforms import Optimiser
+from engine.spec import Family, Spec
+from engine.train.callbacks import NOT_BUILT, callbacks
+from engine.train.expression import Expression  # noqa: F401  one of the losses
+from engine.train.job_data import Count, Data, NotBuilt, Positive, form
+
+objectives = Family("loss", losses.foreign)
+objectives.members.update(losses.members)
+AnyLoss = losses.union()
+
+
+@objectives.add
+class Weighted(Spec):
+    """The sum of a loss for each output of the model, by its name; `weights` are 1 where they are left out."""
+
+    losses: Annotated[dict[str, AnyLoss], Field(min_length=1)]
+    weights: dict[str, Annotated[float, Field(strict=True, ge=0)]] = {}
+    kind: Literal["weighted"] = "weighted"
+
+    @field_validator("weights")
+    @classmethod
+    def _known(cls, weights: dict[str, float], info: Any) -> dict[str, float]:
+        for name in weights:
+            if name not in info.data.get("losses", weights):
+                raise ValueError(f"there is no loss for an output {name!r}")
+        return weights
+
+
+def _refuse_unbuilt_callbacks(value: Any) -> Any:
+    kind = value.get("kind") if isinstance(value, Mapping) else value
+    if kind in NOT_BUILT:
+        raise PydanticCustomError("not_built_yet", "the callback is part of the contract but not built yet", {"code": "not_built_yet"})
+    return value
+
+
+def _refuse_cuda(value: Any) -> Any:
+    if value == "cuda":
+        raise PydanticCustomError("not_built_yet", "training on CUDA is not built yet; leave 'device' out", {"code": "not_built_yet"})
+    return value
+
+
+AnyMetric = metrics.union()
+AnyObjective = objectives.union()
+AnyCallback = Annotated[callbacks.union(), BeforeValidator(_refuse_unbuilt_callbacks)]
+Metrics = Annotated[Annotated[list[AnyMetric], Tag("list")] | Annotated[dict[str, list[AnyMetric]], Tag("dict")], form("list", "dict")]
+Text = Annotated[str, StringConstraints(max_length=512)]
+Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+
+
+class Limits(Spec):
+    """What ends a job badly: seconds of training over all attempts, updates, and bytes of memory."""
+
+    max_seconds: Positive = 86400.0
+    max_steps: Count | None = None
+    max_memory_bytes: Count | None = None
+
+
+class Job(Spec):
+    """Everything about a run: model, loss, optimiser and data, and how long and how it is watched."""
+
+    model: AnyLayer  # type: ignore[valid-type]
+    loss: AnyObjective  # type: ignore[valid-type]
+    optimiser: Optimiser = Field(validation_alias=AliasChoices("optimiser", "optimizer"))
+    data: Data
+    epochs: Count = 10
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    metrics: Metrics | None = None
+    monitor: str | None = None
+    evaluate_train: bool = False
+    callbacks: list[AnyCallback] = []
+    trainable: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = None
+    initial: NotBuilt = None
+    device: Annotated[Literal["auto", "cpu"], BeforeValidator(_refuse_cuda)] = "auto"
+    dtype: Literal["float32", "float64"] = "float32"
+    limits: Limits = Limits()
+    priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
+    metadata: Annotated[dict[Key, Text], Field(max_length=16)] = {}
+    retain_seconds: Positive | None = None
+    publish: NotBuilt = None
+    name: Annotated[str, StringConstraints(max_length=256)] | None = None
+
+    @field_validator("callbacks")
+    @classmethod
+    def _one_nonfinite(cls, found: list[Any]) -> list[Any]:
+        if sum(callback.kind == "on_nonfinite" for callback in found) > 1:
+            raise ValueError("only one callback can say what happens on_nonfinite")
+        return found
+
+    def references(self) -> list[str]:
+        """The data sets that the job reads, by reference; inline data is not among them."""
+        found = [self.data.dataset, *(part.dataset for part in (self.data.validation, self.data.test) if part)]
+        return list(dict.fromkeys(name for name in found if isinstance(name, str)))
+
+    def spec(self) -> dict[str, Any]:
+        """The job as JSON, every default shown."""
+        return self.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,181 @@
+"""A trained model in use: predictions for rows as they were uploaded, and evaluations, from the job's spec and a checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from engine.core import Node
+from engine.data.encode import gather, table_of_columns, table_of_inputs, table_of_rows
+from engine.data.fit import Notes
+from engine.data.fitted import Fitted
+from engine.data.table import Table
+from engine.errors import CheckpointError, Problem, SpecError
+from engine.train.checkpoint import unpack
+from engine.train.evaluate import Evaluation, evaluation
+from engine.train.goals import objectives_of
+from engine.train.job import Job
+from engine.train.machine import Bound, Machine
+from engine.train.network import OUTPUT, Network
+from engine.train.objective import Objective
+from engine.train.parts import split_rows, target_columns
+from engine.train.prepare import leaves_of, main_table
+from engine.train.setup import network_of
+from engine.train.step import StepMaker
+
+SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+
+
+class Predictor:
+    """The model of a checkpoint. `best` takes the best weights that the checkpoint knows instead of its last ones. Safe to use from threads."""
+
+    def __init__(self, job: Job | Mapping[str, Any], checkpoint: bytes, *, best: bool = False):
+        self.job = job if isinstance(job, Job) else Job.model_validate(job)
+        found = unpack(checkpoint)
+        self.fitted = Fitted.model_validate(found.meta["fitted"])
+        self.objectives = objectives_of(self.job, self.fitted, Notes())
+        self.network: Network = network_of(self.job, self.fitted, self.objectives)
+        groups = ("best", "best_buffers") if best and found.group("best") else ("parameters", "buffers")
+        self.parameters, self.buffers = (found.group(name) for name in groups)
+        self._lock = Lock()
+        self._forward = Machine(self._bound_forward)
+        self._check()
+
+    def _check(self) -> None:
+        forward = self.network.forward(1, False)
+        wrong = [path for path, node in forward.parameters.items() if path not in self.parameters or self.parameters[path].shape != node.shape]
+        if wrong:
+            raise CheckpointError(f"the checkpoint belongs to another model: {wrong[0]} is not there or has another shape")
+
+    # ---------------------------------------------------------------- predictions
+
+    def predict(self, rows: Sequence[Mapping[str, Any]] | None = None, columns: Mapping[str, Any] | None = None, inputs: Any = None,
+                table: Table | None = None, losses: bool = False) -> dict[str, Any]:
+        """Predictions for rows (objects), columns, arrays for the model's inputs, or a table; give one of them.
+
+        The keys of the contract's prediction: outputs, classes, probabilities, class_names, warnings, and `losses` of the rows where asked for, which
+        needs the target's column. By output name where the model has several. Raises SpecError with pointers into what was given.
+        """
+        made = table or self._table(rows, columns, inputs, losses)
+        warnings = self._unseen(made)
+        feeds = self.fitted.input_feeds(self._columns(made))
+        index = np.arange(made.rows, dtype=np.int64)
+        with self._lock:
+            chunks = [found for _, found in self._forward.run(index, lambda chunk: gather(feeds, chunk, self._inputs))]
+        arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) if chunks else np.zeros(0) for name in (chunks[0] if chunks else {})}
+        answer = self._answer(arrays)
+        if losses:
+            answer["losses"] = self._losses(made)
+        return {**answer, "warnings": warnings}
+
+    def _table(self, rows: Any, columns: Any, inputs: Any, losses: bool) -> Table:
+        targets = [name for target in self.fitted.targets for name in target.columns] if losses else []
+        if rows is not None:
+            return table_of_rows(self.fitted, rows, targets)
+        if columns is not None:
+            return table_of_columns(self.fitted, columns, targets)
+        return table_of_inputs(self.fitted, inputs)
+
+    def _columns(self, table: Table) -> dict[str, Any]:
+        absent = [column.name for column in self.fitted.columns if column.name not in table.columns]
+        if absent:
+            raise SpecError([Problem(f"/{name}", "missing_column", f"the model needs the column {name!r}") for name in absent])
+        return table.columns
+
+    def _unseen(self, table: Table) -> list[dict[str, str]]:
+        """A warning for each column with categories that training has not had."""
+        found = [(column.name, column.unseen(table.columns[column.name])) for column in self.fitted.columns if column.name in table.columns]
+        return [{"pointer": f"/{name}", "code": "unseen_category", "detail": f"column {name!r} has categories that are unknown to the model: "
+                 + ", ".join(repr(value) for value in values[:12])} for name, values in found if values]
+
+    @property
+    def _inputs(self) -> dict[str, Any]:
+        """The batch leaves of inputs, without targets and weights."""
+        return leaves_of(self.fitted.model_copy(update={"targets": (), "weight": None}), self.job.dtype)
+
+    def _bound_forward(self, rows: int) -> Bound:
+        network = Network(self.network.model, self.fitted, self._inputs, self.job.dtype)
+        forward = network.forward(rows, False)
+        self._bind(forward.parameters, forward.buffers, forward.key)
+        results: dict[str, Node] = {}
+        for objective in self.objectives:
+            y_hat = forward.outputs[objective.name]
+            results[f"outputs/{objective.name}"] = objective.own_units(y_hat)
+            if (probabilities := objective.probabilities(y_hat)) is not None:
+                results[f"probabilities/{objective.name}"] = probabilities
+        return Bound(forward.batch, results)
+
+    def _bind(self, parameters: Mapping[str, Node], buffers: Mapping[str, Node], key: Node | None) -> None:
+        for path, node in parameters.items():
+            node.value = self.parameters[path]
+        for path, node in buffers.items():
+            node.value = self.buffers[path]
+        if key is not None:
+            key.value = np.array([self.job.seed, 0], np.int64)
+
+    def _answer(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        answers: dict[str, dict[str, Any]] = {}
+        for objective in self.objectives:
+            name, classes = objective.name, objective.target.classes if objective.target else None
+            found: dict[str, Any] = {"outputs": arrays.get(f"outputs/{name}", np.zeros(0)).tolist()}
+            if classes is not None:
+                probabilities = arrays.get(f"probabilities/{name}", np.zeros((0, len(classes))))
+                found |= {"classes": [classes[k] for k in probabilities.argmax(axis=-1).ravel()] if probabilities.ndim == 2 else None,
+                          "probabilities": probabilities.tolist(), "class_names": list(classes)}
+            answers[name] = {key: value for key, value in found.items() if value is not None}
+        if list(answers) == [OUTPUT]:
+            return answers[OUTPUT]
+        keys = ("outputs", "classes", "probabilities", "class_names")
+        return {key: {name: answer[key] for name, answer in answers.items() if key in answer} for key in keys}
+
+    def _losses(self, table: Table) -> list[float | None]:
+        """The loss of each row; None where it has no target."""
+        found = self._evaluation(table, None, Notes())
+        losses: list[float | None] = [None] * table.rows
+        for row, loss in zip(found.rows, found.losses, strict=True):
+            losses[row] = float(loss)
+        return losses
+
+    # ---------------------------------------------------------------- evaluations
+
+    def evaluate(self, table: Table, metrics: Sequence[Any] | None = None, rows: np.ndarray | None = None) -> dict[str, Any]:
+        """Loss and metrics on a table (or some of its rows), with the contract's keys: rows, loss, metrics, confusion_matrix, per_class, worst.
+
+        `metrics` are names or objects; the job's where left out. Raises SpecError where columns or labels do not fit.
+        """
+        notes = Notes()
+        found = self._evaluation(table, rows, notes, metrics)
+        return found.as_dict() | {"warnings": [warning.as_dict() for warning in notes.warnings]}
+
+    def evaluate_split(self, tables: Mapping[str, Table], split: str, metrics: Sequence[Any] | None = None) -> dict[str, Any]:
+        """The same on the rows that were "train", "validation" or "test" in the job; `tables` as for a run."""
+        part = self._part(tables, split)
+        return self.evaluate(part.table, metrics, part.rows)
+
+    def _part(self, tables: Mapping[str, Table], split: str) -> Any:
+        notes = Notes()
+        table = main_table(self.job.data, tables, notes)
+        parts = split_rows(self.job.data, table, tables, target_columns(self.job.data), self.job.seed, notes)
+        if split not in SPLITS or SPLITS[split] not in parts:
+            known = [name for name, part in SPLITS.items() if part in parts]
+            raise SpecError([Problem("/split", "unknown_split", f"the job has no {split!r} rows; it has {', '.join(known)}")])
+        return parts[SPLITS[split]]
+
+    def _evaluation(self, table: Table, rows: np.ndarray | None, notes: Notes, metrics: Sequence[Any] | None = None) -> Evaluation:
+        self._columns(table)
+        maker = StepMaker(self.network, self._objectives(metrics))
+        with self._lock:
+            return evaluation(maker, table, rows, self._bind, notes)
+
+    def _objectives(self, metrics: Sequence[Any] | None) -> list[Objective]:
+        if metrics is None:
+            return self.objectives
+        job = Job.model_validate({**self.job.spec(), "metrics": list(metrics)})
+        notes = Notes()
+        found = objectives_of(job, self.fitted, notes)
+        if notes.problems:
+            raise SpecError(notes.problems)
+        return found

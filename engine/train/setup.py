@@ -1,0 +1,232 @@
+"""A job with its data, checked whole: every problem is found with shapes alone, before any array of the model is made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.data.fit import Notes
+from engine.data.fitted import Fitted
+from engine.data.table import Table
+from engine.errors import DtypeError, Problem, ShapeError, SpecError, nearest
+from engine.nn.layer import Layer, LayerInfo
+from engine.nn.losses import losses as known_losses
+from engine.nn.paths import selected
+from engine.plan.graphs import StepGraph
+from engine.train.actions import Scores
+from engine.train.goals import goals_of, objectives_of
+from engine.train.job import Job
+from engine.train.memory import Estimate, estimate
+from engine.train.network import OUTPUT, Forward, Network
+from engine.train.objective import Objective
+from engine.train.prepare import Prepared, leaves_of, prepare
+from engine.train.sizes import lookups, resolve, vocabularies
+from engine.train.step import StepMaker
+
+
+class Limits(Protocol):
+    """What a service allows one job; None for no limit."""
+
+    max_parameters: int | None
+    max_memory_bytes: int | None
+
+
+@dataclass
+class Setup:
+    """A job ready to be built."""
+
+    job: Job
+    prepared: Prepared
+    network: Network
+    objectives: list[Objective]
+    maker: StepMaker
+    layers: list[LayerInfo]
+    scores: Scores
+    monitor: str
+    batch_size: int
+    estimate: Estimate
+    notes: Notes
+
+
+def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -> Setup:
+    """Check a job with its data. Raises SpecError with JSON Pointers into the job."""
+    notes = Notes()
+    goals = goals_of(job, tables, notes)
+    names = list(job.data.inputs) if isinstance(job.data.inputs, Mapping) else ["x"]
+    prepared = prepare(job.data, tables, goals, lookups(job.model, names), job.seed, job.dtype, notes)
+    objectives = objectives_of(job, prepared.fitted, notes)
+    network, forward = trace_network(job, prepared, objectives, notes)
+    check_outputs(network.model, forward, objectives, notes)
+    _stop(notes)
+    trainable = _trainable(job, forward, notes)
+    batch_size = _batch_size(job, prepared, notes)
+    maker = StepMaker(network, objectives, trainable)
+    graph = _step(maker, batch_size, notes)
+    _check_gradients(graph, notes)
+    found = estimate(graph, sum(len(step.state) for step in job.optimiser.steps), job.dtype)
+    _check_quota(job, found, batch_size, limits, notes)
+    if job.data.sampling == "balanced" and prepared.parts["train"].labels is None:
+        notes.problem("/data/sampling", "no_classes", "balanced sampling needs a target of classes")
+    scores, monitor = _scores(job, prepared, objectives, notes)
+    _stop(notes)
+    return Setup(job, prepared, network, objectives, maker, forward.layers, scores, monitor, batch_size, found, notes)
+
+
+def _stop(notes: Notes) -> None:
+    if notes.problems:
+        raise SpecError(notes.problems)
+
+
+# ---------------------------------------------------------------- the model
+
+def network_of(job: Job, fitted: Fitted, objectives: list[Objective]) -> Network:
+    """The job's model with the sizes that its data gives."""
+    model = resolve(job.model, widths(objectives, fitted), vocabularies(fitted))
+    return Network(model, fitted, leaves_of(fitted, job.dtype), job.dtype)
+
+
+def trace_network(job: Job, prepared: Prepared, objectives: list[Objective], notes: Notes) -> tuple[Network, Forward]:
+    """The model with its sizes resolved, and its graph for one row."""
+    network = network_of(job, prepared.fitted, objectives)
+    try:
+        return network, network.forward(1, False)
+    except (ShapeError, DtypeError, SpecError) as error:
+        raise SpecError([*notes.problems, *model_problems(error, "/model")]) from None
+
+
+def model_problems(error: Exception, prefix: str) -> list[Problem]:
+    """What a trace complained of, as problems with pointers."""
+    if isinstance(error, SpecError):
+        return [problem.under(prefix) for problem in error.problems]
+    return [Problem(prefix + getattr(error, "pointer", ""), "shape_mismatch", str(error))]
+
+
+def widths(objectives: list[Objective], fitted: Fitted) -> dict[str, int]:
+    """How many units the last layer of each output needs, for `units: "target"`."""
+    found = {}
+    for objective in objectives:
+        target = objective.target
+        if target is None:
+            continue
+        if target.kind == "inputs":
+            found[objective.name] = fitted.inputs[0].width
+        elif target.kind == "class":
+            found[objective.name] = 1 if objective.loss.target == "binary" else len(target.classes or ())
+        else:
+            found[objective.name] = target.shape[-1]
+    return {"x" if name == OUTPUT else name: width for name, width in found.items()}
+
+
+def check_outputs(model: Layer, forward: Forward, objectives: list[Objective], notes: Notes) -> None:
+    """The model's outputs against losses and classes."""
+    for objective in objectives:
+        if objective.name not in forward.outputs:
+            notes.problem("/loss", "unknown_output", f"the model has no output {objective.name!r}; it has {', '.join(forward.outputs)}",
+                          nearest(objective.name, forward.outputs))
+            continue
+        _check_width(forward, objective, notes)
+        if objective.name == OUTPUT:
+            _check_ending(model, objective, notes)
+
+
+def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
+    target, shape = objective.target, forward.outputs[objective.name].shape[1:]
+    if target is None or target.kind != "class":
+        return
+    last = next((row for row in reversed(forward.layers) if row.output_shape == shape), forward.layers[-1])
+    where, wanted = "/model" + last.pointer, len(target.classes or ())
+    if objective.loss.target == "binary":
+        if shape not in ((1,), ()):
+            detail = f"{objective.loss.kind_name()} needs a last layer of 1 unit, {last.path or 'the model'} gives {list(shape)}"
+            notes.problem(where, "output_mismatch", detail, "logit_cross_entropy" if shape == (wanted,) else None)
+    elif shape != (wanted,):
+        notes.problem(where, "output_mismatch", f"the target has {wanted} classes, the last layer {last.path or 'the model'} gives {list(shape)}",
+                      '"units": "target"')
+
+
+def _check_ending(model: Layer, objective: Objective, notes: Notes) -> None:
+    """Losses of probabilities need softmax or sigmoid at the end; losses of logits apply it themselves."""
+    loss, ending = objective.loss, model.last_activation()
+    ends = ending in ("softmax", "sigmoid", "sigmoid_fast", "hard_sigmoid")
+    better = f"logit_{loss.kind_name()}"
+    if loss.needs == "probabilities" and ending is not None and not ends:
+        if better in known_losses.members:
+            detail = f"{loss.kind_name()} needs a model that ends in softmax or sigmoid, this one ends in {ending}"
+            notes.problem("/loss", "needs_probabilities", detail, better)
+        else:
+            notes.warn("/loss", "needs_probabilities", f"{loss.kind_name()} is for probabilities, and the model ends in {ending}")
+    if loss.needs == "logits" and ends:
+        notes.warn("/loss", "applied_twice", f"{loss.kind_name()} applies softmax or sigmoid itself, and the model ends in {ending} already")
+
+
+# ---------------------------------------------------------------- the step
+
+def _trainable(job: Job, forward: Forward, notes: Notes) -> frozenset[str] | None:
+    """The paths to be trained; None for all."""
+    if job.trainable is None:
+        return None
+    paths = list(forward.parameters)
+    for place, pattern in enumerate(job.trainable):
+        if not any(selected(path, [pattern.removeprefix("!")]) for path in paths):
+            detail = f"no parameter is called {pattern!r}; there are {', '.join(paths[:20])}"
+            notes.problem(f"/trainable/{place}", "unknown_path", detail, nearest(pattern, paths))
+    chosen = frozenset(path for path in paths if selected(path, job.trainable))
+    if not chosen:
+        notes.problem("/trainable", "nothing_trained", "no parameter is left to be trained")
+    _stop(notes)
+    return chosen
+
+
+def _batch_size(job: Job, prepared: Prepared, notes: Notes) -> int:
+    rows, asked = len(prepared.parts["train"].rows), job.data.batch_size
+    if asked == "full":
+        return rows
+    if asked > rows:
+        notes.warn("/data/batch_size", "batch_size_reduced", f"the batch size {asked} is more than the {rows} training rows, and becomes {rows}")
+    return min(asked, rows)
+
+
+def _step(maker: StepMaker, rows: int, notes: Notes) -> StepGraph:
+    try:
+        return maker(rows, True)
+    except SpecError as error:
+        raise SpecError([*notes.problems, *(p.under("/loss") for p in error.problems)]) from None
+    except (ShapeError, DtypeError) as error:
+        where = "/model" + error.pointer if isinstance(error, ShapeError) and error.pointer else "/loss"
+        raise SpecError([*notes.problems, Problem(where, "shape_mismatch" if where != "/loss" else "output_mismatch", str(error))]) from None
+
+
+def _check_gradients(graph: StepGraph, notes: Notes) -> None:
+    if not graph.parameters:
+        notes.problem("/model", "nothing_trained", "the model has no parameters")
+    elif not graph.gradients:
+        notes.problem("/loss", "nothing_trained", "the loss does not depend on any trained parameter")
+
+
+def _check_quota(job: Job, found: Estimate, batch_size: int, limits: Limits | None, notes: Notes) -> None:
+    most, own = limits.max_memory_bytes if limits else None, job.limits.max_memory_bytes
+    shown = f"{found.parameters:,} parameters and about {found.memory_bytes / 1e6:,.0f} MB at batch size {batch_size}"
+    if limits and limits.max_parameters is not None and found.parameters > limits.max_parameters:
+        notes.problem("/model", "model_too_large", f"the model needs {shown}; at most {limits.max_parameters:,} parameters are allowed")
+    elif most is not None and found.memory_bytes > most:
+        notes.problem("/model", "model_too_large", f"the model needs {shown}; at most {most / 1e6:,.0f} MB are allowed")
+    elif own is not None and found.memory_bytes > own:
+        notes.problem("/limits/max_memory_bytes", "model_too_large", f"the model needs {shown}; the job allows itself {own / 1e6:,.0f} MB")
+
+
+# ---------------------------------------------------------------- what is watched
+
+def _scores(job: Job, prepared: Prepared, objectives: list[Objective], notes: Notes) -> tuple[Scores, str]:
+    """The numbers that `epoch` events will have, and the one that decides which epoch is best."""
+    names: dict[str, bool] = {"loss": False}
+    for objective in objectives:
+        names |= {f"{objective.prefix}loss": False}
+        names |= {objective.prefix + name: metric.direction == "up" for name, metric in objective.metrics.items()}
+    parts = ["train", *(["valid"] if "valid" in prepared.parts else []), *(["full_train"] if job.evaluate_train else [])]
+    scores = Scores({f"{part}_{name}": up for part in parts for name, up in names.items()}, "valid" in prepared.parts)
+    watched: dict[str, Any] = {"/monitor": job.monitor} if job.monitor else {}
+    for place, callback in enumerate(job.callbacks):
+        watched |= {f"/callbacks/{place}/{name}": metric for name, metric in callback.reads().items()}
+    notes.problems += [problem for pointer, name in watched.items() if (problem := scores.problem(name, pointer))]
+    return scores, scores.full(job.monitor or "loss")

@@ -1,0 +1,81 @@
+"""The graph of one step: the network, what is minimised, its derivatives, and what is added up over an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.autodiff.reverse import pullback
+from engine.core import Node, leaf
+from engine.plan.graphs import StepGraph
+from engine.train.expression import Expression, Setting
+from engine.train.network import Forward, Network
+from engine.train.objective import Compared, Objective
+
+
+@dataclass(frozen=True)
+class StepMaker:
+    """Makes the StepGraph of a batch: `maker(rows, training)`. `trainable` are the paths to be trained, None for all."""
+
+    network: Network
+    objectives: Sequence[Objective]
+    trainable: frozenset[str] | None = None
+
+    def __call__(self, rows: int, training: bool) -> StepGraph:
+        forward = self.network.forward(rows, training)
+        counters = {name: leaf((), self.network.dtype, name=name) for name in (("step", "epoch") if self.counts else ())}
+        inputs = next(iter(forward.x.values())) if len(forward.x) == 1 else forward.x
+        setting = Setting(inputs, counters.get("step"), counters.get("epoch"), forward.parameters)
+        weight = forward.batch.get("weight")
+        compared = {objective.name: objective.compared(forward) for objective in self.objectives}
+        losses = {o.name: o.value(compared[o.name], weight, setting) for o in self.objectives}
+        total = self._total(losses)
+        graph = StepGraph(rows, forward.batch, forward.parameters, forward.buffers, forward.key, total, sums=self._sums(compared, weight, setting),
+                          counters=counters)
+        if training:
+            graph.gradients, graph.assigned = self._gradients(total, forward), forward.assigned
+        else:
+            graph.outputs = {name: item.own_y_hat for name, item in compared.items()}
+            graph.per_row = {f"{o.prefix}loss": rows_ for o in self.objectives if (rows_ := o.rows(compared[o.name])) is not None}
+        return graph
+
+    @property
+    def counts(self) -> bool:
+        """Whether a formula looks at the step or the epoch."""
+        return any(isinstance(o.loss, Expression) and (o.loss.uses("step") or o.loss.uses("epoch")) for o in self.objectives)
+
+    def _total(self, losses: Mapping[str, Node]) -> Node:
+        parts = [losses[o.name] if o.share == 1.0 else losses[o.name] * o.share for o in self.objectives]
+        total = parts[0]
+        for part in parts[1:]:
+            total = total + part
+        return total
+
+    def _gradients(self, total: Node, forward: Forward) -> dict[str, Node]:
+        """Derivatives of the trained parameters by path; a parameter on which the loss does not depend is left out."""
+        paths = [path for path in forward.parameters if self.trainable is None or path in self.trainable]
+        found = pullback(total, None, [forward.parameters[path] for path in paths])
+        return {path: node for path, node in zip(paths, found, strict=True) if node is not None}
+
+    def _sums(self, compared: Mapping[str, Compared], weight: Node | None, setting: Setting) -> dict[str, Node]:
+        sums: dict[str, Node] = {}
+        for objective in self.objectives:
+            item = compared[objective.name]
+            sums |= {objective.prefix + name: node for name, node in objective.sums(item, weight, setting).items()}
+            sums |= {objective.prefix + name: node for name, node in objective.metric_sums(item, weight).items()}
+        return sums
+
+    def measure(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """The values of an epoch from what it has added up: `loss` and the metrics; with several outputs also `OUTPUT_loss`, ..."""
+        values: dict[str, float] = {}
+        for objective in self.objectives:
+            own = {name.removeprefix(objective.prefix): value for name, value in sums.items() if name.startswith(objective.prefix)}
+            count = float(own["loss_weight"])
+            loss = float(own["loss"]) / count if count else float("nan")
+            values[f"{objective.prefix}loss"] = loss
+            values |= {objective.prefix + name: value for name, value in objective.metric_values(own).items()}
+        if len(self.objectives) > 1 or self.objectives[0].prefix:
+            values = {"loss": sum(o.share * values[f"{o.prefix}loss"] for o in self.objectives), **values}
+        return values
