@@ -25,10 +25,10 @@ from service.jobs import Claim, Event
 from service.recording import Recording
 from service.settings import Settings
 from service.store import Recorded, Store
+from service.store.changes import Row
 from service.store.notes import Note
 from service.tables import open_tables
 
-Row = Mapping[str, Any]
 VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in ("numba", "numpy")}}
 
 
@@ -109,7 +109,7 @@ class Attempt:
     def _train(self) -> Mapping[str, Any]:
         """Run to the end; returns the data of the run's last event."""
         job = Job.model_validate(self.row["spec"])
-        self.heart.memory_limit = job.limits.max_memory_bytes or self.settings.max_memory_bytes
+        self.heart.limit_memory(job.limits.max_memory_bytes or self.settings.max_memory_bytes)
         if self.claim.attempt > 1:
             artifacts.sweep_job(self.store, self.claim.job_id)
         self._begin(job, open_tables(self.store, job.references()))

@@ -114,7 +114,7 @@ class Worker(Child):
         limits = self.settings
         if time.monotonic() - self.moved_at > limits.stalled_seconds:
             return Verdict("stalled", "timeout", f"No step was finished for {limits.stalled_seconds:g} seconds.")
-        used, most = resident(self.pid), self.heart.memory_limit
+        used, most = heartbeat.resident(self.pid) - self.heart.memory_before, self.heart.memory_limit
         if most and used > most:
             return Verdict("memory_limit", "resource", f"The job used {used:,} bytes of memory; its limit is {most:,}.",
                            "Try a smaller batch_size, or a higher limits.max_memory_bytes.", final=True)
@@ -221,15 +221,6 @@ class Crew:
             if job["lease_owner"] == self.owner or child.is_dead(job["lease_owner"], sole):
                 with suppress(StaleFence):
                     self.store.release(Claim(job["id"], job["fence"], job["attempt"], job["lease_owner"]), reason)
-
-
-def resident(pid: int) -> int:
-    """Bytes of memory that are the process's own: files that it maps, such as datasets, do not count."""
-    with suppress(OSError):
-        for line in Path("/proc", str(pid), "status").read_text().splitlines():
-            if line.startswith("RssAnon:"):
-                return int(line.split()[1]) * 1024
-    return 0
 
 
 def oom_kills() -> int:

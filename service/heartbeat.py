@@ -12,11 +12,12 @@ from pathlib import Path
 
 STARTING, IDLE, BUSY = range(3)
 PHASES = ("starting", "idle", "busy")
-_PHASE, _PROGRESS, _LIMIT, _NUMBERS = 0, 1, 2, 8
+_PHASE, _PROGRESS, _LIMIT, _BEFORE, _NUMBERS = 0, 1, 2, 3, 8
 
 
 class Heartbeat:
-    """The numbers of one worker: `phase`; `progress`, which changes whenever anything is done; `memory_limit` in bytes (0: none)."""
+    """The numbers of one worker: `phase`; `progress`, which changes whenever anything is done; `memory_limit` of its job in bytes (0: none), and
+    `memory_before` the job."""
 
     def __init__(self, folder: Path, pid: int | None = None):
         """This process's own, made anew; with `pid`, another's. OSError when that one has none."""
@@ -47,9 +48,23 @@ class Heartbeat:
     def memory_limit(self) -> int:
         return self._numbers[_LIMIT]
 
-    @memory_limit.setter
-    def memory_limit(self, limit: int) -> None:
+    @property
+    def memory_before(self) -> int:
+        return self._numbers[_BEFORE]
+
+    def limit_memory(self, limit: int) -> None:
+        """From here on this process may take so many bytes more; 0: as many as it likes."""
+        self._numbers[_BEFORE] = resident(os.getpid())
         self._numbers[_LIMIT] = limit
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that are the process's own: files that it maps, such as datasets, do not count."""
+    with suppress(OSError):
+        for line in Path("/proc", str(pid), "status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1]) * 1024
+    return 0
 
 
 def workers(folder: Path) -> dict[int, str]:

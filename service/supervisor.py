@@ -180,18 +180,18 @@ class Supervisor:
     # ---------------------------------------------------------------- the end
 
     def _drain(self) -> None:
-        """Workers write checkpoints and give their jobs back, the API ends its answers; who takes too long is killed."""
+        """Workers write checkpoints and give their jobs back, the API ends its answers, then the predictor goes; who takes too long is killed."""
         began = time.monotonic()
-        others = [one for one in (self.api, self.predictor) if one is not None]
         self.crew.drain()
-        for one in others:
-            one.send(signal.SIGTERM)
-        while not (self.crew.gone and all(map(_gone, others))):
+        if self.api is not None:
+            self.api.send(signal.SIGTERM)
+        while not (self.crew.gone and _gone(self.api) and _gone(self.predictor)):
             passed = time.monotonic() - began
             self.crew.hold()
-            if passed > self.settings.stop_seconds:
-                for one in others:
-                    one.send(signal.SIGKILL)
+            if self.api is not None and passed > self.settings.stop_seconds:
+                self.api.send(signal.SIGKILL)
+            if self.predictor is not None and _gone(self.api):
+                self.predictor.send(signal.SIGTERM)
             if passed > self.settings.drain_seconds:
                 self.crew.kill()
             time.sleep(0.02)
@@ -201,8 +201,8 @@ class Supervisor:
         self.wake.close()
 
 
-def _gone(one: Child) -> bool:
-    return one.process is None or one.process.poll() is not None
+def _gone(one: Child | None) -> bool:
+    return one is None or one.process is None or one.process.poll() is not None
 
 
 def _say(text: str) -> None:

@@ -70,7 +70,7 @@ class Worker:
             self.attempt.work()
         finally:
             self.attempt = None
-            self.heart.memory_limit = 0
+            self.heart.limit_memory(0)
             self.heart.phase = heartbeat.IDLE
         return True
 

@@ -1,0 +1,121 @@
+"""The tree of processes: who starts whom, what a job's row says while it is trained, and how everything ends."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.running import ROOT, Running, classifier, until
+
+LONG = 100_000      # epochs of a job that is stopped before its end
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts supervisors; all are gone after the test."""
+    started: list[Running] = []
+
+    def start(*arguments: object, **settings: object) -> Running:
+        started.append(Running(tmp_path / "home", *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def test_the_supervisor_imports_neither_fastapi_nor_numba() -> None:
+    code = "import sys, service.supervisor; print(*{'fastapi', 'numba', 'uvicorn', 'scipy'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_a_served_job_can_be_paused_resumed_and_cancelled(run: Callable[..., Running]) -> None:
+    running = run()
+    job_id = running.add(classifier(running.dataset(), LONG))
+    running.reached(job_id, 2)
+    row = running.store.get_job(job_id)
+    assert row["worker"]["pid"] in running.children() and row["worker"]["threads"] >= 1
+    assert 0 < row["progress"] < 1 and row["eta_seconds"] > 0 and row["elapsed_seconds"] > 0
+    assert row["step"] >= 200 and row["metrics"]["train_loss"] > 0 and row["best"]["epoch"] >= 1
+
+    running.store.request_pause(job_id)
+    paused = running.wait(job_id, "paused", seconds=5)
+    assert running.store.checkpoint(job_id)["step"] == paused["step"] and paused["worker"] is None
+
+    running.store.resume(job_id)
+    running.reached(job_id, paused["epoch"] + 1)
+    asked = time.monotonic()
+    running.store.request_cancel(job_id)
+    running.wait(job_id, "cancelled", seconds=5)
+    assert time.monotonic() - asked < 2
+    events = running.store.events(job_id, limit=1000, types=["epoch", "job.started"])
+    assert [event["data"]["resumed_from"] for event in events if event["type"] == "job.started"] == [0, paused["step"]]
+    epochs = [event["data"]["epoch"] for event in events if event["type"] == "epoch"]
+    assert epochs == list(range(1, len(epochs) + 1))
+
+
+def test_a_drain_gives_a_running_job_back_and_a_later_start_ends_it_with_the_same_bytes(run: Callable[..., Running]) -> None:
+    running = run()
+    spec = classifier(running.dataset(), 40)
+    whole = running.add(spec)
+    running.wait(whole, "succeeded")
+    job_id = running.add(spec)
+    running.reached(job_id, 3)
+    assert running.stop() == 0 and not running.workers()
+    row = running.store.get_job(job_id)
+    assert row["status"] == "queued" and row["status_reason"] == "draining" and row["losses"] == 0
+    assert running.types(job_id)[-1] == "job.requeued" and 0 < running.store.checkpoint(job_id)["step"] < 4000
+    running.start()
+    assert running.wait(job_id)["status"] == "succeeded"
+    assert running.weights(job_id) == running.weights(whole)
+    assert running.types(job_id).count("epoch") == 40
+
+
+def test_a_short_job_tells_all_its_events_and_ends_with_a_sentence(run: Callable[..., Running]) -> None:
+    running = run()
+    job = running.wait(running.add(classifier(running.dataset(), 3, metrics=["accuracy"])))
+    assert (job["status"], job["status_reason"], job["progress"]) == ("succeeded", "completed", 1.0), job
+    assert job["message"].startswith("Trained 3 epochs in ") and job["error"] is None
+    assert running.types(job["id"]) == ["job.queued", "job.started", "epoch", "epoch", "epoch", "checkpoint", "job.succeeded"]
+    steps = running.store.metrics(job["id"], by="step", points=1000)["columns"]["step"]
+    assert list(steps) == list(range(1, 301))
+
+
+def test_a_job_whose_dataset_is_gone_fails_with_what_to_do(run: Callable[..., Running]) -> None:
+    running = run()
+    job = running.wait(running.add(classifier("ds_00000000000000000000000000", 3)))
+    assert job["status"] == "failed" and job["error"]["code"] == "dataset_missing" and job["error"]["kind"] == "user"
+    assert job["message"].endswith(".") and job["hint"]
+
+
+def test_serve_says_when_it_is_ready_owns_its_home_and_stops_with_its_children(run: Callable[..., Running]) -> None:
+    running = run("serve")
+    assert running.process.stdout is not None
+    line = running.process.stdout.readline()
+    assert line.startswith("Trainyard is ready at http://127.0.0.1:")
+    url = line.split()[-1]
+    with urllib.request.urlopen(f"{url}/readyz") as answer:
+        assert answer.status == 200
+
+    command = [sys.executable, "-m", "service.supervisor"]
+    second = subprocess.run(command, cwd=ROOT, env={"PATH": "", **running.settings}, capture_output=True, text=True)
+    assert second.returncode == 1 and "already runs" in second.stderr
+
+    first = running.children()
+    api = next(pid for pid in first if pid not in running.workers())
+    subprocess.run(["kill", "-KILL", str(api)], check=True)
+    until(lambda: api not in running.children())
+    with urllib.request.urlopen(f"{url}/healthz", timeout=20) as answer:     # the socket is the supervisor's: nobody is refused meanwhile
+        assert answer.status == 200
+
+    children = running.children()
+    running.process.send_signal(signal.SIGINT)
+    assert running.process.wait(45) == 0
+    assert not [pid for pid in children if Path("/proc", str(pid)).exists()]

@@ -1,0 +1,168 @@
+"""What breaks is made good: killed workers and supervisors, stale owners, poison jobs, damaged checkpoints."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.service.running import Running, classifier, until
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts supervisors; all are gone after the test."""
+    started: list[Running] = []
+
+    def start(*arguments: object, **settings: object) -> Running:
+        started.append(Running(tmp_path / "home", *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+def alive(pid: int) -> bool:
+    return Path("/proc", str(pid)).exists()
+
+
+def kill_now_and_then(running: Running, kills: int, per_job: int) -> None:
+    """R1: a seeded job of 50 epochs ends with the same bytes and tells the same losses, whenever its trainer is killed."""
+    chance, spec = random.Random(1), classifier(running.dataset(), 50, every=5)
+    whole = running.add(spec)
+    began = time.monotonic()
+    running.wait(whole, "succeeded")
+    length = time.monotonic() - began
+    losses = [event["data"]["train_loss"] for event in running.store.events(whole, limit=1000, types=["epoch"]) if event["type"] == "epoch"]
+    assert len(losses) == 50
+    for _ in range(kills // per_job):
+        job_id = running.add(spec, max_attempts=per_job + 1)
+        for _ in range(per_job):
+            time.sleep(chance.random() * length / per_job)
+            if (worker := running.store.get_job(job_id)["worker"]) is not None:
+                os.kill(worker["pid"], signal.SIGKILL)
+        assert running.wait(job_id)["status"] == "succeeded"
+        assert running.weights(job_id) == running.weights(whole)
+        told = [event["data"] for event in running.store.events(job_id, limit=1000, types=["epoch"]) if event["type"] == "epoch"]
+        assert [data["epoch"] for data in told] == list(range(1, 51)) and [data["train_loss"] for data in told] == losses
+
+
+def test_a_job_whose_worker_is_killed_at_any_instant_ends_with_the_same_bytes(run: Callable[..., Running]) -> None:
+    kill_now_and_then(run(workers=2), 20, 2)
+
+
+@pytest.mark.slow
+def test_two_hundred_kills_change_no_bit(run: Callable[..., Running]) -> None:
+    kill_now_and_then(run(workers=2), 200, 2)
+
+
+def test_a_killed_supervisor_leaves_no_process_and_the_next_one_goes_on_at_once(run: Callable[..., Running]) -> None:
+    running = run()
+    spec = classifier(running.dataset(), 300, every=5)
+    whole = running.add(spec)
+    running.wait(whole, "succeeded")
+    job_id = running.add(spec, max_attempts=1)
+    running.reached(job_id, 10)
+    children = running.children()
+    running.process.kill()
+    running.process.wait()
+    until(lambda: not any(map(alive, children)), 2)
+    assert running.store.get_job(job_id)["status"] == "running"
+    running.start()
+    until(lambda: running.store.get_job(job_id)["attempt"] == 2, 14)        # sooner than the lease would have run out
+    assert running.wait(job_id)["status"] == "succeeded"        # and the restart was no loss: one would have been too many
+    assert running.weights(job_id) == running.weights(whole)
+
+
+def test_a_trainer_without_a_finished_step_is_killed_as_stalled(run: Callable[..., Running]) -> None:
+    running = run(stalled_seconds=1)
+    job_id = running.add(classifier(running.dataset(), 100_000), max_attempts=1)
+    running.reached(job_id, 1)
+    os.kill(running.holder(job_id), signal.SIGSTOP)
+    job = running.wait(job_id, seconds=15)
+    assert job["status"] == "failed" and job["error"]["code"] == job["status_reason"] == "stalled" and job["error"]["kind"] == "timeout"
+
+
+def test_a_job_that_kills_its_workers_fails_and_does_not_hold_up_the_next_one(run: Callable[..., Running]) -> None:
+    running = run()
+    dataset = running.dataset()
+    poison = running.add(classifier(dataset, 100_000), max_attempts=2, priority=1)
+    good = running.add(classifier(dataset, 2))
+    killed: set[int] = set()
+    while len(killed) < 2:
+        if (pid := running.holder(poison)) not in killed:
+            os.kill(pid, signal.SIGSEGV)
+            killed.add(pid)
+        time.sleep(0.02)
+    job = running.wait(poison)
+    assert job["status"] == "failed" and job["error"]["code"] == "signal_11" and job["error"]["kind"] == "system" and job["attempt"] == 2
+    assert [attempt["ended_by"] for attempt in running.store.attempts(poison)] == ["signal_11", "signal_11"]
+    assert running.wait(good)["status"] == "succeeded"
+
+
+def test_a_job_beyond_its_memory_fails_at_once_and_says_how_much_it_took(run: Callable[..., Running]) -> None:
+    running = run(max_memory_bytes=1_000_000)
+    job = running.wait(running.add(classifier(running.dataset(), 100_000, units=50_000)))
+    assert job["status"] == "failed" and job["error"]["code"] == "memory_limit" and job["error"]["kind"] == "resource" and job["attempt"] == 1
+    assert "its limit is 1,000,000" in job["message"] and job["hint"]
+
+
+def test_an_owner_that_slept_through_its_lease_can_write_no_more(run: Callable[..., Running]) -> None:
+    running = run(lease_seconds=1, renew_seconds=0.3)
+    job_id = running.add(classifier(running.dataset(), 100_000, every=5))
+    running.reached(job_id, 6)
+    asleep = [running.process.pid, running.holder(job_id)]
+    for pid in asleep:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)       # four leases
+    taken = until(lambda: running.store.claim("another", 60))
+    assert taken is not None and taken[0].job_id == job_id and taken[0].attempt == 2
+    before = len(running.store.events(job_id, limit=1000))
+    for pid in asleep:
+        os.kill(pid, signal.SIGCONT)
+    until(lambda: "idle" in running.phases())       # the old owner has let go
+    assert len(running.store.events(job_id, limit=1000)) == before
+    assert running.store.get_job(job_id)["lease_owner"] == "another"
+    ended = running.store.finish(taken[0], "succeeded", reason="completed", message="Done.")
+    assert ended.status == "succeeded" and running.types(job_id).count("job.succeeded") == 1
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(run: Callable[..., Running]) -> None:
+    running = run()
+    spec = classifier(running.dataset(), 60, every=5)
+    whole = running.add(spec)
+    running.wait(whole, "succeeded")
+    job_id = running.add(spec)
+    running.reached(job_id, 20)
+    running.store.request_pause(job_id)
+    running.wait(job_id, "paused")
+    rows = running.store.checkpoints(job_id)
+    file = running.home / rows[0]["path"]
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    running.store.resume(job_id)
+    assert running.wait(job_id)["status"] == "succeeded"
+    warnings = [event for event in running.store.events(job_id, limit=1000) if event["type"] == "warning"]
+    assert [event["data"]["code"] for event in warnings] == ["checkpoint_corrupt"] and f"step {rows[1]['step']}" in warnings[0]["message"]
+    assert running.weights(job_id) == running.weights(whole) and running.types(job_id).count("epoch") == 60
+
+
+@pytest.mark.parametrize("point", ["checkpoint.after_rename:2"] + [pytest.param(point, marks=pytest.mark.slow) for point in (
+    "checkpoint.mid_write:2", "checkpoint.before_fsync:2", "checkpoint.after_folder_fsync:2", "record.before_commit:4", "record.after_commit:4",
+    "claim.before_commit:2", "claim.after_commit:2", "finish.after_commit:1")])
+def test_a_worker_that_dies_at_a_named_point_loses_nothing(run: Callable[..., Running], point: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINYARD_CRASH_POINT", point)
+    running = run()
+    spec = classifier(running.dataset(), 15, every=5)
+    first, second = running.add(spec), running.add(spec)
+    for job_id in (first, second):
+        assert running.wait(job_id)["status"] == "succeeded"
+    assert running.weights(first) == running.weights(second) and running.types(second).count("epoch") == 15
+    assert {str(path.relative_to(running.home)) for path in (running.home / "jobs").rglob("*.safetensors")} == running.store.checkpoint_paths()
