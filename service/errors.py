@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # the supervisor imports this module and must stay free of th
     from engine.errors import Problem
 
 TITLES = {
+    "malformed_json": "The body is not JSON",
     "invalid_request": "The request cannot be read",
     "invalid_spec": "The job cannot be run as written",
     "unauthorised": "A token is needed",
@@ -34,6 +35,9 @@ TITLES = {
     "shutting_down": "The service is stopping",
     "unavailable": "The service cannot do this just now",
     "storage_full": "The disk is full",
+    "dataset_missing": "The dataset is no longer there",
+    "dataset_damaged": "The dataset is damaged",
+    "checkpoint_corrupt": "The checkpoint is damaged",
     "internal": "Something went wrong on our side",
 }
 

@@ -1,0 +1,8 @@
+"""The calls of the service, a file for each kind of thing."""
+
+from fastapi import APIRouter
+
+from service.routes import catalogue, datasets, docs, events, health, jobs, predict, results, unbuilt
+
+ROUTERS: tuple[APIRouter, ...] = (datasets.router, jobs.router, events.router, results.router, predict.router, catalogue.router, unbuilt.router,
+                                  health.router, docs.router)

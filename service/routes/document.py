@@ -1,0 +1,42 @@
+"""The OpenAPI document: what the routes say, with the shapes that they refer to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+
+from service.routes import catalogue, shapes
+from service.routes.health import VERSIONS
+
+ABOUT = """Train models over HTTP: post a model, an optimiser and a dataset, watch the loss fall, take the model away.
+
+Errors have one shape, `application/problem+json`; their codes are at [/docs/errors](/docs/errors)."""
+
+
+def describe(app: FastAPI) -> None:
+    """Give the app its document, made at the first request for it."""
+    made: dict[str, Any] = {}
+
+    def document() -> dict[str, Any]:
+        if not made:
+            made.update(get_openapi(title="Trainyard", version=VERSIONS["version"], description=ABOUT, routes=app.routes))
+            components = made.setdefault("components", {})
+            schemas = components.setdefault("schemas", {})
+            for model in (shapes.Problem, shapes.EventList):
+                _add(schemas, model.__name__, model.model_json_schema(ref_template="#/components/schemas/{model}"))
+            _add(schemas, "JobSpec", catalogue.job_schema("#/components/schemas/{model}"))
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            made["security"] = [{}, {"token": []}]
+        return made
+
+    app.openapi = document      # type: ignore[method-assign]
+
+
+def _add(schemas: dict[str, Any], name: str, schema: dict[str, Any]) -> None:
+    """Put a schema and those inside it among the others, under names of their own."""
+    inner = schema.pop("$defs", {})
+    schemas[name] = schema
+    for other, found in inner.items():
+        schemas.setdefault(other, found)

@@ -1,0 +1,164 @@
+"""A job's events: a stream (server-sent events, NDJSON, text) or a list, all of them replays of the same rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from engine.errors import Problem
+from service.errors import invalid_request, overloaded
+from service.jobs import TERMINAL_EVENTS, event_id, event_seq
+from service.routes.api import Api, Closed, Here, in_thread
+from service.routes.problems import documented, unknown_name
+from service.routes.render import Answer, dumps, listed
+from service.stream import follow
+
+router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
+Form = Literal["sse", "ndjson", "json", "text"]
+MEDIA_TYPES = {"sse": "text/event-stream", "ndjson": "application/x-ndjson", "text": "text/plain; charset=utf-8"}
+TYPES = ("job.queued", "job.started", "job.pausing", "job.paused", "job.resumed", "job.requeued", "job.cancelling", *TERMINAL_EVENTS, "epoch", "step",
+         "checkpoint", "evaluation", "adjusted", "nonfinite", "stopped_early", "warning")
+COMMENT_SECONDS = 15.0
+SEND_SECONDS = 30.0         # a client that takes nothing for so long is cut off; it may resume
+RETRY = b"retry: 1000\n\n"
+DESCRIBED = {"description": "As `Accept` or `format` say", "content": {
+    "text/event-stream": {"schema": {"type": "string"}}, "application/x-ndjson": {"schema": {"type": "string"}},
+    "text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {"$ref": "#/components/schemas/EventList"}}}}
+
+
+class Stream(Response):
+    """Pieces of an endless body. A slot is taken while it is sent, and given back however it ends."""
+
+    def __init__(self, api: Api, pieces: Callable[[], AsyncGenerator[bytes]], media_type: str):
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}, media_type=media_type)
+        del self.headers["content-length"]
+        self.api, self.pieces = api, pieces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.api.streams += 1
+        sending = asyncio.ensure_future(self._send(send))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.api.streams -= 1
+            for task in (sending, gone):
+                task.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        with suppress(TimeoutError):
+            async with aclosing(self.pieces()) as pieces:
+                async for piece in pieces:
+                    async with asyncio.timeout(SEND_SECONDS):
+                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+@router.get("/{job_id}/events", responses={200: DESCRIBED, 204: {"description": "Resumed at the last event: there is nothing more to come"},
+                                           **documented(404, 422, 429)})
+async def get_events(
+    request: Request, api: Here, job_id: str,
+    after: Annotated[str | None, Query(description="events after this `seq` or event id")] = None,
+    last_event_id: Annotated[str | None, Header(alias="Last-Event-ID", description="as `after`; a browser sends it when it connects again")] = None,
+    form: Annotated[Form | None, Query(alias="format", description="instead of `Accept`")] = None,
+    types: Annotated[str | None, Query(description="only these types, separated by commas, and the last event")] = None,
+    limit: Annotated[int | None, Query(ge=1, le=1000, description="most events of a list (100)")] = None,
+    wait: Annotated[float | None, Query(ge=0, le=60, description="seconds to wait for the first event of a list")] = None,
+) -> Response:
+    """What has happened to a job and, as a stream, what happens until it is over."""
+    form = form or accepted(request.headers.get("accept", ""))
+    if form != "json" and (limit is not None or wait is not None):
+        raise invalid_request(f"limit and wait are for a JSON list; this is {form}")
+    number, wanted = seq_of(job_id, last_event_id or after), types_of(types)
+    head = await in_thread(api.store.head, job_id)
+    if head is None:
+        await in_thread(api.store.get_job, job_id)
+    last, over = head or (0, False)
+    if form == "json":
+        return await listing(api, job_id, number, wanted, limit or 100, wait or 0.0)
+    if form == "sse" and over and number >= last:
+        return Response(status_code=204)
+    if api.streams >= api.settings.max_streams:
+        raise overloaded(f"{api.settings.max_streams:,} event streams are open: close some, or ask for a list with wait=60", 5)
+    write = {"sse": sse, "ndjson": ndjson, "text": text}[form]
+    return Stream(api, lambda: write(api, job_id, number, wanted), MEDIA_TYPES[form])
+
+
+def accepted(accept: str) -> Form:
+    """The form that an Accept header asks for; a list unless it names another one."""
+    for form, media_type in MEDIA_TYPES.items():
+        if media_type.partition(";")[0] in accept:
+            return form     # type: ignore[return-value]
+    return "json"
+
+
+def seq_of(job_id: str, text: str | None) -> int:
+    """The number that `after` or Last-Event-ID names; 422 when it is neither a number nor an event of this job."""
+    if not text:
+        return 0
+    try:
+        number = event_seq(text)
+        if number < 2**63 and (text.isdigit() or text == event_id(job_id, number)):
+            return number
+    except ValueError:
+        pass
+    detail = f"{text[:80]!r} is neither the seq nor the id of an event of this job"
+    raise invalid_request(detail, [Problem("/query/after", "unknown_event", detail)])
+
+
+def types_of(text: str | None) -> tuple[str, ...]:
+    wanted = tuple(word.strip() for word in text.split(",")) if text is not None else ()
+    for word in wanted:
+        if word not in TYPES:
+            raise unknown_name("event type", word, "/query/types", list(TYPES))
+    return wanted
+
+
+async def listing(api: Api, job_id: str, after: int, types: tuple[str, ...], limit: int, wait: float) -> Response:
+    """A page of events, oldest first; when there is none yet, the first that comes within `wait` seconds."""
+    found = await in_thread(api.store.events, job_id, after=after, limit=limit + 1, types=types)
+    if not found and wait:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait), aclosing(follow(api.store, job_id, after, types, bell=api.bell)) as events:
+                await anext(events, None)
+        found = await in_thread(api.store.events, job_id, after=after, limit=limit + 1, types=types)
+    return Answer(listed(found[:limit], len(found) > limit))
+
+
+async def sse(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
+    yield RETRY
+    async for event in follow(api.store, job_id, after, types, bell=api.bell, idle=COMMENT_SECONDS):
+        if event is None:
+            yield b": still here\n\n"
+        else:
+            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (event["seq"], event["type"].encode(), dumps(event))
+    if api.stopping:
+        yield RETRY
+
+
+async def ndjson(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
+    async for event in follow(api.store, job_id, after, types, bell=api.bell):
+        yield dumps(event) + b"\n"
+
+
+async def text(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
+    async for event in follow(api.store, job_id, after, types, bell=api.bell):
+        yield line(event).encode() + b"\n"
+
+
+def line(event: Mapping[str, Any]) -> str:
+    """An event's message on one line."""
+    return " ".join(event["message"].split()) or event["type"]

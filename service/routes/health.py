@@ -1,0 +1,92 @@
+"""Whether the service lives, may be asked, what it is and what it takes."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from fastapi import APIRouter
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.responses import Response
+
+from service import heartbeat
+from service.errors import ServiceError
+from service.routes import metering
+from service.routes.api import Api, Closed, Here, in_thread
+from service.routes.problems import documented
+from service.routes.render import Answer, Json, present
+from service.store.tables import SCHEMA
+
+router = APIRouter(route_class=Closed, tags=["service"])
+LIMITS = ("max_spec_bytes", "max_inline_bytes", "max_upload_bytes", "max_predict_bytes", "max_predict_rows", "max_gradient_numbers", "max_parameters",
+          "max_memory_bytes", "max_queued", "max_streams", "max_metadata_pairs", "max_metadata_key", "max_metadata_value")
+
+
+@router.get("/healthz", responses=documented())
+async def get_health() -> Response:
+    """The process is alive."""
+    return Answer({"status": "ok"})
+
+
+@router.get("/readyz", responses=documented(503))
+async def get_readiness(api: Here) -> Response:
+    """The store can be written, a worker is alive, and there is room on the disk."""
+    checks = await in_thread(readiness, api)
+    failed = [said for said in checks.values() if said != "ok"]
+    if failed:
+        raise ServiceError(503, "unavailable", "; ".join(failed), headers={"Retry-After": "2"}, checks=checks)
+    return Answer({"status": "ok", "checks": checks})
+
+
+def readiness(api: Api) -> dict[str, str]:
+    """What is checked and "ok", or what is wrong."""
+    store = "ok"
+    try:
+        api.store.check_writable()
+    except ServiceError as error:
+        store = error.detail
+    except (SQLAlchemyError, OSError) as error:
+        store = f"the store cannot be written ({type(error).__name__})"
+    alive = any(phase != "starting" for phase in heartbeat.workers(api.wake.folder).values())
+    free, least = shutil.disk_usage(api.settings.home).free, api.settings.disk_watermark_bytes
+    return {"store": store, "worker": "ok" if alive else "no worker is ready",
+            "disk": "ok" if free >= least else f"{free:,} bytes are free on the disk, fewer than {least:,}"}
+
+
+@router.get("/version", responses=documented())
+async def get_version() -> Response:
+    """What runs here."""
+    return Answer(VERSIONS)
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+_version = _installed("trainyard") or "0.1.0"
+VERSIONS: Json = present(version=_version, api="v1", schema=SCHEMA, engine=_version, numba=_installed("numba"), numpy=_installed("numpy"),
+                         python=platform.python_version(), devices=["cpu"])
+
+
+@router.get("/v1/limits", responses=documented())
+async def get_limits(api: Here) -> Response:
+    """The most that this service takes."""
+    return Answer({"object": "limits", **limits(api)})
+
+
+def limits(api: Api) -> dict[str, Any]:
+    settings = api.settings
+    return {**{name.removeprefix("max_"): getattr(settings, name) for name in LIMITS}, "json_depth": 32, "idempotency_seconds": 24 * 3600}
+
+
+@router.get("/metrics", responses={200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
+                                   **documented()})
+async def get_exposition(api: Here) -> Response:
+    """Numbers for Prometheus."""
+    return Response(await in_thread(metering.exposition, api), media_type=CONTENT_TYPE_LATEST)

@@ -1,0 +1,43 @@
+"""Calls of the contract that wait to be built: 501 in the error shape, and marked so in OpenAPI."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from service.routes.problems import documented, unbuilt
+
+CALLS = (
+    ("PATCH", "/v1/jobs/{job_id}", "Change hyper-parameters, epochs, labels of a job"),
+    ("POST", "/v1/jobs/{job_id}/pause", "Pause a running job"),
+    ("POST", "/v1/jobs/{job_id}/resume", "Let a paused job go on"),
+    ("POST", "/v1/jobs/{job_id}/fork", "Start a new job from a checkpoint"),
+    ("POST", "/v1/jobs/{job_id}/generate", "Let a text model write"),
+    ("GET", "/v1/models", "Models by name"),
+    ("GET", "/v1/models/{name}", "One model by name"),
+    ("PUT", "/v1/models/{name}", "Give a model a name"),
+    ("DELETE", "/v1/models/{name}", "Remove the name of a model"),
+    ("POST", "/v1/models/{name}/predict", "Predict with a model by name"),
+    ("POST", "/v1/models/{name}/evaluate", "Evaluate a model by name"),
+    ("GET", "/v2/health/live", "KServe V2: alive"),
+    ("GET", "/v2/models/{name}", "KServe V2: a model"),
+    ("POST", "/v2/models/{name}/infer", "KServe V2: predict"),
+)
+router = APIRouter(tags=["not built yet"])
+
+
+def _refusing(what: str) -> Callable[[Request], Any]:
+    async def refuse(request: Request) -> Response:
+        raise unbuilt(what)
+
+    return refuse
+
+
+for _method, _path, _about in CALLS:
+    _parameters = [{"name": step[1:-1], "in": "path", "required": True, "schema": {"type": "string"}} for step in _path.split("/") if step[:1] == "{"]
+    router.add_api_route(_path, _refusing(f"{_method} {_path}"), methods=[_method], summary=f"{_about} (not built yet)", status_code=501,
+                         responses=documented(501), openapi_extra={"x-not-built": True, "parameters": _parameters},
+                         operation_id=f"unbuilt_{_method}_{_path}".replace("/", "_").replace("{", "").replace("}", "").lower())

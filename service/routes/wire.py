@@ -1,0 +1,39 @@
+"""Rows of the store as they go over the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from service import jobs as states
+from service.routes.render import Json, present
+from service.store import Store
+
+JOB = ("name", "status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
+       "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "metadata")
+DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnings", "created_at")
+
+
+def show_job(store: Store, row: Mapping[str, Any]) -> Json:
+    """The Job object; reads the attempts and the place in the queue."""
+    with store.read():
+        attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
+        position = store.queue_position(row)
+    summary = row["summary"]
+    return {"id": row["id"], "object": "job", "is_terminal": row["status"] in states.TERMINAL,
+            **present(**{name: row[name] for name in JOB}, queue_position=position, attempts=attempts,
+                      class_names=summary.get("class_names"), parameters=summary.get("parameters"))}
+
+
+def tag(job: Json, version: int) -> str:
+    """The ETag of a Job object: it changes with every write to the job, and with its place in the queue."""
+    return f'"{version}.{job.get("queue_position", 0)}"'
+
+
+def show_dataset(row: Mapping[str, Any]) -> Json:
+    """The Dataset object."""
+    return {"object": "dataset", **{name: row[name] for name in DATASET}}
+
+
+def show_checkpoint(row: Mapping[str, Any]) -> Json:
+    return {"object": "checkpoint", **{name: row[name] for name in ("epoch", "step", "metrics", "bytes", "sha256", "best", "last", "created_at")}}
