@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.core import OPS, Op
-from engine.ops import activations, arithmetic, indexing, maths, matmul, normalise, pieces, random, reduce, shape, softmax  # noqa: F401
+from engine.ops import activations, arithmetic, cross_entropy, indexing, maths, matmul, normalise, pieces, random, reduce, shape, softmax  # noqa: F401
 from engine.ops.activations import ACTIVATIONS
 
 __all__ = ["ACTIVATIONS", *(name for name, op in OPS.items() if op.public)]

@@ -64,7 +64,7 @@ activation("tanh_shrink", "x - tanh(x)", "(x - y) * (x - y)", lambda x: x - np.t
 activation("lisht", "x * tanh(x)", "tanh(x) + x * (1 - tanh(x) * tanh(x))", lambda x: x * np.tanh(x), "x tanh(x).")
 activation("mish", "x * tanh(softplus(x))", "tanh(softplus(x)) + x * sigmoid(x) * (1 - tanh(softplus(x)) * tanh(softplus(x)))",
            lambda x: x * np.tanh(np.log1p(np.exp(x))), "x tanh(softplus(x)).")
-activation("log_cosh", "fabs(x) + softplus(-2 * fabs(x)) - 0.6931471805599453", "tanh(x)", lambda x: np.log(np.cosh(x)), "log(cosh(x)).")
+activation("log_cosh", "fabs(x) + softplus(-2 * fabs(x)) - 0.6931471805599453", "tanh(x)", lambda x: np.logaddexp(x, -x) - np.log(2), "log(cosh(x)).")
 activation("softsign", "x / (1 + fabs(x))", "1 / ((1 + fabs(x)) * (1 + fabs(x)))", lambda x: x / (1 + np.abs(x)), "x / (1 + |x|).")
 
 # Gaussian
