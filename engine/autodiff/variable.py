@@ -101,6 +101,7 @@ def arrays_of(nodes: Iterable[Node | None]) -> list[np.ndarray | None]:
 
 
 def _like(value: Any, result: Any) -> Any:
-    if isinstance(result, np.ndarray):
-        return float(result) if isinstance(value, float) and not isinstance(value, np.floating) else result[()] if isinstance(value, np.generic) else result
+    """The result as the kind of number that the argument was."""
+    if isinstance(result, np.ndarray) and isinstance(value, float | np.floating):
+        return result[()] if isinstance(value, np.generic) else float(result)
     return result

@@ -29,7 +29,8 @@ def show(outputs: Iterable[Node] | Mapping[str, Node]) -> str:
 def _call(node: Node, numbers: Mapping[Node, str]) -> str:
     if node.op is CONSTANT:
         return repr(node.attrs["value"])
-    arguments = [numbers[n] for n in node.inputs] + [f"{name}={_text(value)}" for name, value in node.attrs.items() if value is not None and value is not False]
+    attributes = [f"{name}={_text(value)}" for name, value in node.attrs.items() if value is not None and value is not False]
+    arguments = [numbers[n] for n in node.inputs] + attributes
     return f"{node.op.name}({', '.join(arguments)})" if arguments else node.op.name
 
 
