@@ -37,6 +37,14 @@ class StepGraph:
     per_row: dict[str, Node] = field(default_factory=dict)
     counters: dict[str, Node] = field(default_factory=dict)
 
+    def kept(self) -> list[Node]:
+        """What is read after the computation: everything but the gradients, which have a place of their own."""
+        return [self.loss, *self.sums.values(), *self.assigned.values(), *self.outputs.values(), *self.per_row.values()]
+
+    def results(self) -> list[Node]:
+        """Everything that the graph is for."""
+        return [*self.kept(), *self.gradients.values()]
+
 
 GraphMaker = Callable[[int, bool], StepGraph]
 """(rows in the batch, training) -> the graph. Called for the full and for the last batch, in both modes; leaves are new each time."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.core import Launch, Node, Shape, count
+from engine.core import CONSTANT, Launch, Node, Shape, count, topological
 from engine.data import gather
 from engine.data.feed import Feed
 from engine.plan import control
@@ -105,7 +105,7 @@ class Program:
         self.gradients = self._slab({})
         self.sums: dict[str, Slab] = {}
         self.update: Update | None = None
-        self.scalars: dict[str, Slot] = {}
+        self.constants: dict[tuple[str, Shape, bytes], int] = {}      # (type, shape, bytes) -> offset
 
     def _slab(self, shapes: dict[str, Shape], dtype: str = "") -> Slab:
         slab = Slab(self.cursor, dtype or self.dtype)
@@ -144,19 +144,32 @@ class Program:
 
     def finish(self) -> None:
         """Make all plans. They share the bytes behind the slabs, for only one of them runs at a time."""
+        constants = {id(graph): self._constants(graph) for phase in self.phases.values() for graph in phase.graphs if graph is not None}
         for phase in self.phases.values():
             for graph in phase.graphs:
-                self._plan_batch(phase, graph)
+                self._plan_batch(phase, graph, constants.get(id(graph), {}))
             phase.graphs = []
 
-    def _plan_batch(self, phase: Phase, graph: StepGraph | None) -> None:
+    def _constants(self, graph: StepGraph) -> dict[Node, int]:
+        """Places for the numbers and arrays that are part of a graph, each value once in the program."""
+        placed = {}
+        for node in topological(graph.results()):
+            if node.op is CONSTANT or node.value is not None:
+                value = np.asarray(node.attrs["value"] if node.value is None else node.value, node.dtype)
+                key = (node.dtype, node.shape, value.tobytes())
+                if key not in self.constants:
+                    self.constants[key] = self._take(value.nbytes)
+                placed[node] = self.constants[key]
+        return placed
+
+    def _plan_batch(self, phase: Phase, graph: StepGraph | None, constants: dict[Node, int]) -> None:
         if graph is None:
             phase.plans += [Plan() for _ in SECTIONS]
             phase.batches.append({})
             phase.outputs.append({})
             return
         base = Cursor(self.cursor)
-        placed = {**{node: self.parameters.slots[path].offset for path, node in graph.parameters.items()},
+        placed = {**constants, **{node: self.parameters.slots[path].offset for path, node in graph.parameters.items()},
                   **{node: self.buffers.slots[path].offset for path, node in graph.buffers.items()}}
         if graph.key is not None:
             placed[graph.key] = control.SEED
@@ -181,8 +194,7 @@ class Program:
         sums = self.sums[phase.name]
         training = phase.training and self.update is not None
         results = [(graph.gradients[p], self.gradients.slots[p].offset) for p in self.gradients.slots] if training else []
-        kept = [graph.loss, *graph.sums.values(), *graph.assigned.values(), *graph.outputs.values(), *graph.per_row.values()]
-        compute = make(kept, placed, base, results)
+        compute = make(graph.kept(), placed, base, results)
         top = base + align(compute.nbytes)
         guard, update = [], []
         if training and self.update is not None:

@@ -1,0 +1,7 @@
+"""Training: a job checked, built and run as a generator of events."""
+
+from engine.train.build import Summary, build, check
+from engine.train.job import Job
+from engine.train.start import start
+
+__all__ = ["Job", "Summary", "build", "check", "start"]

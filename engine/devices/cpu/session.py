@@ -21,9 +21,8 @@ class Session:
         self.crew = Crew(threads)
         plans = [plan for phase in program.phases.values() for plan in phase.plans]
         self.table = Table(plans)
-        for plan in plans:
-            for offset, value in plan.fixed:
-                self.arena[offset: offset + value.nbytes] = value.reshape(-1).view(np.uint8)
+        for (_, _, value), offset in program.constants.items():
+            self.arena[offset: offset + len(value)] = np.frombuffer(value, np.uint8)
         spans = np.array(self.table.spans, np.int64).reshape(-1, 2, len(SECTIONS), 2)
         self.sections = {name: np.ascontiguousarray(spans[i]) for i, name in enumerate(program.phases)}
         self.parameters = {path: slot.view(self.arena) for path, slot in program.parameters.slots.items()}
