@@ -98,18 +98,18 @@ class Column:
     def _moments(self) -> dict[str, Any]:
         """Missing and, over the finite values, least, greatest, mean and (population) standard deviation: blocks are joined by Chan's formula."""
         missing, count, mean, spread, low, high = 0, 0, 0.0, 0.0, math.inf, -math.inf
-        for block in self.blocks():
-            values = block.astype(np.float64, copy=False).ravel()
-            missing += int(np.count_nonzero(np.isnan(values)))
-            values = values[np.isfinite(values)]
-            if not len(values):
-                continue
-            with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            for block in self.blocks():
+                values = block.astype(np.float64, copy=False).ravel()
+                missing += int(np.count_nonzero(np.isnan(values)))
+                values = values[np.isfinite(values)]
+                if not len(values):
+                    continue
                 centre, n = float(values.mean()), len(values)
                 shift = centre - mean
                 spread += float(((values - centre) ** 2).sum()) + shift * shift * count * n / (count + n)
-            mean += shift * n / (count + n)
-            count, low, high = count + n, min(low, float(values.min())), max(high, float(values.max()))
+                mean += shift * n / (count + n)
+                count, low, high = count + n, min(low, float(values.min())), max(high, float(values.max()))
         found: dict[str, Any] = {"missing": missing}
         if self.data.ndim == 1 and len(self.data) <= BLOCK:
             found["unique"] = len(np.unique(self.data[~np.isnan(self.data)]))
