@@ -149,14 +149,11 @@ def kernel_text(tree: ast.expr, operands: tuple[str, ...], attributes: tuple[str
 
     There is a loop of its own, which vectorises, for operands side by side in memory, and of two operands for either one being a single number.
     """
-    lines = ["def run(arena, words, begin, end):", "    row = words[1]"]
+    lines = ["def run(arena, words, begin, end):", "    rows, columns, first, skip = rows_of(words[1], begin, end)"]
     lines += [f"    {name} = real(number_of(words[{2 + 3 * len(operands) + k}]))" for k, name in enumerate(attributes)]
     lines += [f"    column_{name} = words[{4 + 3 * k}]" for k, name in enumerate(operands)]
-    lines += ["    if row == 0:", "        rows, columns, first, skip = 1, end - begin, 0, begin",
-              "    else:", "        rows, columns, first, skip = (end - begin) // row, row, begin // row, 0",
-              "    for r in range(rows):", "        out = view(arena, words[0] + (begin + r * columns) * WIDTH, real)"]
-    lines += [f"        p_{name} = view(arena, words[{2 + 3 * k}] + ((first + r) * words[{3 + 3 * k}] + skip * column_{name}) * WIDTH, real)"
-              for k, name in enumerate(operands)]
+    lines += ["    for r in range(rows):", "        out = view(arena, words[0] + (begin + r * columns) * WIDTH, real)"]
+    lines += [f"        p_{name} = operand(arena, words, {2 + 3 * k}, first + r, skip, real, WIDTH)" for k, name in enumerate(operands)]
     patterns = [(1,) * len(operands)] + ([(1, 0), (0, 1)] if len(operands) == 2 else [])
     for k, pattern in enumerate(patterns):
         test = " and ".join(f"column_{name} == {step}" for name, step in zip(operands, pattern, strict=True))

@@ -6,10 +6,9 @@ from engine.core import OPS, Op
 from engine.ops import activations, arithmetic, cross_entropy, indexing, maths, matmul, normalise, pieces, random, reduce, shape, softmax  # noqa: F401
 from engine.ops.activations import ACTIVATIONS
 
+globals().update({name: op for name, op in OPS.items() if op.public})   # also where a module here has the name of its op
 __all__ = ["ACTIVATIONS", *(name for name, op in OPS.items() if op.public)]
 
 
 def __getattr__(name: str) -> Op:
-    if name in OPS and OPS[name].public:
-        return OPS[name]
     raise AttributeError(f"module 'engine.ops' has no op {name!r}")
