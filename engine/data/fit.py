@@ -235,7 +235,7 @@ def _categories(task: Fit) -> dict[str, Any] | None:
 
 def _one_hot(task: Fit) -> FittedColumn | None:
     found = _categories(task)
-    return found and task.made(encoding="one_hot", **found)
+    return task.made(encoding="one_hot", **found) if found else None
 
 
 def _embedding(task: Fit) -> FittedColumn | None:
@@ -256,7 +256,7 @@ def _code(task: Fit) -> FittedColumn | None:
             return task.refuse("negative_index", f"column {task.column.name!r} goes to an embedding and has the number {low}; it takes 0, 1, 2 ...")
         return task.made(encoding="code", vocabulary=high + 1)
     found = _categories(task)
-    return found and task.made(encoding="code", vocabulary=len(found["classes"]) + 1, **found)
+    return task.made(encoding="code", vocabulary=len(found["classes"]) + 1, **found) if found else None
 
 
 def _datetime(task: Fit, parts: tuple[Any, ...]) -> FittedColumn | None:

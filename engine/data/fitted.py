@@ -162,8 +162,8 @@ class FittedColumn(Value):
             return []
         column = as_kind(column, "category") if column.classes is None else column
         used = np.unique(column.data if rows is None else column.data[rows])
-        table = lookup(column, self.classes, self.strip)
-        return [(column.classes or ())[code] for code in used if code >= 0 and table[code] < 0]
+        table, classes = lookup(column, self.classes, self.strip), column.classes or ()
+        return [classes[int(code)] for code in used if code >= 0 and table[code] < 0]
 
 
 def _defaulted(source: np.ndarray, table: np.ndarray | None, default: int) -> tuple[np.ndarray, None]:

@@ -63,12 +63,12 @@ def evaluation(maker: StepMaker, table: Table, rows: np.ndarray | None, bind: Bi
     feeds, leaves = fitted.feeds(table.columns), maker.network.leaves
     target = fitted.targets[0] if [o.name for o in maker.objectives] == [OUTPUT] and fitted.targets else None
     machine = Machine(lambda count: _bound(maker, count, bind))
-    sums: dict[str, np.ndarray] = {}
+    sums: dict[str, Any] = {}
     losses: list[np.ndarray] = [np.zeros(0)]
     confusion = np.zeros((len(target.classes),) * 2, np.int64) if target and target.classes and target.kind == "class" else None
     for chunk, found in machine.run(rows, lambda chunk: gather(feeds, chunk, leaves)):
         for name in (name for name in found if name.startswith("sums/")):
-            sums[name[5:]] = sums.get(name[5:], np.zeros(1)[0]) + found[name].astype(np.float64)
+            sums[name[5:]] = sums.get(name[5:], 0.0) + found[name].astype(np.float64)
         losses += [found["loss"]] if "loss" in found else []
         if confusion is not None and target is not None:
             true = target.codes(table.columns[target.columns[0]])[chunk]
@@ -89,9 +89,9 @@ def _weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
 def _rows(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes) -> np.ndarray:
     """The rows that have a target. Labels that the model does not know are a problem."""
     names = [name for target in fitted.targets for name in target.columns]
-    absent = [Problem(f"/{name}", "missing_column", f"an evaluation needs the target's column {name!r}") for name in names if name not in table.columns]
+    absent = [name for name in names if name not in table.columns]
     if absent:
-        raise SpecError(absent)
+        raise SpecError([Problem(f"/{name}", "missing_column", f"an evaluation needs the target's column {name!r}") for name in absent])
     rows = np.arange(table.rows, dtype=np.int64) if rows is None else rows
     if names:
         there = present([table.columns[name] for name in names])[rows]

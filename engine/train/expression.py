@@ -43,7 +43,6 @@ class Setting:
     parameters: Mapping[str, Node] = field(default_factory=dict)
 
 
-@losses.add
 class Expression(Loss):
     """An objective written as a formula over y_hat and y; a scalar is the loss, one value for each row is averaged with the rows' weights."""
 
@@ -88,10 +87,15 @@ class Expression(Loss):
             y = one_hot("expression", y_hat, y)
         values = {"y_hat": y_hat, "y": y, "x": setting.x, "weight": weight, "step": setting.step, "epoch": setting.epoch}
         found = _Reader(self, values, setting.parameters, y_hat.dtype).read(self.tree())
+        if found.shape == (y_hat.shape[0], 1):
+            found = found.reshape(y_hat.shape[0])
         if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != y_hat.shape[0]):
             detail = f"the formula gives {list(found.shape)}; a loss is one number, or one for each of the {y_hat.shape[0]} rows"
             raise SpecError([Problem("/formula", "shape_mismatch", detail, f"mean({self.formula})")])
         return self.aggregate(found, weight) if found.ndim else found
+
+
+losses.add(Expression)
 
 
 def _check_size(tree: ast.expr) -> None:

@@ -26,7 +26,7 @@ AnyLoss = losses.union()
 class Weighted(Spec):
     """The sum of a loss for each output of the model, by its name; `weights` are 1 where they are left out."""
 
-    losses: Annotated[dict[str, AnyLoss], Field(min_length=1)]
+    losses: Annotated[dict[str, AnyLoss], Field(min_length=1)]  # type: ignore[valid-type]
     weights: dict[str, Annotated[float, Field(strict=True, ge=0)]] = {}
     kind: Literal["weighted"] = "weighted"
 

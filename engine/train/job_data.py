@@ -29,7 +29,8 @@ NotBuilt = Annotated[Any, BeforeValidator(refuse_unbuilt)]
 def form(*forms: str) -> Discriminator:
     """Tells the forms of a value apart by its JSON type, so that errors are about the form that was meant."""
     def tag(value: Any) -> str | None:
-        name = "dict" if isinstance(value, Mapping | Spec) else {"list": "list", "tuple": "list", "str": "str", "int": "int"}.get(type(value).__name__)
+        kinds = {"list": "list", "tuple": "list", "str": "str", "int": "int"}
+        name = "dict" if isinstance(value, Mapping | Spec) else kinds.get(type(value).__name__)
         return name if name in forms else None
 
     names = {"dict": "an object", "list": "a list", "str": "a text", "int": "a whole number"}
@@ -80,8 +81,9 @@ def _as_split(value: Any) -> Any:
     return {"dataset": value} if isinstance(value, str) else value
 
 
-Inputs = Annotated[Annotated[list[str], Tag("list")] | Annotated[dict[str, list[str]], Tag("dict")], form("list", "dict")]
-Target = Annotated[Annotated[str, Tag("str")] | Annotated[list[str], Tag("list")] | Annotated[dict[str, str], Tag("dict")], form("str", "list", "dict")]
+Columns = Annotated[list[str], Tag("list")]
+Inputs = Annotated[Columns | Annotated[dict[str, list[str]], Tag("dict")], form("list", "dict")]
+Target = Annotated[Annotated[str, Tag("str")] | Columns | Annotated[dict[str, str], Tag("dict")], form("str", "list", "dict")]
 Dataset = Annotated[Annotated[str, Tag("str")] | Annotated[Inline, Tag("dict")], form("str", "dict")]
 Preprocessing = Annotated[Annotated[Literal["auto", "none"], Tag("str")] | Annotated[dict[str, AnyPreprocess], Tag("dict")], form("str", "dict")]
 BatchSize = Annotated[Annotated[Count, Tag("int")] | Annotated[Literal["full"], Tag("str")], form("int", "str")]

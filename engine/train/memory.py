@@ -32,7 +32,7 @@ def estimate(train: StepGraph, states: int, dtype: str) -> Estimate:
 def temporaries(graph: StepGraph) -> int:
     """Bytes of the batch and of everything a step computes."""
     outputs: list[Node] = [graph.loss, *graph.gradients.values(), *graph.sums.values(), *graph.assigned.values()]
-    leaves = [*graph.parameters.values(), *graph.buffers.values(), *graph.batch.values(), *graph.counters.values()]
-    places = dict.fromkeys([*leaves, *([graph.key] if graph.key is not None else [])], 0)
+    leaves: list[Node] = [*graph.parameters.values(), *graph.buffers.values(), *graph.batch.values(), *graph.counters.values()]
+    places: dict[Node, int] = dict.fromkeys(leaves if graph.key is None else [*leaves, graph.key], 0)
     batch = sum(count(node.shape) * (8 if node.dtype not in FLOATS else np.dtype(node.dtype).itemsize) for node in graph.batch.values())
     return batch + make(outputs, places).nbytes

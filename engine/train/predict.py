@@ -59,20 +59,22 @@ class Predictor:
         The keys of the contract's prediction: outputs, classes, probabilities, class_names, warnings, and `losses` of the rows where asked for, which
         needs the target's column. By output name where the model has several. Raises SpecError with pointers into what was given.
         """
-        made = table or self._table(rows, columns, inputs, losses)
+        made = table if table is not None else self._table(rows, columns, inputs, losses)
         warnings = self._unseen(made)
         feeds = self.fitted.input_feeds(self._columns(made))
         index = np.arange(made.rows, dtype=np.int64)
         with self._lock:
             chunks = [found for _, found in self._forward.run(index, lambda chunk: gather(feeds, chunk, self._inputs))]
-        arrays = {name: np.concatenate([chunk[name] for chunk in chunks]) if chunks else np.zeros(0) for name in (chunks[0] if chunks else {})}
-        answer = self._answer(arrays)
+        answer = self._answer({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
         if losses:
             answer["losses"] = self._losses(made)
         return {**answer, "warnings": warnings}
 
     def _table(self, rows: Any, columns: Any, inputs: Any, losses: bool) -> Table:
         targets = [name for target in self.fitted.targets for name in target.columns] if losses else []
+        given = rows if rows is not None else columns if columns is not None else inputs
+        if not given:
+            raise SpecError([Problem("", "no_rows", "there are no rows to predict")])
         if rows is not None:
             return table_of_rows(self.fitted, rows, targets)
         if columns is not None:
@@ -120,9 +122,9 @@ class Predictor:
         answers: dict[str, dict[str, Any]] = {}
         for objective in self.objectives:
             name, classes = objective.name, objective.target.classes if objective.target else None
-            found: dict[str, Any] = {"outputs": arrays.get(f"outputs/{name}", np.zeros(0)).tolist()}
+            found: dict[str, Any] = {"outputs": arrays[f"outputs/{name}"].tolist()}
             if classes is not None:
-                probabilities = arrays.get(f"probabilities/{name}", np.zeros((0, len(classes))))
+                probabilities = arrays[f"probabilities/{name}"]
                 found |= {"classes": [classes[k] for k in probabilities.argmax(axis=-1).ravel()] if probabilities.ndim == 2 else None,
                           "probabilities": probabilities.tolist(), "class_names": list(classes)}
             answers[name] = {key: value for key, value in found.items() if value is not None}

@@ -13,8 +13,12 @@ from engine.train.job_data import Data
 from engine.train.prepare import leaves_of, prepare
 from tests.engine.real_tables import real_table
 
-ROWS = [{"age": 20, "city": "Oslo", "member": "true", "y": 1}, {"age": None, "city": "Rome", "member": "false", "y": 2},
-        {"age": 40, "city": "Oslo", "member": "true", "y": 3}, {"age": 60, "city": None, "member": "true", "y": 4}]
+ROWS = [
+    {"age": 20, "city": "Oslo", "member": "true", "y": 1},
+    {"age": None, "city": "Rome", "member": "false", "y": 2},
+    {"age": 40, "city": "Oslo", "member": "true", "y": 3},
+    {"age": 60, "city": None, "member": "true", "y": 4},
+]
 
 
 def prepared(table, goals=(Goal(),), lookups=(), **data):
@@ -64,9 +68,16 @@ def test_bytes_of_images_are_divided_by_255():
     assert np.allclose(x.ravel(), np.arange(8) * 30 / 255)
 
 
-@pytest.mark.parametrize("kind, expected", [
-    ("none", [0, 1, 3]), ({"kind": "min_max"}, [0, 1 / 3, 1]), ({"kind": "scale", "by": 10}, [0, 10, 30]),
-    ("standardise", (np.array([0, 1, 3]) - 4 / 3) / np.std([0, 1, 3])), ("one_hot", [[1, 0, 0], [0, 1, 0], [0, 0, 1]])])
+@pytest.mark.parametrize(
+    "kind, expected",
+    [
+        ("none", [0, 1, 3]),
+        ({"kind": "min_max"}, [0, 1 / 3, 1]),
+        ({"kind": "scale", "by": 10}, [0, 10, 30]),
+        ("standardise", (np.array([0, 1, 3]) - 4 / 3) / np.std([0, 1, 3])),
+        ("one_hot", [[1, 0, 0], [0, 1, 0], [0, 0, 1]]),
+    ],
+)
 def test_each_kind_of_preprocessing_does_what_it_says(kind, expected):
     table = Table.from_rows([{"a": 0, "y": 1}, {"a": 1, "y": 2}, {"a": 3, "y": 3}])
     x = features(prepared(table, target="y", preprocess={"a": kind})[0])
@@ -127,8 +138,21 @@ def test_titanic_has_the_widths_its_columns_say():
     table = real_table("titanic.csv")
     found, _ = prepared(table, target="survived", inputs=["*", "!alive"])
     widths = {c.name: c.width for c in found.fitted.columns}
-    assert widths == {"pclass": 1, "sex": 2, "age": 2, "sibsp": 1, "parch": 1, "fare": 1, "embarked": 3, "class": 3, "who": 3, "adult_male": 1, "deck": 7,
-                      "embark_town": 3, "alone": 1}
+    assert widths == {
+        "pclass": 1,
+        "sex": 2,
+        "age": 2,
+        "sibsp": 1,
+        "parch": 1,
+        "fare": 1,
+        "embarked": 3,
+        "class": 3,
+        "who": 3,
+        "adult_male": 1,
+        "deck": 7,
+        "embark_town": 3,
+        "alone": 1,
+    }
     assert np.isfinite(features(found)).all()
 
 
@@ -145,13 +169,20 @@ def test_named_inputs_have_leaves_of_their_own():
     assert leaves_of(found.fitted, "float64") == {"x.image": ((3, 3), "float64"), "x.facts": ((1,), "float64"), "y": ((1,), "float64")}
 
 
-@pytest.mark.parametrize("data, pointer, code", [
-    ({"target": "lable"}, "/data/target", "unknown_column"), ({"target": "y", "inputs": ["a", "bb"]}, "/data/inputs/1", "unknown_column"),
-    ({"target": "y", "preprocess": {"z": "none"}}, "/data/preprocess/z", "unknown_column"),
-    ({"target": "y", "weight": "w"}, "/data/weight", "unknown_column"), ({"target": "y", "preprocess": {"c": "log"}}, "/data/preprocess/c", "not_numbers"),
-    ({"target": "y", "preprocess": {"a": {"kind": "log", "impute": "often"}}}, "/data/preprocess/a", "invalid_impute"),
-    ({"target": "y", "inputs": ["c"], "preprocess": {"c": "ignore"}}, "/data/inputs", "no_inputs"),
-    ({"target": "y", "preprocess": {"c": "datetime"}}, "/data/preprocess/c", "not_datetime"), ({"target": "c"}, "/data/target", "not_numbers")])
+@pytest.mark.parametrize(
+    "data, pointer, code",
+    [
+        ({"target": "lable"}, "/data/target", "unknown_column"),
+        ({"target": "y", "inputs": ["a", "bb"]}, "/data/inputs/1", "unknown_column"),
+        ({"target": "y", "preprocess": {"z": "none"}}, "/data/preprocess/z", "unknown_column"),
+        ({"target": "y", "weight": "w"}, "/data/weight", "unknown_column"),
+        ({"target": "y", "preprocess": {"c": "log"}}, "/data/preprocess/c", "not_numbers"),
+        ({"target": "y", "preprocess": {"a": {"kind": "log", "impute": "often"}}}, "/data/preprocess/a", "invalid_impute"),
+        ({"target": "y", "inputs": ["c"], "preprocess": {"c": "ignore"}}, "/data/inputs", "no_inputs"),
+        ({"target": "y", "preprocess": {"c": "datetime"}}, "/data/preprocess/c", "not_datetime"),
+        ({"target": "c"}, "/data/target", "not_numbers"),
+    ],
+)
 def test_a_wrong_choice_of_columns_is_a_problem_with_its_place(data, pointer, code):
     table = Table.from_rows([{"a": i, "c": "pq"[i % 2], "y": i} for i in range(8)])
     with pytest.raises(SpecError) as error:
@@ -161,9 +192,12 @@ def test_a_wrong_choice_of_columns_is_a_problem_with_its_place(data, pointer, co
 
 # ---------------------------------------------------------------- rows of a prediction
 
+
 def test_rows_are_read_as_uploaded():
     found, _ = prepared(Table.from_rows(ROWS), target="y", preprocess={"city": "one_hot"})
-    table = table_of_rows(found.fitted, [{"age": "40", "city": " Rome ", "member": True, "y": 3}, {"age": None, "city": "Atlantis", "member": "false"}])
+    table = table_of_rows(
+        found.fitted, [{"age": "40", "city": " Rome ", "member": True, "y": 3}, {"age": None, "city": "Atlantis", "member": "false"}]
+    )
     x = gather(found.fitted.input_feeds(table.columns), np.arange(2), leaves_of(found.fitted, "float64"))["x"]
     assert x.tolist() == [[0, 0, 0, 1, 1], [0, 1, 0, 0, 0]]
     assert [c.unseen(table.columns[c.name]) for c in found.fitted.columns] == [[], ["Atlantis"], []]
@@ -181,6 +215,7 @@ def test_an_absent_input_column_an_unknown_one_and_a_bad_number_are_problems_wit
 
 def test_columns_and_arrays_encode_like_rows():
     found, _ = prepared(Table.from_rows([{"a": 1, "b": 5, "y": 0}, {"a": 3, "b": 9, "y": 1}]), target="y")
+
     def x(table):
         return gather(found.fitted.input_feeds(table.columns), np.arange(table.rows), leaves_of(found.fitted, "float64"))["x"].tolist()
 

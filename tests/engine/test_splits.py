@@ -15,7 +15,9 @@ TABLE = Table.from_rows([{"a": i, "g": f"g{i // 7}", "y": "abc"[(i % 10 > 4) + (
 
 
 def parts(seed=0, table=TABLE, **data):
-    found = prepare(Data.model_validate({"dataset": "ds", "target": "y", **data}), {"ds": table}, [Goal(classes=True)], (), seed, "float32", Notes())
+    found = prepare(
+        Data.model_validate({"dataset": "ds", "target": "y", **data}), {"ds": table}, [Goal(classes=True)], (), seed, "float32", Notes()
+    )
     return {name: part.rows for name, part in found.parts.items()}
 
 
@@ -68,14 +70,22 @@ def test_another_data_set_must_be_there_and_have_the_columns():
     assert problems(validation={"fraction": 0.2, "by": "group", "group": "gg"}) == [("/data/validation/group", "unknown_column")]
     other = Table.from_rows([{"b": 1, "y": "a"}])
     with pytest.raises(SpecError) as error:
-        prepare(Data.model_validate({"dataset": "ds", "target": "y", "validation": {"dataset": "two"}}), {"ds": TABLE, "two": other},
-                [Goal(classes=True)], (), 0, "float32", Notes())
+        prepare(
+            Data.model_validate({"dataset": "ds", "target": "y", "validation": {"dataset": "two"}}),
+            {"ds": TABLE, "two": other},
+            [Goal(classes=True)],
+            (),
+            0,
+            "float32",
+            Notes(),
+        )
     assert {(p.pointer, p.code) for p in error.value.problems} == {("/data/validation/dataset", "missing_column")}
 
 
 def test_stratifying_needs_classes():
     assert problems(Table.from_rows([{"a": i * 0.5, "y": i % 2} for i in range(2500)]), validation={"fraction": 0.2, "stratify": "a"}) == [
-        ("/data/validation/stratify", "continuous_target")]
+        ("/data/validation/stratify", "continuous_target")
+    ]
 
 
 def test_a_permutation_has_every_row_once_and_differs_by_purpose():

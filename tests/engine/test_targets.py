@@ -32,9 +32,16 @@ def labelled(*labels):
     return Table.from_rows([{"a": i, "y": label} for i, label in enumerate(labels)])
 
 
-@pytest.mark.parametrize("labels, classes", [
-    ((3, 1, 2, 1), (1, 2, 3)), (("b", "a", "b"), ("a", "b")), (("10", "b", "9"), ("9", "10", "b")), (("true", "false"), (False, True)),
-    ((2.0, 1.0), (1, 2))])
+@pytest.mark.parametrize(
+    "labels, classes",
+    [
+        ((3, 1, 2, 1), (1, 2, 3)),
+        (("b", "a", "b"), ("a", "b")),
+        (("10", "b", "9"), ("9", "10", "b")),
+        (("true", "false"), (False, True)),
+        ((2.0, 1.0), (1, 2)),
+    ],
+)
 def test_class_names_are_the_distinct_values_numbers_in_order_then_text(labels, classes):
     found, _ = prepared(labelled(*labels))
     assert found.fitted.targets[0].classes == classes
