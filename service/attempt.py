@@ -127,11 +127,9 @@ class Attempt:
     def _begin(self, job: Job, tables: dict[str, Table]) -> None:
         """Start the run from the newest checkpoint that is whole."""
         damaged: list[int] = []
-        adjustments = self.store.adjustments(self.claim.job_id)
         for step, data in self._generations(damaged):
             try:
-                self.run = start(job, tables, threads=self.threads, checkpoint=data, adjustments=adjustments,
-                                 elapsed_seconds=self.row["elapsed_seconds"], attempt=self.claim.attempt)
+                self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"])
             except CheckpointError:
                 damaged.append(step)
                 continue

@@ -20,7 +20,9 @@ from typing import Any
 
 from engine.data.table import Table
 from engine.errors import CheckpointError, Problem, SpecError
-from engine.train import Job, Predictor, gradients
+from engine.train import Job
+from engine.train.gradients import gradients
+from engine.train.predict import Predictor
 from service import artifacts
 from service.ask import LONGEST, pack, socket_path
 from service.datasets import open_table
@@ -112,9 +114,12 @@ class Answers:
         return model.evaluate_split(open_tables(self.store, job.references()), request["split"], metrics)
 
     def call_gradients(self, request: Json) -> Json:
-        """`request` as it was posted, at most so many numbers; with a job its model."""
-        model = self.models.get(request) if "job" in request else None
-        return gradients(request["request"], model=model, most=request["most"])
+        """`request` as it was posted; with a job that one's model, loss and trained parameters."""
+        if "job" not in request:
+            return gradients(request["request"])
+        model, spec = self.models.get(request), request["job"]["spec"]
+        parameters = {path: array.tolist() for path, array in model.parameters.items()}
+        return gradients({"model": spec["model"], "loss": spec["loss"], "parameters": parameters, **request["request"]})
 
     def _table(self, where: Mapping[str, str]) -> Table:
         return open_sample(where["sample"]) if "sample" in where else open_table(self.settings.home, where["sha256"])
