@@ -105,15 +105,13 @@ def _numbers(task: Fit, shift: Any = 0.0, scale: Any = 1.0, encoding: str = "num
     """Numbers with a shift and a scale. Missing values: as `impute` says, else the mean and an indicator; in a numeric array they stay."""
     if not _numeric(task):
         return None
-    if task.column.image and task.spec.impute is None:
-        return task.made(encoding=encoding, shift=shift, scale=scale)
-    values = task.values()
-    missing = bool(np.isnan(values).any())
     if task.column.array and task.spec.kind in ("auto", "none") and task.spec.impute is None:
-        if missing:
+        if task.column.data.dtype.kind == "f" and any(np.isnan(block).any() for block in task.column.blocks()):
             task.notes.warn(task.pointer, "missing_values", f"column {task.column.name!r} has missing values, which reach the model as NaN; "
                                                             "preprocess it with 'impute'")
         return task.made(encoding=encoding, shift=shift, scale=scale)
+    values = task.values()
+    missing = bool(np.isnan(values).any())
     if fill is None:
         fill = _fill(task, values)
     if fill is None:

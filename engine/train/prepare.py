@@ -33,7 +33,7 @@ def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], look
     """Everything about the data. `lookups` names the inputs whose first layer is an embedding. Raises SpecError with every problem so far."""
     table = main_table(data, tables, notes)
     targets = target_columns(data)
-    _check_columns(data, table, targets, notes)
+    check_columns(data, table, targets, notes)
     _stop(notes)
     parts = split_rows(data, table, tables, targets, seed, notes)
     _stop(notes)
@@ -72,7 +72,8 @@ def reserved(data: Data) -> list[str]:
     return [*names, *groups, *([data.weight] if data.weight else [])]
 
 
-def _check_columns(data: Data, table: Table, targets: Targets, notes: Notes) -> None:
+def check_columns(data: Data, table: Table, targets: Targets, notes: Notes) -> None:
+    """Every column that the data names must be there; patterns of inputs are looked at when they are chosen."""
     names = {"/data/weight": data.weight} if data.weight else {}
     for name, columns in targets.items():
         several = isinstance(data.target, list)

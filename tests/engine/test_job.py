@@ -9,10 +9,9 @@ from pydantic import ValidationError
 from engine.data.table import Table
 from engine.errors import SpecError
 from engine.spec import problems
-from engine.train.actions import KeepCheckpoint, RestoreBest, Rollback, Scores, Skip, Stop
 from engine.train.build import check
-from engine.train.callbacks import EarlyStopping, OnNonfinite, StopWhen, callbacks
 from engine.train.job import Job
+from engine.train.refusal import references, refusal
 from tests.engine.real_tables import real_table
 
 RNG = np.random.default_rng(0)
@@ -249,43 +248,6 @@ def test_a_formula_that_does_not_fit_the_job_is_refused(formula, code):
     assert ("/loss/formula", code) in refused(spec(data=data(target="value"), loss={"kind": "expression", "formula": formula}, **layers(dense(1))))
 
 
-# ---------------------------------------------------------------- callbacks
-
-SCORES = Scores({"train_loss": False, "train_accuracy": True, "valid_loss": False, "valid_accuracy": True}, True)
-
-
-def test_early_stopping_waits_for_its_patience_and_goes_on_from_its_state():
-    runner = EarlyStopping(monitor="accuracy", patience=2, min_delta=0.01).start(SCORES)
-    assert [runner.after_epoch({"valid_accuracy": v}, e + 1, 0, 0.0) for e, v in enumerate([0.5, 0.6, 0.605])] == [(), (), ()]
-    again = EarlyStopping(monitor="accuracy", patience=2, min_delta=0.01).start(SCORES)
-    again.restore(json.loads(json.dumps(runner.state())))
-    assert again.after_epoch({"valid_accuracy": float("nan")}, 4, 0, 0.0) == (
-        RestoreBest(),
-        Stop("run", "early_stopping", "valid_accuracy", pytest.approx(float("nan"), nan_ok=True), 2),
-    )
-
-
-def test_the_other_callbacks_ask_for_what_they_say():
-    made = {kind: callbacks.find(kind) for kind in callbacks.members}
-    stop = StopWhen(metric="loss", below=0.1).start(SCORES)
-    assert stop.after_epoch({"valid_loss": 0.2}, 1, 1, 0.0) == () and stop.after_epoch({"valid_loss": 0.05}, 1, 1, 0.0)[0].reason == "stop_when"
-    epoch = StopWhen(metric="loss", below=0.1, level="epoch").start(SCORES)
-    assert epoch.after_steps({"train_loss": 0.05}, 1, 1, 0.0)[0].level == "epoch" and epoch.after_epoch({"train_loss": 0.05}, 1, 1, 0.0) == ()
-    assert made["skip_when"](above=3).start(SCORES).before_update(4.0, 1) == Skip()
-    assert made["time_limit"](seconds=2).start(SCORES).after_steps({}, 1, 1, 2.5)[0].reason == "time_limit"
-    limit = made["step_limit"](steps=10).start(SCORES)
-    assert limit.steps_allowed(7) == 3 and limit.after_steps({}, 1, 9, 0.0) == () and limit.after_steps({}, 1, 10, 0.0)[0].reason == "step_limit"
-    kept = made["checkpoint"](every_epochs=2).start(SCORES)
-    assert [list(kept.after_epoch({}, e, 0, 0.0)) for e in (1, 2)] == [[], [KeepCheckpoint(2, 1)]]
-
-
-def test_numbers_that_are_not_finite_stop_skip_or_roll_back_so_many_times():
-    assert OnNonfinite().start(SCORES).nonfinite(1).failed
-    skips = OnNonfinite(action="skip", max_times=2).start(SCORES)
-    assert [type(skips.nonfinite(k)) for k in range(3)] == [Skip, Skip, Stop]
-    assert OnNonfinite(action="rollback").start(SCORES).nonfinite(1) == Rollback(0.5)
-
-
 def test_adults_labels_with_a_full_stop_are_refused_with_the_strip_that_helps():
     tables = {"train": real_table("adult-train.csv", header=False, rows=500), "test": real_table("adult-test.csv", header=False, rows=300)}
     raw = spec(**layers(dense("target")), data={"dataset": "train", "target": "c14", "test": {"dataset": "test"}})
@@ -294,3 +256,17 @@ def test_adults_labels_with_a_full_stop_are_refused_with_the_strip_that_helps():
     raw["data"]["preprocess"] = {"c14": {"strip": "."}}
     summary = check(Job.model_validate(raw), tables)
     assert summary.class_names == ["<=50K", ">50K"] and summary.rows == {"train": 500, "valid": 0, "test": 300}
+
+
+def test_wrong_fields_and_wrong_columns_are_told_together():
+    raw = spec(**layers({"kind": "dens", "units": 3}), data=data(target="lable", inputs=["x", "z*", "w"]))
+    assert references(raw) == ["ds"]
+    with pytest.raises(ValidationError) as error:
+        Job.model_validate(raw)
+    found = {(p.pointer, p.code): p.suggestion for p in refusal(error.value, raw, TABLES)}
+    assert found == {
+        ("/model/layers/0/kind", "unknown_kind"): "dense",
+        ("/data/target", "unknown_column"): "label",
+        ("/data/inputs/2", "unknown_column"): None,
+    }
+    assert {p.code for p in refusal(error.value, raw, {})} == {"unknown_kind", "unknown_dataset"}
