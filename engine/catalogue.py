@@ -1,4 +1,4 @@
-"""What there is: every layer, loss, optimiser, ... with its kind, aliases, one sentence, formula and the JSON Schema of its fields, from the registries."""
+"""What there is: every layer, loss, rule, ... with kind, aliases, a sentence, a formula and the JSON Schema of its fields, from the registries."""
 
 from __future__ import annotations
 

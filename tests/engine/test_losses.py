@@ -43,7 +43,7 @@ WHOLE = ("dice", "tversky")   # over the whole batch at once
 
 
 def test_every_loss_has_a_case():
-    assert set(CASES) == set(family.members)
+    assert set(CASES) == set(family.members) - {"expression"}    # that one is whatever its user writes
 
 
 @pytest.mark.parametrize("kind", CASES)
