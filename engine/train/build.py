@@ -20,6 +20,7 @@ from engine.plan.graphs import GraphMaker
 from engine.train.actions import Scores
 from engine.train.callbacks import Callback, EarlyStopping, OnNonfinite, Runner
 from engine.train.job import Job
+from engine.train.network import OUTPUT
 from engine.train.parts import Part
 from engine.train.setup import Limits, Setup, set_up
 
@@ -47,9 +48,18 @@ def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -
     setup = set_up(job, tables, limits)
     parts = setup.prepared.parts
     rows = {name: len(parts[name].rows) if name in parts else 0 for name in ("train", "valid", "test")}
-    return Summary(job.spec(), [row.as_dict() for row in setup.layers], setup.estimate.parameters, steps_per_epoch(setup), rows,
+    return Summary(normalised(setup), [row.as_dict() for row in setup.layers], setup.estimate.parameters, steps_per_epoch(setup), rows,
                    setup.estimate.memory_bytes, setup.estimate.checkpoint_bytes, [warning.as_dict() for warning in setup.notes.warnings],
                    class_names(setup.prepared.fitted))
+
+
+def normalised(setup: Setup) -> dict[str, Any]:
+    """The job's spec with every default, also those that the data decides: metrics by the loss, and what is monitored."""
+    spec = setup.job.spec()
+    if setup.job.metrics is None:
+        shown = {o.name: [metric.model_dump(mode="json", exclude_none=True) for metric in o.metrics.values()] for o in setup.objectives}
+        spec["metrics"] = shown[OUTPUT] if list(shown) == [OUTPUT] else shown
+    return {**spec, "monitor": setup.monitor}
 
 
 def class_names(fitted: Fitted) -> list[Any] | None:

@@ -59,6 +59,7 @@ def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) 
     network, forward = trace_network(job, prepared, objectives, notes)
     check_outputs(network.model, forward, objectives, notes)
     _stop(notes)
+    _check_groups(job, forward, notes)
     trainable = _trainable(job, forward, notes)
     batch_size = _batch_size(job, prepared, notes)
     maker = StepMaker(network, objectives, trainable)
@@ -162,15 +163,29 @@ def _check_ending(model: Layer, objective: Objective, notes: Notes) -> None:
 
 # ---------------------------------------------------------------- the step
 
+def _check_groups(job: Job, forward: Forward, notes: Notes) -> None:
+    """The paths of an optimiser's groups must choose parameters."""
+    paths, steps = list(forward.parameters), job.optimiser.steps
+    for step, rule in enumerate(steps):
+        prefix = f"/optimiser/{step}" if len(steps) > 1 else "/optimiser"
+        for place, group in enumerate(getattr(rule, "groups", None) or ()):
+            for k, pattern in enumerate(group["paths"]):
+                _check_pattern(pattern, paths, f"{prefix}/groups/{place}/paths/{k}", notes)
+
+
+def _check_pattern(pattern: str, paths: list[str], pointer: str, notes: Notes) -> None:
+    if not any(selected(path, [pattern.removeprefix("!")]) for path in paths):
+        detail = f"no parameter is called {pattern!r}; there are {', '.join(paths[:20])}"
+        notes.problem(pointer, "unknown_path", detail, nearest(pattern, paths))
+
+
 def _trainable(job: Job, forward: Forward, notes: Notes) -> frozenset[str] | None:
     """The paths to be trained; None for all."""
     if job.trainable is None:
         return None
     paths = list(forward.parameters)
     for place, pattern in enumerate(job.trainable):
-        if not any(selected(path, [pattern.removeprefix("!")]) for path in paths):
-            detail = f"no parameter is called {pattern!r}; there are {', '.join(paths[:20])}"
-            notes.problem(f"/trainable/{place}", "unknown_path", detail, nearest(pattern, paths))
+        _check_pattern(pattern, paths, f"/trainable/{place}", notes)
     chosen = frozenset(path for path in paths if selected(path, job.trainable))
     if not chosen:
         notes.problem("/trainable", "nothing_trained", "no parameter is left to be trained")

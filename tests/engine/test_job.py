@@ -159,6 +159,11 @@ def test_all_wrong_fields_are_told_at_once():
         ({"callbacks": [{"kind": "early_stopping", "monitor": "accurcy"}]}, "/callbacks/0/monitor", "unknown_metric"),
         ({"trainable": ["layers.7.*"]}, "/trainable/0", "unknown_path"),
         ({"trainable": ["!*"]}, "/trainable", "nothing_trained"),
+        (
+            {"optimiser": {"kind": "adam", "groups": [{"paths": ["layers.9"], "learning_rate": 0.1}]}},
+            "/optimiser/groups/0/paths/0",
+            "unknown_path",
+        ),
         (layers({"kind": "reshape", "shape": [3, 5]}, dense(3)), "/model/layers/0", "shape_mismatch"),
         (layers({"kind": "flatten"}), "/model/layers/0", "output_mismatch"),
         ({"data": data(target="value"), "loss": "mse"}, "/loss", "output_mismatch"),
@@ -189,6 +194,13 @@ def test_a_model_larger_than_the_quota_is_refused_with_the_estimate_before_anyth
     problem = error.value.problems[0]
     assert (problem.pointer, problem.code) == ("/model", "model_too_large") and "12,000,000,003 parameters" in problem.detail
     assert ("/limits/max_memory_bytes", "model_too_large") in refused(spec(limits={"max_memory_bytes": 100}))
+
+
+def test_the_normalised_spec_shows_the_defaults_that_the_data_decides():
+    summary = check(Job.model_validate(spec(data=data(validation={"fraction": 0.2}))), TABLES)
+    assert [metric["kind"] for metric in summary.spec["metrics"]] == ["accuracy"] and summary.spec["monitor"] == "valid_loss"
+    again = check(Job.model_validate(summary.spec), TABLES)
+    assert again == summary
 
 
 def test_softmax_before_a_loss_of_logits_is_a_warning():
