@@ -144,17 +144,18 @@ def text_of(tree: ast.expr) -> str:
 
 # ---------------------------------------------------------------- elementwise kernels
 
-def kernel_text(tree: ast.expr, operands: tuple[str, ...], attributes: tuple[str, ...] = ()) -> str:
+def kernel_text(tree: ast.expr, operands: tuple[str, ...], attributes: tuple[str, ...] = (), numbers: bool = True) -> str:
     """An elementwise kernel: words (out, row length or 0, then offset, row step and column step per operand, then the float attributes).
 
-    There is a loop of its own, which vectorises, for operands side by side in memory, and of two operands for either one being a single number.
+    There is a loop of its own, which vectorises, for operands side by side in memory, and with `numbers`, of two operands, for either one being a
+    single number. Each loop takes a tenth of a second to compile.
     """
     lines = ["def run(arena, words, begin, end):", "    rows, columns, first, skip = rows_of(words[1], begin, end)"]
     lines += [f"    {name} = real(number_of(words[{2 + 3 * len(operands) + k}]))" for k, name in enumerate(attributes)]
     lines += [f"    column_{name} = words[{4 + 3 * k}]" for k, name in enumerate(operands)]
     lines += ["    for r in range(rows):", "        out = view(arena, words[0] + (begin + r * columns) * WIDTH, real)"]
     lines += [f"        p_{name} = operand(arena, words, {2 + 3 * k}, first + r, skip, real, WIDTH)" for k, name in enumerate(operands)]
-    patterns = [(1,) * len(operands)] + ([(1, 0), (0, 1)] if len(operands) == 2 else [])
+    patterns = [(1,) * len(operands)] + ([(1, 0), (0, 1)] if numbers and len(operands) == 2 else [])
     for k, pattern in enumerate(patterns):
         test = " and ".join(f"column_{name} == {step}" for name, step in zip(operands, pattern, strict=True))
         at = {name: "i" if step else "0" for name, step in zip(operands, pattern, strict=True)}

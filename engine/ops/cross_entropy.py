@@ -97,7 +97,8 @@ def _shape(logits: Node, labels: Node) -> tuple[Shape, str]:
         if labels.shape != logits.shape[:1]:
             raise ShapeError(f"softmax_cross_entropy: {logits.shape[0]} rows of logits take as many class numbers, found {list(labels.shape)}")
     elif labels.shape != logits.shape:
-        raise ShapeError(f"softmax_cross_entropy: targets {list(labels.shape)} must have the shape of the logits, {list(logits.shape)}; or give class numbers")
+        raise ShapeError(f"softmax_cross_entropy: targets {list(labels.shape)} must have the shape of the logits, {list(logits.shape)}; "
+                         "or give class numbers")
     elif labels.dtype != logits.dtype:
         raise DtypeError(f"softmax_cross_entropy: logits are {logits.dtype} and targets {labels.dtype}; cast one")
     return logits.shape[:1], logits.dtype
@@ -164,8 +165,8 @@ def _grad_launch(node: Node) -> list[Launch]:
     step = 1
     if ct.op.name == "broadcast" and ct.inputs[0].size == 1:   # the mean's share is the same for every row
         ct, step = ct.inputs[0], 0
-    return [Launch("softmax_cross_entropy_grad", node.dtype, (node, ct, step, logits, labels, _label_bytes(labels), node.shape[1]), node.shape[0],
-                   cost=10 + 1.2 * node.shape[1])]
+    words = (node, ct, step, logits, labels, _label_bytes(labels), node.shape[1])
+    return [Launch("softmax_cross_entropy_grad", node.dtype, words, node.shape[0], cost=10 + 1.2 * node.shape[1])]
 
 
 def _cases(back: bool) -> tuple[Case, ...]:
@@ -173,13 +174,14 @@ def _cases(back: bool) -> tuple[Case, ...]:
         return Case(name, ((Sample((rows,)),) if back else ()) + (Sample((rows, classes), -4.0, 4.0), labels), gradient=gradient)
 
     return (case("class numbers", 7, 5, Sample((7,), 0, 5, "int32")), case("wide numbers", 3, 150, Sample((3,), 0, 150, "int64")),
-            case("probabilities", 6, 4, Sample((6, 4), 0.0, 1.0)), case("unknown classes", 9, 3, Sample((9,), -1, 5, "int32"), gradient=False),
-            case("many rows", 300, 10, Sample((300,), 0, 10, "uint8"), gradient=False), case("empty batch", 0, 5, Sample((0,), 0, 5, "int32")),
+            case("probabilities", 6, 4, Sample((6, 4), 0.0, 1.0)), case("empty batch", 0, 5, Sample((0,), 0, 5, "int32")),
+            case("unknown classes", 9, 3, Sample((9,), -1, 5, "int32"), gradient=False),
+            case("many rows", 300, 10, Sample((300,), 0, 10, "uint8"), gradient=False),
             case("one", 1, 1, Sample((1,), 0, 1, "int32")))
 
 
-register(Op("softmax_cross_entropy_grad", shape=lambda ct, logits, labels: (logits.shape, logits.dtype), oracle=_grad_oracle, launch=_grad_launch,
-            compose=_grad_compose, cases=_cases(True), public=False, description="The cotangent carried back through softmax_cross_entropy to the logits."))
+register(Op("softmax_cross_entropy_grad", shape=lambda ct, logits, labels: (logits.shape, logits.dtype), oracle=_grad_oracle,
+            launch=_grad_launch, compose=_grad_compose, cases=_cases(True), public=False, description="The cotangent carried back to the logits."))
 register(Op("softmax_cross_entropy", shape=_shape, oracle=_oracle, launch=_launch, vjp=_vjp, compose=_compose, cases=_cases(False),
             formula="-sum(targets * log_softmax(logits))",
-            description="The cross entropy of each row of logits against its class number, or against a row of probabilities; NaN for an unknown class."))
+            description="The cross entropy of each row of logits against its class number, or a row of probabilities; NaN for an unknown class."))

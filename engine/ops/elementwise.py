@@ -100,7 +100,7 @@ def fused(name: str, tree: ast.expr, operands: tuple[str, ...], *, attributes: M
           description: str, oracle: Callable[..., Any] | None = None, public: bool = True, composed: bool = False,
           vjp: Any = None, jvp: Any = None) -> Op:
     """The op and the kernel of one formula. Without an `oracle` numpy computes the formula: then differences of the forward oracle check it."""
-    define(name, kernel_text(tree, operands, tuple(attributes)))
+    define(name, kernel_text(tree, operands, tuple(attributes), numbers=public))
     price = cost(tree)
 
     def shape(*nodes: Node, **given: float) -> tuple[Shape, str]:

@@ -33,7 +33,7 @@ def gather_kernel(arena, words, begin, end):
 
 @kernel("scatter_add")
 def scatter_add_kernel(arena, words, begin, end):
-    """Rows [begin, end) of out[index[i]] += updates[i], i from first to last. Words: out, updates, indices, their bytes, how many, elements of a row."""
+    """Rows [begin, end) of out[index[i]] += updates[i], in order of i. Words: out, updates, indices, their bytes, how many, elements of a row."""
     width = words[5]
     y = view(arena, words[0] + begin * width * WIDTH, real)
     for c in range((end - begin) * width):
@@ -101,7 +101,8 @@ _PLACES = Sample((7,), 0, 5, "int32")
 register(Op("gather", shape=_gather_shape, oracle=_gather_oracle, launch=_gather_launch, jvp=_gather_forward,
             vjp=lambda node, ct: [apply("scatter_add", node.inputs[1], ct, rows=node.inputs[0].shape[0]), None],
             cases=(Case("rows", (Sample((5, 3)), _PLACES)), Case("numbers", (Sample((5,)), Sample((2, 3), 0, 5, "int64"))),
-                   Case("outside", (Sample((5, 3)), Sample((9,), -3, 9, "int32")), gradient=False), Case("empty batch", (Sample((5, 3)), Sample((0,), 0, 5, "int32"))),
+                   Case("outside", (Sample((5, 3)), Sample((9,), -3, 9, "int32")), gradient=False),
+                   Case("empty batch", (Sample((5, 3)), Sample((0,), 0, 5, "int32"))),
                    Case("one", (Sample((1, 1)), Sample((), 0, 1, "uint8")))),
             description="Rows of a table by their numbers; NaN for a number that is not in the table."))
 
@@ -111,7 +112,8 @@ register(Op("gather", shape=_gather_shape, oracle=_gather_oracle, launch=_gather
 def _scatter_shape(indices: Node, updates: Node, rows: int) -> tuple[Shape, str]:
     _check("scatter_add", indices)
     if updates.dtype not in FLOATS or updates.shape[:indices.ndim] != indices.shape:
-        raise ShapeError(f"scatter_add: float updates of {list(indices.shape)} and more axes are expected, found {updates.dtype}{list(updates.shape)}")
+        raise ShapeError(f"scatter_add: float updates of {list(indices.shape)} and more axes are expected, "
+                         f"found {updates.dtype}{list(updates.shape)}")
     return (int(rows), *updates.shape[indices.ndim:]), updates.dtype
 
 
@@ -135,7 +137,8 @@ def _scatter_forward(node: Node, tangents: Sequence[Node | None]) -> Node | None
 
 register(Op("scatter_add", shape=_scatter_shape, oracle=_scatter_oracle, launch=_scatter_launch, jvp=_scatter_forward,
             vjp=lambda node, ct: [None, apply("gather", ct, node.inputs[0])],
-            cases=(Case("rows", (_PLACES, Sample((7, 3))), {"rows": 5}), Case("numbers", (Sample((2, 3), 0, 5, "int64"), Sample((2, 3))), {"rows": 5}),
+            cases=(Case("rows", (_PLACES, Sample((7, 3))), {"rows": 5}),
+                   Case("numbers", (Sample((2, 3), 0, 5, "int64"), Sample((2, 3))), {"rows": 5}),
                    Case("outside", (Sample((9,), -3, 9, "int32"), Sample((9, 2))), {"rows": 5}, gradient=False),
                    Case("empty batch", (Sample((0,), 0, 5, "int32"), Sample((0, 3))), {"rows": 5})),
             description="Rows added up by their numbers into a table of zeros, in their order."))
@@ -156,8 +159,9 @@ def _one_hot_launch(node: Node) -> list[Launch]:
     return [Launch("one_hot", node.dtype, (node, indices, _bytes(indices), classes), indices.size, cost=2 + 0.1 * classes)]
 
 
-register(Op("one_hot", shape=_one_hot_shape, oracle=lambda indices, classes, dtype="float32": (indices[..., None] == np.arange(classes)).astype(dtype),
-            launch=_one_hot_launch, defaults={"dtype": "float32"},
-            cases=(Case("rows", (Sample((7,), 0, 4, "int32"),), {"classes": 4}), Case("outside", (Sample((2, 4), -2, 6, "int64"),), {"classes": 4, "dtype": "float64"}),
+register(Op("one_hot", shape=_one_hot_shape, launch=_one_hot_launch, defaults={"dtype": "float32"},
+            oracle=lambda indices, classes, dtype="float32": (indices[..., None] == np.arange(classes)).astype(dtype),
+            cases=(Case("rows", (Sample((7,), 0, 4, "int32"),), {"classes": 4}),
+                   Case("outside", (Sample((2, 4), -2, 6, "int64"),), {"classes": 4, "dtype": "float64"}),
                    Case("empty batch", (Sample((0,), 0, 4, "int32"),), {"classes": 4}), Case("one", (Sample((), 0, 1, "uint8"),), {"classes": 1})),
             description="A row per number with 1 at its place and 0 elsewhere; all 0 for a number outside."))

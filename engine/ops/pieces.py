@@ -110,7 +110,7 @@ def index(node: Node, key: Any) -> Node:
             shape.append(len(found))
         axis += 1
     whole = all(r == range(n) for r, n in zip(ranges, node.shape, strict=True))
-    part = node if whole else apply("slice", node, start=tuple(r.start for r in ranges), stop=tuple(r.stop for r in ranges), step=tuple(r.step for r in ranges))
+    part = node if whole else apply("slice", node, **{word: tuple(getattr(r, word) for r in ranges) for word in ("start", "stop", "step")})
     part = part if part.shape == tuple(shape) else apply("reshape", part, shape=tuple(shape))
     return _pick(part, [(i, k) for i, k in enumerate(k for k in keys if k is None or isinstance(k, slice) or _is_array(k)) if _is_array(k)])
 
@@ -169,8 +169,10 @@ def _places(key: Any, size: int) -> Node:
 register(Op(
     "slice", shape=_slice_shape, launch=_slice_launch, vjp=_slice_back, jvp=_linear, defaults={"step": None, "index": index},
     oracle=lambda x, start, stop, step=None: x[np.ix_(*_ranges(start, stop, step))] if x.ndim else x,
-    cases=(Case("part", (Sample((5, 7)),), {"start": (1, 2), "stop": (4, 7)}), Case("steps", (Sample((5, 7)),), {"start": (4, 0), "stop": (-1, 7), "step": (-2, 3)}),
-           Case("empty batch", (Sample((0, 3)),), {"start": (0, 1), "stop": (0, 3)}), Case("nothing", (Sample((3, 3)),), {"start": (2, 0), "stop": (2, 3)}),
+    cases=(Case("part", (Sample((5, 7)),), {"start": (1, 2), "stop": (4, 7)}),
+           Case("steps", (Sample((5, 7)),), {"start": (4, 0), "stop": (-1, 7), "step": (-2, 3)}),
+           Case("empty batch", (Sample((0, 3)),), {"start": (0, 1), "stop": (0, 3)}),
+           Case("nothing", (Sample((3, 3)),), {"start": (2, 0), "stop": (2, 3)}),
            Case("one", (Sample((1,)),), {"start": (0,), "stop": (1,)}),
            Case("integers", (Sample((5, 3), 0, 9, "int64"),), {"start": (1, 1), "stop": (4, 2)}, gradient=False)),
     description="The elements from start to stop along each axis, by steps."))
@@ -187,8 +189,8 @@ def _pad_shape(x: Node, low: Ints, high: Ints, value: float = 0.0) -> tuple[Shap
 def _pad_launch(node: Node) -> list[Launch]:
     x, = node.inputs
     steps = strides(node.shape)
-    return [fill(node, node.attrs["value"]),
-            move(node.dtype, node, x, x.shape, out_steps=steps, out_start=sum(a * s for a, s in zip(node.attrs["low"], steps, strict=True)) if x.size else 0)]
+    start = sum(a * s for a, s in zip(node.attrs["low"], steps, strict=True)) if x.size else 0
+    return [fill(node, node.attrs["value"]), move(node.dtype, node, x, x.shape, out_steps=steps, out_start=start)]
 
 
 def _pad_back(node: Node, ct: Node) -> list[Node]:
@@ -197,10 +199,13 @@ def _pad_back(node: Node, ct: Node) -> list[Node]:
 
 
 register(Op(
-    "pad", shape=_pad_shape, oracle=lambda x, low, high, value=0.0: np.pad(x, list(zip(low, high, strict=True)), constant_values=value), launch=_pad_launch,
-    vjp=_pad_back, jvp=lambda node, tangents: None if tangents[0] is None else apply("pad", tangents[0], low=node.attrs["low"], high=node.attrs["high"]),
-    cases=(Case("around", (Sample((3, 5)),), {"low": (1, 0), "high": (2, 3), "value": 0.5}), Case("one", (Sample((1,)),), {"low": (2,), "high": (0,)}),
-           Case("empty batch", (Sample((0, 3)),), {"low": (0, 1), "high": (0, 1)}), Case("bytes", (Sample((3,), 0, 9, "uint8"),), {"low": (1,), "high": (1,)}, gradient=False)),
+    "pad", shape=_pad_shape, launch=_pad_launch, vjp=_pad_back,
+    oracle=lambda x, low, high, value=0.0: np.pad(x, list(zip(low, high, strict=True)), constant_values=value),
+    jvp=lambda node, tangents: None if tangents[0] is None else apply("pad", tangents[0], low=node.attrs["low"], high=node.attrs["high"]),
+    cases=(Case("around", (Sample((3, 5)),), {"low": (1, 0), "high": (2, 3), "value": 0.5}),
+           Case("one", (Sample((1,)),), {"low": (2,), "high": (0,)}),
+           Case("empty batch", (Sample((0, 3)),), {"low": (0, 1), "high": (0, 1)}),
+           Case("bytes", (Sample((3,), 0, 9, "uint8"),), {"low": (1,), "high": (1,)}, gradient=False)),
     defaults={"value": 0.0}, description="The array with `low` elements of `value` before and `high` after it along each axis."))
 
 
@@ -266,10 +271,12 @@ def _join_cases(*shapes: tuple[str, int, tuple[Shape, ...]]) -> tuple[Case, ...]
     return tuple(Case(name, tuple(Sample(s) for s in each), {"axis": axis}) for name, axis, each in shapes)
 
 
-register(Op("concat", shape=_concat_shape, oracle=lambda *xs, axis=0: np.concatenate(xs, axis), launch=_join_launch, vjp=_join_back, jvp=_join_forward,
-            cases=_join_cases(("rows", 0, ((3, 4), (2, 4))), ("columns", -1, ((3, 4), (3, 1), (3, 2))), ("empty batch", 1, ((0, 4), (0, 2))),
-                              ("one", 0, ((1,),)), ("with nothing", 0, ((0, 2), (3, 2)))),
+register(Op("concat", shape=_concat_shape, oracle=lambda *xs, axis=0: np.concatenate(xs, axis), launch=_join_launch,
+            vjp=_join_back, jvp=_join_forward,
+            cases=_join_cases(("rows", 0, ((3, 4), (2, 4))), ("columns", -1, ((3, 4), (3, 1), (3, 2))),
+                              ("empty batch", 1, ((0, 4), (0, 2))), ("one", 0, ((1,),)), ("with nothing", 0, ((0, 2), (3, 2)))),
             defaults={"axis": 0}, description="Arrays one after the other along an axis."))
 register(Op("stack", shape=_stack_shape, oracle=lambda *xs, axis=0: np.stack(xs, axis), launch=_join_launch, vjp=_join_back, jvp=_join_forward,
-            cases=_join_cases(("first", 0, ((3, 4), (3, 4))), ("last", -1, ((3, 4), (3, 4), (3, 4))), ("numbers", 0, ((), ())), ("empty batch", 1, ((0, 2), (0, 2)))),
+            cases=_join_cases(("first", 0, ((3, 4), (3, 4))), ("last", -1, ((3, 4), (3, 4), (3, 4))), ("numbers", 0, ((), ())),
+                              ("empty batch", 1, ((0, 2), (0, 2)))),
             defaults={"axis": 0}, description="Arrays side by side along a new axis."))

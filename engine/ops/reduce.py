@@ -100,7 +100,8 @@ def _others(node: Node) -> Node:
     zero = apply("equal", x, 0.0)
     safe = apply("where", zero, 1.0, x)
     zeros, product = spread(node, _total(node, zero)), spread(node, _again(node, safe))
-    return apply("where", zero, apply("where", apply("equal", zeros, 1.0), product, 0.0), apply("where", apply("equal", zeros, 0.0), product / safe, 0.0))
+    only = apply("where", apply("equal", zeros, 1.0), product, 0.0)
+    return apply("where", zero, only, apply("where", apply("equal", zeros, 0.0), product / safe, 0.0))
 
 
 _reduction("prod", np.prod, lambda node: launches(node, "prod"), lambda node, ct: spread(node, ct) * _others(node),
@@ -140,6 +141,7 @@ def _argmax_launch(node: Node) -> list[Launch]:
     return [Launch("argmax", x.dtype, (node, x, length, step), node.size, cost=1.0 * length)]
 
 
-register(Op("argmax", shape=_argmax_shape, oracle=lambda x, axis=None, keepdims=False: np.argmax(x, axis=axis, keepdims=keepdims), launch=_argmax_launch,
-            cases=tuple(Case(c.name, c.inputs, c.attrs, gradient=False) for c in _cases(empty=False) if not isinstance(c.attrs.get("axis"), tuple)),
+register(Op("argmax", shape=_argmax_shape, launch=_argmax_launch,
+            oracle=lambda x, axis=None, keepdims=False: np.argmax(x, axis=axis, keepdims=keepdims),
+            cases=tuple(Case(c.name, c.inputs, c.attrs) for c in _cases(empty=False) if not isinstance(c.attrs.get("axis"), tuple)),
             defaults={"axis": None, "keepdims": False}, description="The place of the first greatest element along an axis, or in everything."))

@@ -67,7 +67,8 @@ def _define(name: str, identity: str, join: Callable[[str, str], str], start: st
             end: str | None = None) -> None:
     """The two kernels of one reduction: along contiguous rows, and across rows for all columns at once."""
     finish = end or "total * real(number_of(words[5]))"
-    define(f"{name}_along", _ALONG.format(start=start or identity, along=along or join("total", "load(x, i)"), end=finish), ("contract", "reassoc", "nsz"))
+    define(f"{name}_along", _ALONG.format(start=start or identity, along=along or join("total", "load(x, i)"), end=finish),
+           ("contract", "reassoc", "nsz"))
     four = join("y[c]", join(join("load(x0, c)", "load(x1, c)"), join("load(x2, c)", "load(x3, c)")))
     one = join("y[c]", "load(x, r * columns + c)")
     define(f"{name}_across", _ACROSS.format(identity=identity, four=four, one=one, unscaled=ONE))

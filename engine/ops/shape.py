@@ -103,7 +103,8 @@ def _broadcast_back(node: Node, ct: Node) -> list[Node]:
 
 
 register(Op(
-    "broadcast", shape=_broadcast_shape, oracle=lambda x, shape: np.ones(shape, np.asarray(x).dtype) * x, launch=_broadcast_launch, vjp=_broadcast_back,
+    "broadcast", shape=_broadcast_shape, oracle=lambda x, shape: np.ones(shape, np.asarray(x).dtype) * x,
+    launch=_broadcast_launch, vjp=_broadcast_back,
     jvp=lambda node, tangents: None if tangents[0] is None else apply("broadcast", tangents[0], shape=node.shape),
     cases=(Case("rows", (Sample((5,)),), {"shape": (7, 5)}), Case("columns", (Sample((7, 1)),), {"shape": (7, 5)}),
            Case("middle", (Sample((2, 1, 3)),), {"shape": (2, 4, 3)}), Case("number", (Sample(()),), {"shape": (3, 4)}),
@@ -162,10 +163,11 @@ def _cast_launch(node: Node) -> list[Launch]:
 
 
 register(Op(
-    "cast", shape=_cast_shape, oracle=lambda x, dtype: np.trunc(x).astype(dtype) if dtype not in FLOATS else np.asarray(x, dtype), launch=_cast_launch,
-    vjp=lambda node, ct: [apply("cast", ct, dtype=node.inputs[0].dtype) if node.inputs[0].dtype in FLOATS and node.dtype in FLOATS else None],
+    "cast", shape=_cast_shape, launch=_cast_launch,
+    oracle=lambda x, dtype: np.trunc(x).astype(dtype) if dtype not in FLOATS else np.asarray(x, dtype),
+    vjp=lambda node, ct: [apply("cast", ct, dtype=node.inputs[0].dtype) if {node.dtype, node.inputs[0].dtype} <= set(FLOATS) else None],
     jvp=lambda node, tangents: None if tangents[0] is None or node.dtype not in FLOATS else apply("cast", tangents[0], dtype=node.dtype),
-    cases=(*(Case(f"{s} to {t}", (Sample((7, 3), 0, 100, s),), {"dtype": t}, gradient=False)
-             for s, t in (("uint8", "float32"), ("int32", "float64"), ("int64", "int32"), ("int32", "int64"), ("float", "int32"), ("float", "uint8"))),
+    cases=(*(Case(f"{s} to {t}", (Sample((7, 3), 0, 100, s),), {"dtype": t}, gradient=False) for s, t in (
+        ("uint8", "float32"), ("int32", "float64"), ("int64", "int32"), ("int32", "int64"), ("float", "int32"), ("float", "uint8"))),
            Case("to float64", (Sample((5, 2)),), {"dtype": "float64"})),
     description="The numbers in another type; whole numbers are cut towards 0."))

@@ -151,7 +151,8 @@ def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
 
 def _cases(inputs: int = 1, low: float = -2.0, high: float = 2.0) -> tuple[Case, ...]:
     return tuple(Case(name, (Sample(shape),) * (inputs - 1) + (Sample(shape, low, high),), {"axis": axis}) for name, shape, axis in (
-        ("rows", (7, 5), -1), ("over rows", (7, 5), 0), ("middle", (2, 6, 3), 1), ("empty batch", (0, 4), 1), ("one", (1,), 0), ("long", (3, 133), 1)))
+        ("rows", (7, 5), -1), ("over rows", (7, 5), 0), ("middle", (2, 6, 3), 1), ("empty batch", (0, 4), 1), ("one", (1,), 0),
+        ("long", (3, 133), 1)))
 
 
 def _total(node: Node, x: Node) -> Node:
@@ -170,11 +171,12 @@ def _log_softmax_compose(node: Node) -> Node:
     return shifted - apply("log", _total(node, apply("exp", shifted)))
 
 
-def _keep(name: str, compose: Callable[[Node], Node], grad_compose: Callable[[Node], Node], oracle: Any, grad_oracle: Any, jvp: Any, formula: str) -> None:
+def _keep(name: str, compose: Callable[[Node], Node], grad_compose: Callable[[Node], Node], oracle: Any, grad_oracle: Any, jvp: Any,
+          formula: str) -> None:
     grad = register(Op(f"{name}_grad", shape=_shape(f"{name}_grad"), oracle=grad_oracle, launch=_along_axis(0.4), compose=grad_compose,
                        cases=_cases(2, -2.0, -0.2), defaults={"axis": -1}, public=False, description=f"The cotangent carried back through {name}."))
-    register(Op(name, shape=_shape(name), oracle=oracle, launch=_along_axis(1.0), compose=compose, cases=_cases(), defaults={"axis": -1}, formula=formula,
-                vjp=lambda node, ct: [apply(grad, ct, node, axis=node.attrs["axis"])],
+    register(Op(name, shape=_shape(name), oracle=oracle, launch=_along_axis(1.0), compose=compose, cases=_cases(), defaults={"axis": -1},
+                formula=formula, vjp=lambda node, ct: [apply(grad, ct, node, axis=node.attrs["axis"])],
                 jvp=lambda node, tangents: None if tangents[0] is None else jvp(node, tangents[0]), description=f"{formula} along an axis."))
 
 
@@ -194,11 +196,13 @@ def _logsumexp_shape(x: Node, axis: Axis = None, keepdims: bool = False) -> tupl
 
 
 register(Op(
-    "logsumexp", shape=_logsumexp_shape, defaults={"axis": None, "keepdims": False}, formula="log(sum(exp(x)))", description="log(sum(exp(x))) along axes.",
+    "logsumexp", shape=_logsumexp_shape, defaults={"axis": None, "keepdims": False}, formula="log(sum(exp(x)))",
+    description="log(sum(exp(x))) along axes.",
     oracle=lambda x, axis=None, keepdims=False: special.logsumexp(x, axis=axis, keepdims=keepdims),
     launch=lambda node: _along("logsumexp", node, axes_of(node.inputs[0], node.attrs["axis"], "logsumexp"), 0.8),
     vjp=lambda node, ct: [spread(node, ct) * apply("exp", node.inputs[0] - spread(node, node))],
     jvp=lambda node, tangents: None if tangents[0] is None else
     apply("sum", apply("exp", node.inputs[0] - spread(node, node)) * tangents[0], **node.attrs),
-    cases=(Case("rows", (Sample((7, 5)),), {"axis": 1}), Case("over rows", (Sample((7, 5)),), {"axis": 0, "keepdims": True}), Case("total", (Sample((7, 5)),)),
-           Case("apart", (Sample((3, 2, 4)),), {"axis": (0, 2)}), Case("empty batch", (Sample((0, 4)),), {"axis": 1}), Case("one", (Sample((1,)),)))))
+    cases=(Case("rows", (Sample((7, 5)),), {"axis": 1}), Case("over rows", (Sample((7, 5)),), {"axis": 0, "keepdims": True}),
+           Case("total", (Sample((7, 5)),)), Case("apart", (Sample((3, 2, 4)),), {"axis": (0, 2)}),
+           Case("empty batch", (Sample((0, 4)),), {"axis": 1}), Case("one", (Sample((1,)),)))))

@@ -1,5 +1,6 @@
 """How kernels reach their operands: loads and stores that are known to be apart, whole numbers of any width, rows of elementwise operands."""
 
+# pyright: reportCallIssue=false
 from __future__ import annotations
 
 from llvmlite import ir
@@ -68,7 +69,7 @@ def whole_number(typingctx, arena, offset, width, index):
 
 @inline
 def rows_of(row, begin, end):
-    """How an elementwise kernel walks [begin, end): rows, elements of each, number of the first row, elements of it to skip. `row` 0 is one long row."""
+    """How an elementwise kernel walks [begin, end): rows, elements of each, number of the first, elements of it to skip. `row` 0 is one long row."""
     if row == 0:
         return 1, end - begin, 0, begin
     return (end - begin) // row, row, begin // row, 0

@@ -15,9 +15,9 @@ from engine.kernels.vecmath.common import derived, turn_series
 from engine.kernels.vecmath.philox import philox
 
 __all__ = [
-    "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan", "load", "log",
-    "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign", "sin", "sin_turn", "softplus", "sqrt", "store",
-    "tan", "tanh", "unordered", "whole_number"]
+    "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan",
+    "load", "log", "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign", "sin", "sin_turn",
+    "softplus", "sqrt", "store", "tan", "tanh", "unordered", "whole_number"]
 
 ZERO, HALF, ONE, INFINITY, NAN = 0.0, 0.5, 1.0, np.inf, np.nan
 SHIFT = 1.5 * 2.0**52                                  # added, it rounds to a whole number and leaves it in the low bits
