@@ -19,7 +19,7 @@ from engine.spec import Family, Spec
 
 FAMILIES: dict[str, Family] = {"layers": layers, "losses": losses, "optimisers": rules, "transforms": transforms, "schedules": schedules,
                                "metrics": metrics, "initialisers": initialisers}
-"""Groups of the catalogue that are families of specs; those who know more families add them."""
+"""Groups of the catalogue that are families of specs."""
 
 
 def catalogue() -> dict[str, list[dict[str, Any]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -127,8 +129,9 @@ class OverlapLoss(Loss):
     target: ClassVar[Literal["class", "binary", "number"]] = "binary"
     needs: ClassVar[Literal["probabilities", "logits"] | None] = "probabilities"
 
-    def overlap(self, y_hat: Node, y: Node, total: Any) -> Node:
-        raise TypeError(f"{self.kind_name()} does not say how it compares")
+    @abstractmethod
+    def overlap(self, y_hat: Node, y: Node, total: Callable[[Node], Node]) -> Node:
+        """The loss; `total` sums over what is compared: the batch, or each row."""
 
     def terms(self, y_hat: Node, y: Node) -> Node:
         return self.overlap(y_hat, alike(self.kind_name(), y_hat, y), lambda v: v.sum(tuple(range(1, v.ndim))) if v.ndim > 1 else v)
@@ -148,7 +151,7 @@ class Dice(OverlapLoss):
     smooth: float = Field(1.0, ge=0)
     kind: Literal["dice"] = "dice"
 
-    def overlap(self, y_hat: Node, y: Node, total: Any) -> Node:
+    def overlap(self, y_hat: Node, y: Node, total: Callable[[Node], Node]) -> Node:
         return 1 - (total(y * y_hat) * 2 + self.smooth) / (total(apply("square", y)) + total(apply("square", y_hat)) + self.smooth)
 
 
@@ -161,7 +164,7 @@ class Tversky(OverlapLoss):
     beta: float = Field(0.7, ge=0, le=1)
     kind: Literal["tversky"] = "tversky"
 
-    def overlap(self, y_hat: Node, y: Node, total: Any) -> Node:
+    def overlap(self, y_hat: Node, y: Node, total: Callable[[Node], Node]) -> Node:
         both = y * y_hat
         return 1 - (total(both) + 1) / (total(both + (1 - y) * y_hat * self.beta + y * (1 - y_hat) * (1 - self.beta)) + 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from math import log
 from typing import Any, ClassVar, Literal
@@ -151,9 +152,9 @@ class Score(ConfusionMetric):
         known = {str(name): k for k, name in enumerate(class_names)}
         return self.model_copy(update={"positive": known[str(self.positive)], "average": "binary"})
 
+    @abstractmethod
     def scores(self, both: np.ndarray, predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
         """The score of each class; 0 where it has no rows to score."""
-        raise TypeError(f"{self.kind_name()} does not say how it scores")
 
     def value(self, sums: Mapping[str, np.ndarray]) -> float:
         both, predicted, true = (np.asarray(sums[k], np.float64) for k in ("both", "predicted", "true"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
@@ -16,9 +17,9 @@ from engine.nn.metric import Metric, mass, metrics, ratio, total
 class NumberMetric(Metric):
     """The weighted mean over rows of one number for each row."""
 
+    @abstractmethod
     def row(self, y_hat: Node, y: Node) -> Node:
         """An elementwise error."""
-        raise TypeError(f"{self.kind_name()} does not say what it means")
 
     def sums(self, y_hat: Node, y: Node, weight: Node | None = None, *, logits: bool = False) -> dict[str, Node]:
         error = self.row(y_hat, alike(self.kind_name(), y_hat, y))

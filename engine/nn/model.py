@@ -66,6 +66,16 @@ class Model:
         for path, value in values.items():
             (self.parameters if path in self.parameters else self.buffers)[path][...] = value
 
+    def astype(self, dtype: str) -> Model:
+        """A copy with its numbers in another float type."""
+        slab = np.concatenate([np.zeros(0), *(np.ravel(value) for value in self.parameters.values())]).astype(dtype)
+        ends = np.cumsum([value.size for value in self.parameters.values()])
+        parameters = {path: slab[end - value.size:end].reshape(value.shape) for (path, value), end in zip(self.parameters.items(), ends, strict=True)}
+        buffers = {path: value.astype(dtype) for path, value in self.buffers.items()}
+        twin = Model(self.layer, self.input_shape, parameters, buffers, slab=slab, ties=self.ties, rows=self.rows, seed=self.seed, dtype=dtype)
+        twin.calls = self.calls
+        return twin
+
     def tree(self) -> Any:
         """Parameters as nested dicts and lists, one branch for each layer; a layer used twice shows the same arrays twice."""
         return self.nest(self.parameters)
