@@ -78,9 +78,9 @@ _define("sum", "real(0.0)", lambda a, b: f"({a} + {b})")
 _define("prod", "real(1.0)", lambda a, b: f"({a} * {b})")
 # the extremes of a row are those of its bits read as whole numbers (see `ordered`), which vectorises and lets NaN win
 _define("max", "real(-INFINITY)", lambda a, b: f"maximum({a}, {b})",
-        "ordered(real(-INFINITY))", "max(total, ordered(load(x, i)))", "unordered(total)")
+        "ordered(real(-INFINITY))", "larger(total, ordered(load(x, i)))", "unordered(total)")
 _define("min", "real(INFINITY)", lambda a, b: f"minimum({a}, {b})",
-        "ordered(real(-INFINITY))", "max(total, ordered(-load(x, i)))", "-unordered(total)")
+        "ordered(real(-INFINITY))", "larger(total, ordered(-load(x, i)))", "-unordered(total)")
 
 
 # ---------------------------------------------------------------- shapes and launches

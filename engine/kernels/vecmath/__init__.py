@@ -29,6 +29,15 @@ def select(typingctx, condition, yes, no):
     return (yes(condition, yes, no), codegen) if yes == no else None
 
 
+@intrinsic
+def larger(typingctx, a, b):
+    """The larger of two whole numbers of one type, in that type: numba's own `max` would widen them."""
+    def codegen(context, builder, signature, args):
+        return builder.select(builder.icmp_signed(">", *args), *args)
+
+    return (a(a, b), codegen) if a == b else None
+
+
 def polynomial(*coefficients: float) -> Any:
     """A function of x: the polynomial with these coefficients, lowest power first, by Horner's scheme."""
     @intrinsic

@@ -1,4 +1,4 @@
-"""What both number types write alike, made from the type's own exp, expm1, log and log1p."""
+"""What both number types write alike, made from the type's own exp and expm1."""
 
 # pyright: reportCallIssue=false
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import Any
 from engine.kernels.vecmath import fabs, floor, inline, polynomial, select
 
 
-def derived(real: Any, exp: Any, expm1: Any, log1p: Any, sine: tuple[float, ...], cosine: tuple[float, ...]) -> tuple[Any, ...]:
+def derived(real: Any, exp: Any, expm1: Any, area: tuple[float, ...], sine: tuple[float, ...], cosine: tuple[float, ...]) -> tuple[Any, ...]:
     """sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn and cos_turn for one type.
 
-    `sine`, `cosine`: coefficients in r² of sin(2πr) / r and cos(2πr) for |r| <= 1/8.
+    `area`: coefficients in s² of 2 artanh(s) / s for 0 <= s <= 1/3. `sine`, `cosine`: coefficients in r² of sin(2πr) / r and cos(2πr) for |r| <= 1/8.
     """
     zero, half, one, two, quarter, four, infinity = real(0.0), real(0.5), real(1.0), real(2.0), real(0.25), real(4.0), real(float("inf"))
-    sine_of, cosine_of = polynomial(*sine), polynomial(*cosine)
+    area_of, sine_of, cosine_of = polynomial(*area), polynomial(*sine), polynomial(*cosine)
 
     @inline
     def sigmoid(x):
@@ -32,8 +32,10 @@ def derived(real: Any, exp: Any, expm1: Any, log1p: Any, sine: tuple[float, ...]
 
     @inline
     def softplus(x):
-        """log(1 + exp(x)) = max(x, 0) + log1p(exp(-|x|)): 2 ulp."""
-        return select(x > zero, x, zero) + log1p(exp(-fabs(x)))
+        """log(1 + exp(x)) = max(x, 0) + log(1 + t), t = exp(-|x|), and log(1 + t) = 2 artanh(t / (2 + t)): 3 ulp."""
+        t = exp(-fabs(x))
+        s = t / (two + t)
+        return select(x > zero, x, zero) + s * area_of(s * s)
 
     @inline
     def sign(x):
@@ -70,6 +72,11 @@ def derived(real: Any, exp: Any, expm1: Any, log1p: Any, sine: tuple[float, ...]
         return select((quarter_turn == one) | (quarter_turn == two), -y, y)
 
     return sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn
+
+
+def area_series(terms: int) -> tuple[float, ...]:
+    """Taylor's coefficients in s² of 2 artanh(s) / s."""
+    return tuple(2 / (2 * k + 1) for k in range(terms))
 
 
 def turn_series(terms: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -7,15 +7,15 @@ import numpy as np
 from numba import float32, int32
 
 from engine.kernels.intrinsics import bits_of, number_of
-from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, maximum, minimum, polynomial, pow, select, sin, sqrt, tan
+from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, larger, maximum, minimum, polynomial, pow, select, sin, sqrt, tan
 from engine.kernels.vecmath.access import load, operand, rows_of, store, whole_number
-from engine.kernels.vecmath.common import derived, turn_series
+from engine.kernels.vecmath.common import area_series, derived, turn_series
 from engine.kernels.vecmath.philox import philox
 
 __all__ = [
     "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan",
-    "load", "log", "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign", "sin", "sin_turn",
-    "softplus", "sqrt", "store", "tan", "tanh", "unordered", "whole_number"]
+    "larger", "load", "log", "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign",
+    "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh", "unordered", "whole_number"]
 
 ZERO, HALF, ONE, INFINITY, NAN = np.float32(0), np.float32(0.5), np.float32(1), np.float32(np.inf), np.float32(np.nan)
 SHIFT, SHIFT_BITS = np.float32(1.5 * 2**23), np.int32(0x4B400000)   # added, it rounds to a whole number and leaves it in the low bits
@@ -110,8 +110,8 @@ def greatest(x, n):
     """The greatest of n elements at the pointer x, NaN if one is NaN, -inf of none."""
     top = ordered(-INFINITY)
     for i in range(n):
-        top = max(top, ordered(load(x, i)))
-    return unordered(int32(top))
+        top = larger(top, ordered(load(x, i)))
+    return unordered(top)
 
 
-sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float32, exp, expm1, log1p, *turn_series(6))
+sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float32, exp, expm1, area_series(9), *turn_series(6))

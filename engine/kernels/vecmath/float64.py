@@ -9,15 +9,15 @@ import numpy as np
 from numba import int64
 
 from engine.kernels.intrinsics import bits_of, number_of
-from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, maximum, minimum, polynomial, pow, select, sin, sqrt, tan
+from engine.kernels.vecmath import copysign, cos, fabs, floor, inline, larger, maximum, minimum, polynomial, pow, select, sin, sqrt, tan
 from engine.kernels.vecmath.access import load, operand, rows_of, store, whole_number
-from engine.kernels.vecmath.common import derived, turn_series
+from engine.kernels.vecmath.common import area_series, derived, turn_series
 from engine.kernels.vecmath.philox import philox
 
 __all__ = [
     "INFINITY", "NAN", "SPARE", "UNIT", "copysign", "cos", "cos_turn", "erf", "exp", "expm1", "fabs", "floor", "greatest", "isfinite", "isnan",
-    "load", "log", "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign", "sin", "sin_turn",
-    "softplus", "sqrt", "store", "tan", "tanh", "unordered", "whole_number"]
+    "larger", "load", "log", "log1p", "maximum", "minimum", "operand", "ordered", "philox", "pow", "rows_of", "select", "sigmoid", "sign",
+    "sin", "sin_turn", "softplus", "sqrt", "store", "tan", "tanh", "unordered", "whole_number"]
 
 ZERO, HALF, ONE, INFINITY, NAN = 0.0, 0.5, 1.0, np.inf, np.nan
 SHIFT = 1.5 * 2.0**52                                  # added, it rounds to a whole number and leaves it in the low bits
@@ -123,8 +123,8 @@ def greatest(x, n):
     """The greatest of n elements at the pointer x, NaN if one is NaN, -inf of none."""
     top = ordered(-INFINITY)
     for i in range(n):
-        top = max(top, ordered(load(x, i)))
-    return unordered(int64(top))
+        top = larger(top, ordered(load(x, i)))
+    return unordered(top)
 
 
-sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float64, exp, expm1, log1p, *turn_series(9))
+sigmoid, tanh, softplus, sign, isnan, isfinite, sin_turn, cos_turn = derived(np.float64, exp, expm1, area_series(18), *turn_series(9))
