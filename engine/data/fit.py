@@ -72,13 +72,20 @@ def _auto(task: Fit) -> FittedColumn | None:
     column = task.column
     if column.kind == "text":
         return task.leave_out("is free text")
-    if task.lookup and (column.kind == "category" or (column.array and column.data.dtype.kind == "i")):
+    if task.lookup and (column.classes is not None or _whole(column)):
         return _code(task)
     if column.array or column.kind == "boolean":
         return _numbers(task, scale=1 / 255) if column.image else _numbers(task)
     if column.kind == "category":
         return _auto_category(task)
     return _datetime(task, kinds.PARTS) if column.kind == "datetime" else _standardise(task)
+
+
+def _whole(column: Column) -> bool:
+    """Whether a column has whole numbers only, which can be looked up."""
+    if column.array or column.kind != "number":
+        return column.data.dtype.kind == "i"
+    return bool(np.all(np.isnan(column.data) | (np.mod(column.data, 1) == 0)))
 
 
 def _auto_category(task: Fit) -> FittedColumn | None:

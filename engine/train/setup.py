@@ -15,6 +15,7 @@ from engine.nn.losses import losses as known_losses
 from engine.nn.paths import selected
 from engine.plan.graphs import StepGraph
 from engine.train.actions import Scores
+from engine.train.expression import Expression
 from engine.train.goals import goals_of, objectives_of
 from engine.train.job import Job
 from engine.train.memory import Estimate, estimate
@@ -132,18 +133,21 @@ def check_outputs(model: Layer, forward: Forward, objectives: list[Objective], n
 
 
 def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
-    target, shape = objective.target, forward.outputs[objective.name].shape[1:]
-    if target is None or target.kind != "class":
+    target, shape, loss = objective.target, forward.outputs[objective.name].shape[1:], objective.loss
+    if target is None or target.kind == "inputs" or isinstance(loss, Expression):
         return
     last = next((row for row in reversed(forward.layers) if row.output_shape == shape), forward.layers[-1])
-    where, wanted = "/model" + last.pointer, len(target.classes or ())
-    if objective.loss.target == "binary":
-        if shape not in ((1,), ()):
-            detail = f"{objective.loss.kind_name()} needs a last layer of 1 unit, {last.path or 'the model'} gives {list(shape)}"
-            notes.problem(where, "output_mismatch", detail, "logit_cross_entropy" if shape == (wanted,) else None)
-    elif shape != (wanted,):
-        notes.problem(where, "output_mismatch", f"the target has {wanted} classes, the last layer {last.path or 'the model'} gives {list(shape)}",
-                      '"units": "target"')
+    gives = f"the last layer ({last.path or last.kind}) gives {list(shape)}"
+    classes = len(target.classes or ())
+    if target.kind == "number":
+        fits, wants = shape == target.shape or (*shape, 1) == target.shape, f"the target has rows of {list(target.shape)}"
+        better = '"units": "target"'
+    elif loss.target == "binary":
+        fits, wants, better = shape in ((1,), ()), f"{loss.kind_name()} needs 1 unit", "logit_cross_entropy" if shape == (classes,) else None
+    else:
+        fits, wants, better = shape == (classes,), f"the target has {classes} classes", '"units": "target"'
+    if not fits:
+        notes.problem("/model" + last.pointer, "output_mismatch", f"{wants}, {gives}", better)
 
 
 def _check_ending(model: Layer, objective: Objective, notes: Notes) -> None:

@@ -166,7 +166,7 @@ def test_all_wrong_fields_are_told_at_once():
         ),
         (layers({"kind": "reshape", "shape": [3, 5]}, dense(3)), "/model/layers/0", "shape_mismatch"),
         (layers({"kind": "flatten"}), "/model/layers/0", "output_mismatch"),
-        ({"data": data(target="value"), "loss": "mse"}, "/loss", "output_mismatch"),
+        ({"data": data(target="value"), "loss": "mse"}, "/model/layers/1", "output_mismatch"),
         ({"data": data(target="value", sampling="balanced"), "loss": "mse", **layers(dense(1))}, "/data/sampling", "no_classes"),
     ],
 )
