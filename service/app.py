@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import secrets
 import signal
@@ -27,6 +28,7 @@ from service.settings import Settings
 from service.store import Store
 from service.stream import Bell, Wake
 
+logging.getLogger("python_multipart").setLevel(logging.ERROR)      # whoever sends a bad form is told; the log need not know
 TOKEN = "token_sha256"          # the setting in the store under which the hash of a generated token is kept
 REFUSING_SECONDS = 0.25         # for clients to hear that the service stops, and when to come back
 ENDING_SECONDS = 1.0            # of the time to stop, left for refusing and for closing the store

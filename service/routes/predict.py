@@ -39,7 +39,14 @@ async def predict(request: Request, api: Here, job_id: str, which: Which = "last
     job, checkpoint = await in_thread(find_checkpoint, api, job_id, which)
     data = await given(request, api)
     answer = await ask(api.wake, {"call": "predict", **model_of(job, checkpoint), **data, "losses": losses})
-    return Answer({"object": "prediction", "job_id": job_id, "checkpoint": {"epoch": checkpoint["epoch"], "step": checkpoint["step"]}, **answer})
+    return Answer({"object": "prediction", "job_id": job_id, "checkpoint": epoch_of(job, checkpoint), **answer})
+
+
+def epoch_of(job: Row, checkpoint: Row) -> Json:
+    """The `checkpoint` of an answer: which epoch's weights these are."""
+    if checkpoint["best_weights"] and job["best"]:
+        return {"name": "best", "epoch": job["best"]["epoch"]}
+    return {"name": "last" if checkpoint["last"] else str(checkpoint["epoch"]), "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
 
 
 async def given(request: Request, api: Api) -> Json:
@@ -86,7 +93,7 @@ def table_of(api: Api, reference: Any, pointer: str) -> Json:
 def model_of(job: Row, checkpoint: Row) -> Json:
     """What the predictor needs to load a model."""
     kept = {name: checkpoint[name] for name in ("step", "epoch", "path", "bytes", "sha256")}
-    return {"job": {"id": job["id"], "spec": job["spec"]}, "checkpoint": kept}
+    return {"job": {"id": job["id"], "spec": job["spec"]}, "checkpoint": kept, "best": checkpoint["best_weights"]}
 
 
 @router.post("/v1/jobs/{job_id}/evaluate", responses={200: {"model": shapes.Evaluation}, **documented(400, 404, 409, 413, 415, 422, 503)},
@@ -122,8 +129,7 @@ def invalid_value(pointer: str, detail: str) -> ServiceError:
 async def gradients(request: Request, api: Here) -> Response:
     """Loss and derivatives of a model that is in the request; nothing is kept."""
     _, raw = await read_json(request, api.settings.max_inline_bytes, "a gradients request")
-    answer = await ask(api.wake, {"call": "gradients", "request": as_object(raw), "most": api.settings.max_gradient_numbers})
-    return Answer(answer)
+    return Answer(await ask(api.wake, {"call": "gradients", "request": as_object(raw)}))
 
 
 @router.post("/v1/jobs/{job_id}/gradients", responses={200: {"model": shapes.Gradients}, **documented(400, 404, 409, 413, 415, 422, 503)},
@@ -132,5 +138,4 @@ async def gradients_of_job(request: Request, api: Here, job_id: str, which: Whic
     """Loss and derivatives of a trained model."""
     _, raw = await read_json(request, api.settings.max_inline_bytes, "a gradients request")
     job, checkpoint = await in_thread(find_checkpoint, api, job_id, which)
-    asked = {"call": "gradients", **model_of(job, checkpoint), "request": as_object(raw), "most": api.settings.max_gradient_numbers}
-    return Answer(await ask(api.wake, asked))
+    return Answer(await ask(api.wake, {"call": "gradients", **model_of(job, checkpoint), "request": as_object(raw)}))

@@ -87,14 +87,17 @@ async def get_model(api: Here, job_id: str, which: Which = "last",
     if form == "onnx":
         raise unbuilt("format=onnx")
     row, data = await in_thread(model_file, api, job_id, which, form)
-    headers = {"Content-Disposition": f'attachment; filename="{job_id}-{row["step"]}.{form}"', "ETag": f'"{row["sha256"]}.{form}"'}
+    headers = {"Content-Disposition": f'attachment; filename="{job_id}-{which}.{form}"', "ETag": f'"{row["sha256"]}.{which}.{form}"'}
     return Response(data, headers=headers, media_type=MODEL_TYPES[form])
 
 
 def find_checkpoint(api: Api, job_id: str, which: str) -> tuple[Row, Row]:
-    """(job, checkpoint); 404 without such a job, 409 `no_checkpoint` without such a checkpoint."""
+    """(job, checkpoint); 404 without such a job, 409 `no_checkpoint` without such a checkpoint.
+
+    Each checkpoint has the best weights so far beside its own, so "best" is the newest one, seen as `best_weights`.
+    """
     with api.store.read():
-        return api.store.get_job(job_id), api.store.checkpoint(job_id, which)
+        return api.store.get_job(job_id), {**api.store.checkpoint(job_id, "last" if which == "best" else which), "best_weights": which == "best"}
 
 
 def model_file(api: Api, job_id: str, which: str, form: str) -> tuple[Row, bytes]:
@@ -104,9 +107,11 @@ def model_file(api: Api, job_id: str, which: str, form: str) -> tuple[Row, bytes
     if data is None:
         raise ServiceError(500, "checkpoint_corrupt", f"the checkpoint of epoch {row['epoch']} is damaged or gone: take another one")
     checkpoint = unpack(data)
-    arrays = {**checkpoint.group("parameters"), **checkpoint.group("buffers")}
-    facts = {"job_id": job_id, "epoch": row["epoch"], "step": row["step"], "spec": job["spec"],
-             **{name: checkpoint.meta[name] for name in ("fitted", "class_names", "layers") if name in checkpoint.meta}}
+    best = row["best_weights"] and checkpoint.group("best")
+    arrays = {**best, **checkpoint.group("best_buffers")} if best else {**checkpoint.group("parameters"), **checkpoint.group("buffers")}
+    epoch = checkpoint.meta["best"]["epoch"] if best else row["epoch"]
+    facts = {"job_id": job_id, "checkpoint": which, "epoch": epoch, "spec": job["spec"],
+             **{name: checkpoint.meta[name] for name in ("fitted", "class_names") if name in checkpoint.meta}}
     return row, pack(arrays, json.dumps(facts, ensure_ascii=False), form)
 
 
