@@ -11,6 +11,7 @@ import numpy as np
 from engine.core import Node, leaf, topological
 from engine.devices.cpu.machine import Table, arena
 from engine.errors import TrainyardError
+from engine.graph.rewrite import simplify
 from engine.graph.signature import signature
 from engine.plan.memory import align
 from engine.plan.plan import make
@@ -74,4 +75,4 @@ def _compile(nodes: Sequence[Node], leaves: Sequence[Node]) -> Compiled:
         if node not in copies:
             inputs = tuple(copies[n] for n in node.inputs)
             copies[node] = Node(node.op, inputs, node.attrs, node.shape, node.dtype)
-    return Compiled([copies[n] for n in nodes], [copies[n] for n in leaves])
+    return Compiled(simplify([copies[n] for n in nodes]), [copies[n] for n in leaves])

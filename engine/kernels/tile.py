@@ -9,7 +9,6 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-VECTOR_BYTES = 64
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
@@ -23,25 +22,25 @@ def _vector_function(builder, operation, vector):
 
 
 @intrinsic
-def tile(typingctx, rows, c, ldc, a, a_row, a_step, b, ldb, k, columns):
-    """C[0:rows, 0:columns] = A B for a literal number of rows and at most one vector of columns.
+def tile(typingctx, rows, lanes, c, ldc, a, a_row, a_step, b, ldb, k, columns):
+    """C[0:rows, 0:columns] = A B for literal numbers of rows and of lanes in a vector; at most one vector of columns.
 
     Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j.
     """
-    if not isinstance(rows, types.IntegerLiteral):
+    if not isinstance(rows, types.IntegerLiteral) or not isinstance(lanes, types.IntegerLiteral):
         return None
-    count = rows.literal_value
+    count, width = rows.literal_value, lanes.literal_value
     real = c.dtype
-    sig = types.void(rows, c, types.int64, a, types.int64, types.int64, b, types.int64, types.int64, types.int64)
+    sig = types.void(rows, lanes, c, types.int64, a, types.int64, types.int64, b, types.int64, types.int64, types.int64)
 
     def codegen(context, builder, signature, args):
-        _, c, ldc, a, a_row, a_step, b, ldb, k, columns = args
+        _, _, c, ldc, a, a_row, a_step, b, ldb, k, columns = args
         number = context.get_value_type(real)
         size = 4 if real == types.float32 else 8
-        vector = ir.VectorType(number, VECTOR_BYTES // size)
-        lanes = ir.VectorType(_I64, vector.count)
-        limit = _splat(builder, columns, lanes)
-        mask = builder.icmp_signed("<", ir.Constant(lanes, [ir.Constant(_I64, i) for i in range(vector.count)]), limit)
+        vector = ir.VectorType(number, width)
+        indices = ir.VectorType(_I64, width)
+        limit = _splat(builder, columns, indices)
+        mask = builder.icmp_signed("<", ir.Constant(indices, [ir.Constant(_I64, i) for i in range(width)]), limit)
         zero = ir.Constant(vector, [ir.Constant(number, 0.0)] * vector.count)
         sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
         load, store, fma = (_vector_function(builder, name, vector) for name in ("masked.load", "masked.store", "fma"))

@@ -17,6 +17,7 @@ from engine.kernels.blas import gemm_address
 from engine.kernels.library import kernel
 
 SMALL = 1 << 23        # multiply-adds below which our tiles are as fast as a call of BLAS, or faster
+NARROW = 8               # columns up to which vectors of four lanes win over whole ones
 SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
 
 
@@ -81,22 +82,43 @@ def matmul_blas(arena, words, begin, end):
 def matmul_tiles(arena, words, begin, end):
     """Rows [begin, end) of C = A B; A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A."""
     n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    lanes = 64 // WIDTH
-    for j in range(0, n, lanes):
-        columns = min(lanes, n - j)
+    for j in range(0, n, 16):
+        columns = min(16, n - j)
         b = view(arena, words[2] + j * WIDTH, real)
         i = begin
         while i < end:
             c = view(arena, words[0] + (i * n + j) * WIDTH, real)
             a = view(arena, words[1] + i * a_row * WIDTH, real)
             if end - i >= 6:
-                tile(6, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(6, 16, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 6
             elif end - i >= 2:
-                tile(2, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(2, 16, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 2
             else:
-                tile(1, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(1, 16, c, n, a, a_row, a_step, b, n, k, columns)
+                i += 1
+
+
+@kernel("matmul_narrow")
+def matmul_narrow(arena, words, begin, end):
+    """The same for outputs of few columns: short vectors waste fewer lanes."""
+    n, k, a_row, a_step = words[3], words[4], words[5], words[6]
+    for j in range(0, n, 4):
+        columns = min(4, n - j)
+        b = view(arena, words[2] + j * WIDTH, real)
+        i = begin
+        while i < end:
+            c = view(arena, words[0] + (i * n + j) * WIDTH, real)
+            a = view(arena, words[1] + i * a_row * WIDTH, real)
+            if end - i >= 6:
+                tile(6, 4, c, n, a, a_row, a_step, b, n, k, columns)
+                i += 6
+            elif end - i >= 2:
+                tile(2, 4, c, n, a, a_row, a_step, b, n, k, columns)
+                i += 2
+            else:
+                tile(1, 4, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 1
 
 
@@ -132,11 +154,12 @@ def _quarter(side: int) -> int:
 def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Sequence[Launch]:
     a_row, a_step = (1, m) if ta else (k, 1)
     cost = n * k / 20
+    name = "matmul_narrow" if n <= NARROW else "matmul_tiles"
     if not tb:
-        return (Launch("matmul_tiles", node.dtype, (node, a, b, n, k, a_row, a_step), m, grain=6, cost=cost),)
+        return (Launch(name, node.dtype, (node, a, b, n, k, a_row, a_step), m, grain=6, cost=cost),)
     turned = Scratch(n * k * np.dtype(node.dtype).itemsize)
     return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, cost=n * 0.5),
-            Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, a_row, a_step), m, grain=6, cost=cost))
+            Launch(name, node.dtype, (node, a, turned, n, k, a_row, a_step), m, grain=6, cost=cost))
 
 
 def _case(name: str, a: Shape, b: Shape, **attrs: Any) -> Case:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.core import Node
+from engine.graph.rewrite import simplify
 
 
 @dataclass
@@ -44,6 +45,13 @@ class StepGraph:
     def results(self) -> list[Node]:
         """Everything that the graph is for."""
         return [*self.kept(), *self.gradients.values()]
+
+    def simplified(self) -> StepGraph:
+        """The same step from fewer nodes."""
+        groups = ("sums", "assigned", "outputs", "per_row", "gradients")
+        made = iter(simplify(self.results()))
+        loss = next(made)
+        return replace(self, loss=loss, **{group: {name: next(made) for name in getattr(self, group)} for group in groups})
 
 
 GraphMaker = Callable[[int, bool], StepGraph]

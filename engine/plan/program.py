@@ -136,7 +136,7 @@ class Program:
         full = total // batch if steps is None else steps
         last = 0 if steps is not None or drop_last else total - full * batch
         phase = Phase(name, training, rows, batch, full + (1 if last else 0), full, Source(feeds, index, mode, repeats))
-        phase.graphs = [make_graph(batch, training) if full else None, make_graph(last, training) if last else None]
+        phase.graphs = [make_graph(size, training).simplified() if size and wanted else None for size, wanted in ((batch, full), (last, last))]
         sums = next(graph.sums for graph in phase.graphs if graph is not None)
         self.sums[name] = self._slab({key: node.shape for key, node in sums.items()}, "float64")
         self.phases[name] = phase
