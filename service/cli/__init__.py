@@ -1,0 +1,69 @@
+"""`trainyard`, the one command. Each command is in a module of this package, imported only when it is asked for, so that `--help` answers at once.
+
+Exit codes:
+
+    0    done; for submit and watch: the job succeeded
+    1    the job failed or was cancelled, or a file of this machine is at fault
+    2    the command or the request is wrong: usage, an invalid job, an unknown id, a missing token
+    3    the service cannot be reached, or cannot do it now
+    130  Ctrl-C: detached; the job goes on
+"""
+
+from __future__ import annotations
+
+import importlib
+
+import typer
+import typer.main
+from typer.core import TyperGroup
+
+COMMANDS = {
+    "quickstart": ("quickstart", "Start a service, train the digits sample through it, and show how to go on."),
+    "serve": ("serve", "Run the service: the API, the workers and what looks after them."),
+    "worker": ("serve", "Run workers only, for a store that a `serve` looks after."),
+    "submit": ("jobs", "Queue a job, follow it, and exit 0 only if it succeeds."),
+    "watch": ("jobs", "Follow a job to its end."),
+    "jobs": ("jobs", "List jobs, newest first."),
+    "cancel": ("jobs", "Stop a job within a batch, or take it out of the queue."),
+    "predict": ("results", "What a trained model makes of a file or a dataset."),
+    "download": ("results", "Save a trained model."),
+    "upload": ("data", "Send data; jobs then name it by its id."),
+    "get": ("get", "Answer one request in this process, without a server."),
+    "show": ("show", "What a job becomes: its graph, its plan, or the source of its kernels."),
+    "warm": ("warm", "Compile kernels now, so that first jobs start at once."),
+    "settings": ("settings", "Every setting: its variable, its value, what it is for."),
+    "token": ("token", "Make a new token for a home folder, or try one."),
+}
+
+
+class Commands(TyperGroup):
+    """The commands, loaded one by one."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: typer.Context, cmd_name: str):
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"service.cli.{COMMANDS[cmd_name][0]}")
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(cmd_name, help=COMMANDS[cmd_name][1])(getattr(module, cmd_name))
+        return typer.main.get_command(app)
+
+    def format_commands(self, ctx: typer.Context, formatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, (_, about) in COMMANDS.items()])
+
+
+app = typer.Typer(cls=Commands, add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Trainyard, a training service over HTTP. Settings are environment variables: see `trainyard settings`.",
+                  epilog="Exit codes: 0 done or succeeded; 1 the job did not succeed; 2 wrong usage or request; 3 no service; 130 detached.")
+
+
+@app.callback()
+def trainyard() -> None:
+    """The root of all commands."""
+
+
+def main() -> None:
+    app(prog_name="trainyard")

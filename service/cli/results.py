@@ -1,0 +1,62 @@
+"""predict, download."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from service.cli.session import DEFAULT_URL, AsJson, JobId, Token, Url, Which, connect, warn
+from service.client import Prediction
+
+
+def predict(job_id: JobId,
+            source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSON rows, NDJSON or .npy; or a dataset: ds_… or sample:…")],
+            checkpoint: Which = "last", as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    with connect(url, token) as client:
+        found = client.predict(job_id, **given(source), checkpoint=checkpoint)
+    warn(found.warnings)
+    if as_json:
+        print(found.model_dump_json(exclude_unset=True))
+    else:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(table(found))
+
+
+def given(source: str) -> dict[str, Any]:
+    """The data of a file as an argument of `Client.predict`."""
+    path = Path(source)
+    if source.startswith(("ds_", "sample:")):
+        return {"dataset": source}
+    if path.suffix == ".npy":
+        return {"inputs": np.load(path, allow_pickle=False)}
+    if path.suffix in (".ndjson", ".jsonl"):
+        return {"rows": [json.loads(line) for line in path.read_text().splitlines() if line.strip()]}
+    if path.suffix == ".json":
+        found = json.loads(path.read_text())
+        return found if isinstance(found, dict) else {"rows": found}
+    return {"csv": path.read_text()}
+
+
+def table(found: Prediction) -> Iterator[list[Any]]:
+    """A header and a line for each row: the class and its probability, or the outputs."""
+    outputs = {"": found.outputs} if not isinstance(found.outputs, dict) else found.outputs
+    if found.classes is not None and not isinstance(found.classes, dict):
+        yield ["class", "probability"]
+        yield from ([name, max(row)] for name, row in zip(found.classes, found.probabilities, strict=True))
+        return
+    columns = {name: np.asarray(values).reshape(len(values), -1) for name, values in outputs.items()}
+    yield [f"{name or 'output'}{f'_{i}' if values.shape[1] > 1 else ''}" for name, values in columns.items() for i in range(values.shape[1])]
+    yield from np.concatenate(list(columns.values()), axis=1).tolist()
+
+
+def download(job_id: JobId, to: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="a file or a folder; by default here")] = None,
+             format: Annotated[str, typer.Option(help="safetensors or npz")] = "safetensors",
+             checkpoint: Which = "last", url: Url = DEFAULT_URL, token: Token = "") -> None:
+    with connect(url, token) as client:
+        print(client.download(job_id, to, format=format, checkpoint=checkpoint))

@@ -1,0 +1,173 @@
+"""Every call of the service as a method."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from service.client import events
+from service.client.connection import Connection
+from service.client.objects import Checkpoint, Dataset, Evaluation, Event, Job, Object, Prediction, Validation
+from service.client.uploads import Source, body, plain
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+Spec = Mapping[str, Any] | str | Path
+
+
+class Client:
+    """One service, by default that of `TRAINYARD_URL` and `TRAINYARD_TOKEN`. Errors are `service.client.ClientError`s.
+
+    timeout: seconds for one answer. patience: seconds in which a service that answered before may come back; until then requests are sent again,
+    each with a key under which the service does it only once.
+    """
+
+    def __init__(self, url: str | None = None, token: str | None = None, *, timeout: float = 60.0, patience: float = 30.0):
+        url = url or os.environ.get("TRAINYARD_URL") or DEFAULT_URL
+        token = token if token is not None else os.environ.get("TRAINYARD_TOKEN", "")
+        self.connection = Connection(url, token, timeout, patience)
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.connection.close()
+
+    # ---------------------------------------------------------------- data
+
+    def upload(self, source: Source, *, name: str | None = None, **options: Any) -> Dataset:
+        """Send data: the path of a file, arrays (or paths of array files) by column, or rows as dicts.
+
+        options: format, header, delimiter, types ("zip:category,when:datetime"), retain_seconds.
+        """
+        named = name if name is not None else Path(source).name if isinstance(source, str | Path) else ""
+        query = {key: value for key, value in {"name": named, **options}.items() if value is not None}
+        key = _once()
+
+        def request() -> Any:
+            with body(source) as sent:
+                headers = {**sent.pop("headers", {}), **key}
+                return self.connection.http.post("/v1/datasets", params=query, headers=headers, timeout=None, **sent)
+
+        return Dataset.model_validate(self.connection.send(request).json())
+
+    def dataset(self, dataset_id: str) -> Dataset:
+        return Dataset.model_validate(self.connection.json("GET", f"/v1/datasets/{dataset_id}"))
+
+    def datasets(self) -> Iterator[Dataset]:
+        """All uploads, newest first."""
+        return map(Dataset.model_validate, self._pages("/v1/datasets", {}))
+
+    def samples(self) -> list[Object]:
+        """The data sets that ship with the service: `"dataset"` is what a job names them by."""
+        return self.connection.json("GET", "/v1/catalogue/samples")["data"]
+
+    # ---------------------------------------------------------------- jobs
+
+    def submit(self, job: Spec, *, data: Source | None = None) -> Job:
+        """Queue a job: a dict, or the path of a JSON file. `data` is uploaded first and becomes the job's dataset."""
+        spec = read_spec(job)
+        if data is not None:
+            spec = {**spec, "data": {**spec.get("data", {}), "dataset": self.upload(data).id}}
+        return Job.model_validate(self.connection.json("POST", "/v1/jobs", json=spec, headers=_once()))
+
+    def validate(self, job: Spec) -> Validation:
+        """What the job would be, every default shown. Nothing is queued."""
+        return Validation.model_validate(self.connection.json("POST", "/v1/jobs", params={"validate_only": "true"}, json=read_spec(job)))
+
+    def job(self, job_id: str) -> Job:
+        return Job.model_validate(self.connection.json("GET", f"/v1/jobs/{job_id}"))
+
+    def jobs(self, *, status: str | Iterable[str] = (), metadata: Mapping[str, str] | None = None) -> Iterator[Job]:
+        """All jobs, newest first; only those in a state, and with these labels."""
+        states = status if isinstance(status, str) else ",".join(status)
+        query = {**({"status": states} if states else {}), **{f"metadata[{name}]": value for name, value in (metadata or {}).items()}}
+        return map(Job.model_validate, self._pages("/v1/jobs", query))
+
+    def watch(self, job_id: str, *, after: int = 0, types: Iterable[str] = ()) -> Iterator[Event]:
+        """What has happened and what happens, until the job is over; connects again by itself, without gap or repeat."""
+        return events.watch(self.connection, job_id, after, types)
+
+    def wait(self, job_id: str) -> Job:
+        """The job, once it is over."""
+        for _ in self.watch(job_id, types=("job.succeeded",)):
+            pass
+        return self.job(job_id)
+
+    def cancel(self, job_id: str) -> Job:
+        return Job.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/cancel", headers=_once()))
+
+    # ---------------------------------------------------------------- results
+
+    def metrics(self, job_id: str, *, series: Iterable[str] = (), by: str = "epoch", points: int = 1000) -> dict[str, list[Any]]:
+        """Losses and metrics over time, by column."""
+        names = {"series": ",".join(series)} if series else {}
+        return self.connection.json("GET", f"/v1/jobs/{job_id}/metrics", params={**names, "by": by, "points": points})["columns"]
+
+    def checkpoints(self, job_id: str) -> list[Checkpoint]:
+        """Those that are kept, newest first."""
+        return [Checkpoint.model_validate(row) for row in self.connection.json("GET", f"/v1/jobs/{job_id}/checkpoints")["data"]]
+
+    def predict(self, job_id: str, rows: Iterable[Mapping[str, Any]] | None = None, *, inputs: Any = None, dataset: str | None = None,
+                csv: str | None = None, checkpoint: str | int = "last", losses: bool = False) -> Prediction:
+        """What the model makes of rows as they were uploaded, of arrays, of a dataset, or of CSV text: exactly one of them."""
+        given = {"rows": None if rows is None else [dict(row) for row in rows], "inputs": inputs, "dataset": dataset}
+        sent = {"json": {name: plain(value) for name, value in given.items() if value is not None}}
+        query = {"checkpoint": checkpoint, "losses": str(losses).lower()}
+        how: Object = sent if csv is None else {"content": csv.encode(), "headers": {"Content-Type": "text/csv"}}
+        return Prediction.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/predict", params=query, **how))
+
+    def evaluate(self, job_id: str, *, dataset: str | None = None, split: str | None = None, metrics: list[Any] | None = None,
+                 checkpoint: str | int = "last") -> Evaluation:
+        """Loss and metrics on a dataset, or on "train", "validation" or "test" of the job's own data."""
+        given = {"dataset": dataset, "split": split, "metrics": metrics, "checkpoint": checkpoint}
+        asked = {name: value for name, value in given.items() if value is not None}
+        return Evaluation.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/evaluate", json=asked))
+
+    def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int = "last") -> Path:
+        """Save the trained model. `path` is a file or a folder; by default a file named after the job, here. Returns where it is."""
+        query = {"format": format, "checkpoint": checkpoint}
+        content = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{job_id}/model", params=query)).content
+        found = Path(path) if path is not None else Path()
+        found = found / f"{job_id}.{format}" if found.is_dir() else found
+        partial = found.with_name(found.name + ".part")
+        partial.write_bytes(content)
+        partial.replace(found)
+        return found
+
+    def version(self) -> Object:
+        """What runs there."""
+        return self.connection.json("GET", "/version")
+
+    def _pages(self, path: str, query: Mapping[str, str]) -> Iterator[Object]:
+        after: dict[str, str] = {}
+        while True:
+            page = self.connection.json("GET", path, params={**query, **after, "limit": "100"})
+            yield from page["data"]
+            if not page["has_more"]:
+                return
+            after = {"after": page["last_id"]}
+
+
+def read_spec(job: Spec) -> Object:
+    """A job as a dict. Raises ValueError, with the place, for a file that is no JSON object."""
+    if isinstance(job, Mapping):
+        return plain(job)
+    try:
+        found = json.loads(Path(job).read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{job} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{job} is no job: a job is a JSON object")
+    return found
+
+
+def _once() -> dict[str, str]:
+    """A new key under which the service does a request once, however often it is sent."""
+    return {"Idempotency-Key": str(uuid.uuid4())}
