@@ -216,6 +216,7 @@ class FittedTarget(Value):
     shape: tuple[int, ...] = ()
     classes: tuple[Class, ...] | None = None
     counts: tuple[int, ...] = ()        # training rows of each class
+    numbered: bool = False              # the classes are those that the rows show, of perhaps more
     shift: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     strip: str = ""

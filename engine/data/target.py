@@ -19,12 +19,16 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Goal:
-    """What a loss wants of its target: classes (two of them, if `binary`) or numbers, standardised inside where it is a `distance`."""
+    """What a loss wants of its target: classes (two of them, if `binary`) or numbers, standardised inside where it is a `distance`.
+
+    With `numbered`, whole numbers are class numbers already, and there may be more classes than the rows show.
+    """
 
     name: str = "y"
     classes: bool = False
     binary: bool = False
     distance: bool = False
+    numbered: bool = False
     pointer: str = "/data/target"
 
 
@@ -56,6 +60,9 @@ def _fit_classes(goal: Goal, column: Column, rows: np.ndarray, strip: str, notes
         return notes.problem(goal.pointer, "continuous_target", f"the target {column.name!r} has numbers that are not whole, such as "
                              f"{float(values[np.mod(values, 1) != 0][0])!r}; a loss for classes cannot use them", "mse")
     _, classes, counts = classes_of(column, rows, strip)
+    if goal.numbered and column.kind == "number" and classes and float(classes[0]) >= 0 and float(classes[-1]) < MOST_CLASSES:
+        classes = tuple(range(max(2, int(classes[-1]) + 1)))
+        return FittedTarget(name=goal.name, columns=(column.name,), kind="class", classes=classes, numbered=True)
     if len(classes) > MOST_CLASSES:
         return notes.problem(goal.pointer, "continuous_target", f"the target {column.name!r} has {len(classes)} different values; "
                                                                 f"at most {MOST_CLASSES} can be classes", "mse")

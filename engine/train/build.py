@@ -143,9 +143,9 @@ class Built:
         return self.nonfinite.start(self.scores)
 
 
-def build(job: Job, tables: Mapping[str, Table]) -> Built:
-    """Everything that a run of the job needs. Raises SpecError as `check` does."""
-    setup = set_up(job, tables)
+def build(job: Job, tables: Mapping[str, Table], *, numbered: bool = False) -> Built:
+    """Everything that a run of the job needs; `numbered`: whole numbers as a target are class numbers. Raises SpecError as `check` does."""
+    setup = set_up(job, tables, numbered=numbered)
     forward = setup.network.forward(1, False)
     graph = setup.maker(1, True)
     parameters, buffers = (_arrays(job, *found) for found in ((forward.parameters, forward.initial), (forward.buffers, forward.initial_buffers)))

@@ -57,9 +57,9 @@ def share(above: Any, below: Any) -> float:
 
 def evaluation(maker: StepMaker, table: Table, rows: np.ndarray | None, bind: Binder, notes: Notes) -> Evaluation:
     """Run rows of a table, all where None, through the model in test mode. Raises SpecError where columns or labels do not fit."""
-    maker = _weighted_if_there(maker, table)
+    maker = weighted_if_there(maker, table)
     fitted = maker.network.fitted
-    rows = _rows(fitted, table, rows, notes)
+    rows = target_rows(fitted, table, rows, notes)
     feeds, leaves = fitted.feeds(table.columns), maker.network.leaves
     target = fitted.targets[0] if [o.name for o in maker.objectives] == [OUTPUT] and fitted.targets else None
     machine = Machine(lambda count: _bound(maker, count, bind))
@@ -77,7 +77,7 @@ def evaluation(maker: StepMaker, table: Table, rows: np.ndarray | None, bind: Bi
     return Evaluation(rows, values, np.concatenate(losses), target.classes if target else None, confusion)
 
 
-def _weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
+def weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
     """Rows count alike where the table has no column of weights."""
     network = maker.network
     if network.fitted.weight is None or network.fitted.weight in table.columns:
@@ -86,7 +86,7 @@ def _weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
     return StepMaker(Network(network.model, fitted, leaves_of(fitted, network.dtype), network.dtype), maker.objectives)
 
 
-def _rows(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes) -> np.ndarray:
+def target_rows(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes) -> np.ndarray:
     """The rows that have a target. Labels that the model does not know are a problem."""
     names = [name for target in fitted.targets for name in target.columns]
     absent = [name for name in names if name not in table.columns]

@@ -23,7 +23,7 @@ def losses_of(job: Job) -> dict[str, Loss]:
     return dict(job.loss.losses) if isinstance(job.loss, Weighted) else {OUTPUT: job.loss}
 
 
-def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes) -> list[Goal]:
+def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes, numbered: bool = False) -> list[Goal]:
     """What the losses want of the targets. A formula takes its target as classes where the column has classes."""
     several, target = isinstance(job.loss, Weighted), job.data.target
     if several != isinstance(target, Mapping):
@@ -41,7 +41,7 @@ def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes) -> list[Goal]:
                 notes.problem("/data/target", "missing_target", f"the loss {loss.kind_name()} compares with a target: name its column")
             continue
         classes = _has_classes(job, tables) if isinstance(loss, Expression) else loss.target == "class" or _binary(loss)
-        goals.append(Goal("y" if name == OUTPUT else name, classes, _binary(loss), loss.standardises, pointer))
+        goals.append(Goal("y" if name == OUTPUT else name, classes, _binary(loss), loss.standardises, numbered, pointer))
     return goals
 
 

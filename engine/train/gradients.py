@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,14 +11,22 @@ from pydantic import BeforeValidator, Field, ValidationError
 from engine.autodiff.forward import pushforward
 from engine.autodiff.reverse import pullback
 from engine.core import FLOATS, Node, evaluate, leaf
-from engine.data.encode import gather
+from engine.data.encode import gather, table_of_columns
+from engine.data.feed import Feed
+from engine.data.fit import Notes
 from engine.data.table import Table
 from engine.errors import Problem, SpecError, nearest
 from engine.nn.layers import AnyLayer
 from engine.plan.graphs import StepGraph
 from engine.spec import Spec, problems
-from engine.train.build import Built, build
+from engine.train.build import build
+from engine.train.evaluate import target_rows, weighted_if_there
 from engine.train.job import AnyObjective, Job
+from engine.train.job_data import Data
+from engine.train.network import Network
+from engine.train.predict import Predictor
+from engine.train.prepare import leaves_of
+from engine.train.step import StepMaker
 
 MOST_NUMBERS = 100_000
 MOST_DIRECTIONS = 4_000     # one run of the graph for each number, in the modes that take one direction at a time
@@ -43,16 +50,21 @@ def _as_data(value: Any) -> Any:
     return value
 
 
-class GradientsRequest(Spec):
-    """A model, a loss and data; what to differentiate by, and how. `parameters` gives values by path, the others are drawn from `seed`."""
+class Asked(Spec):
+    """Data, what to differentiate by, and how. `parameters` gives values by path."""
 
-    model: AnyLayer  # type: ignore[valid-type]
-    loss: AnyObjective  # type: ignore[valid-type]
     data: Annotated[dict[str, Any], BeforeValidator(_as_data)]
     parameters: dict[str, Any] = {}
     of: Annotated[list[Literal["parameters", "inputs"]], Field(min_length=1)] = ["parameters"]
     mode: Literal["reverse", "forward", "finite_difference"] = "reverse"
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+
+
+class GradientsRequest(Asked):
+    """A model and a loss of one's own; parameters that are not given are drawn from `seed`."""
+
+    model: AnyLayer  # type: ignore[valid-type]
+    loss: AnyObjective  # type: ignore[valid-type]
     dtype: Literal["float32", "float64"] = "float64"
 
 
@@ -71,40 +83,57 @@ def gradients(request: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(inline, str):
         raise SpecError([Problem("/data/dataset", "inline_only", "gradients are computed on data in the request: columns, rows, or x and y")])
     table = Table.from_columns(inline.columns) if inline.columns is not None else Table.from_rows(inline.rows or [])
-    built = build(job, {"inline": table})
-    found = Point.of(built, asked)
-    wanted = {**(found.graph.parameters if "parameters" in asked.of else {}), **(found.inputs if "inputs" in asked.of else {})}
-    _check_size(wanted, asked.mode)
-    value, arrays = _MODES[asked.mode](found.graph.loss, wanted)
+    built = build(job, {"inline": table}, numbered=True)
+    part = built.parts["train"]
+    graph = built.make_graph(len(part.rows), True)
+    fill(graph, part.feeds, part.rows, {**built.parameters, **given(asked.parameters, built.parameters)}, built.buffers, asked.seed)
+    return derivatives(graph, asked.of, asked.mode)
+
+
+def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str, Any]:
+    """The same for a trained model, with its loss, its preprocessing and in float64; `request` has data, of, mode, seed, and perhaps parameters."""
+    try:
+        asked = Asked.model_validate(request)
+        data = Data.model_validate(asked.data)
+    except ValidationError as error:
+        raise SpecError(problems(error, request)) from None
+    if isinstance(data.dataset, str):
+        raise SpecError([Problem("/data/dataset", "inline_only", "gradients are computed on data in the request: columns or rows")])
+    targets = [name for target in model.fitted.targets for name in target.columns]
+    table = table_of_columns(model.fitted, data.dataset.columns or {}, targets)
+    network = Network(model.network.model, model.fitted, leaves_of(model.fitted, "float64"), "float64")
+    maker = weighted_if_there(StepMaker(network, model.objectives), table)
+    rows = target_rows(model.fitted, table, None, Notes())
+    graph = maker(len(rows), True)
+    parameters, buffers = ({path: array.astype(np.float64) for path, array in group.items()} for group in (model.parameters, model.buffers))
+    fill(graph, maker.network.fitted.feeds(table.columns), rows, {**parameters, **given(asked.parameters, parameters)}, buffers, asked.seed)
+    return derivatives(graph, asked.of, asked.mode)
+
+
+def fill(graph: StepGraph, feeds: Sequence[Feed], rows: np.ndarray, parameters: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray],
+         seed: int) -> None:
+    """Give every leaf of a graph its value: these rows of the data, parameters and buffers by path, the first step of `seed`."""
+    leaves = {name: (node.shape[1:], node.dtype) for name, node in graph.batch.items()}
+    for name, array in gather(feeds, rows, leaves).items():
+        graph.batch[name].value = array
+    for nodes, arrays in ((graph.parameters, parameters), (graph.buffers, buffers)):
+        for path, node in nodes.items():
+            node.value = arrays[path]
+    if graph.key is not None:
+        graph.key.value = np.array([seed, 1], np.int64)
+    for node in graph.counters.values():
+        node.value = np.ones((), node.dtype)
+
+
+def derivatives(graph: StepGraph, of: Sequence[str], mode: str) -> dict[str, Any]:
+    """The answer for a graph whose leaves have values."""
+    inputs = {"inputs" if name == "x" else f"inputs.{name.removeprefix('x.')}": node for name, node in graph.batch.items()
+              if name.split(".")[0] == "x" and node.dtype in FLOATS}
+    wanted = {**(graph.parameters if "parameters" in of else {}), **(inputs if "inputs" in of else {})}
+    _check_size(wanted, mode)
+    value, arrays = _MODES[mode](graph.loss, wanted)
     return {"value": value, "gradients": {name: None if array is None else array.tolist() for name, array in arrays.items()},
             "norms": {name: None if array is None else float(np.linalg.norm(array)) for name, array in arrays.items()}}
-
-
-@dataclass
-class Point:
-    """The graph of the request's data, with a value on every leaf; `inputs` are the float inputs by the name they have in the answer."""
-
-    graph: StepGraph
-    inputs: dict[str, Node]
-
-    @classmethod
-    def of(cls, built: Built, asked: GradientsRequest) -> Point:
-        part = built.parts["train"]
-        graph = built.make_graph(len(part.rows), True)
-        leaves = {name: (node.shape[1:], node.dtype) for name, node in graph.batch.items()}
-        for name, array in gather(part.feeds, part.rows, leaves).items():
-            graph.batch[name].value = array
-        values = {**built.parameters, **given(asked.parameters, built.parameters)}
-        for nodes, arrays in ((graph.parameters, values), (graph.buffers, built.buffers)):
-            for path, node in nodes.items():
-                node.value = arrays[path]
-        if graph.key is not None:
-            graph.key.value = np.array([asked.seed, 1], np.int64)
-        for node in graph.counters.values():
-            node.value = np.ones((), node.dtype)
-        named = {"inputs" if name == "x" else f"inputs.{name.removeprefix('x.')}": node for name, node in graph.batch.items()
-                 if name.split(".")[0] == "x" and node.dtype in FLOATS}
-        return cls(graph, named)
 
 
 def given(values: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

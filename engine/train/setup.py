@@ -50,10 +50,10 @@ class Setup:
     notes: Notes
 
 
-def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -> Setup:
-    """Check a job with its data. Raises SpecError with JSON Pointers into the job."""
+def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Setup:
+    """Check a job with its data. `numbered`: whole numbers are class numbers. Raises SpecError with JSON Pointers into the job."""
     notes = Notes()
-    goals = goals_of(job, tables, notes)
+    goals = goals_of(job, tables, notes, numbered)
     names = list(job.data.inputs) if isinstance(job.data.inputs, Mapping) else ["x"]
     prepared = prepare(job.data, tables, goals, lookups(job.model, names), job.seed, job.dtype, notes)
     objectives = objectives_of(job, prepared.fitted, notes)
@@ -145,7 +145,8 @@ def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
     elif loss.target == "binary":
         fits, wants, better = shape in ((1,), ()), f"{loss.kind_name()} needs 1 unit", "logit_cross_entropy" if shape == (classes,) else None
     else:
-        fits, wants, better = shape == (classes,), f"the target has {classes} classes", '"units": "target"'
+        fits = shape == (classes,) or (target.numbered and len(shape) == 1 and shape[0] >= classes)
+        wants, better = f"the target has {classes} classes", '"units": "target"'
     if not fits:
         notes.problem("/model" + last.pointer, "output_mismatch", f"{wants}, {gives}", better)
 

@@ -7,7 +7,7 @@ from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
 from engine.train.build import build
 from engine.train.checkpoint import pack
-from engine.train.gradients import gradients
+from engine.train.gradients import gradients, trained_gradients
 from engine.train.job import Job
 from engine.train.predict import Predictor
 from tests.engine.real_tables import real_table
@@ -227,6 +227,25 @@ def test_gradients_take_given_parameters_and_rows_of_a_table():
         with pytest.raises(SpecError) as error:
             gradients({**request, "parameters": wrong})
         assert codes(error) == {place}
+
+
+def test_one_row_has_gradients_and_whole_numbers_are_class_numbers():
+    model = {"kind": "dense", "units": 4}
+    data = {"x": [[1.0, 2.0]], "y": [2]}
+    found = gradients({"model": model, "loss": "logit_cross_entropy", "data": data, "parameters": {"weight": [[0.0] * 4] * 2}})
+    assert found["value"] == pytest.approx(np.log(4)) and np.allclose(found["gradients"]["bias"], [0.25, 0.25, -0.75, 0.25])
+    binary = gradients({"model": {"kind": "dense", "units": 1}, "loss": "logit_binary_cross_entropy", "data": {"x": [[0.0]], "y": [1]}})
+    assert binary["value"] == pytest.approx(np.log(2)) and np.allclose(binary["gradients"]["bias"], [-0.5])
+
+
+def test_a_trained_model_has_gradients_with_its_own_preprocessing():
+    model = fixed()
+    data = {"rows": [{"a": 3.0, "city": "Oslo", "y": "no"}, {"a": 9.0, "city": "Rome", "y": "yes"}], "target": "y"}
+    found = trained_gradients(model, {"data": data, "of": ["parameters", "inputs"]})
+    rows = model.predict(rows=data["rows"], losses=True)
+    assert found["value"] == pytest.approx(np.mean(rows["losses"]), abs=1) and np.shape(found["gradients"]["layers.1.weight"]) == (3, 2)
+    forward = trained_gradients(model, {"data": data, "of": ["parameters", "inputs"], "mode": "forward"})
+    assert all(np.allclose(forward["gradients"][name], value, atol=1e-9) for name, value in found["gradients"].items())
 
 
 def test_a_wrong_request_for_gradients_is_told_with_its_place():
