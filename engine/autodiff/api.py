@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from engine.autodiff.forward import pushforward
-from engine.autodiff.implicit import Grads, Params, commit, watching
+from engine.autodiff.implicit import Grads, Params, assigned, watching
 from engine.autodiff.reverse import filled, pullback
 from engine.autodiff.tree import leaves, transform
 from engine.autodiff.variable import Variable, arrays_of, nodes_of, settle, tangents, tracing
@@ -43,9 +43,7 @@ def withgradient(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
         found = _pull(scalar(value), [v.nodes for v in variables])
     if nested:
         return value, tuple(v.mirror(g) for v, g in zip(variables, found, strict=True))
-    value, found = _values(value, found)
-    for v in variables:
-        commit(v.argument, v.inside)
+    value, found = _values(value, found, [(v.argument, v.inside) for v in variables])
     return value, tuple(v.mirror(g) for v, g in zip(variables, found, strict=True))
 
 
@@ -54,9 +52,7 @@ def _implicit(f: Callable[[], Any], ps: Params) -> tuple[Any, Grads]:
         value = f()
         found = _pull(scalar(value), [watched.nodes])
     if not nested:
-        value, found = _values(value, found)
-        for model, bound in watched.bound:
-            commit(model, bound)
+        value, found = _values(value, found, watched.bound)
     return value, Grads(ps, found[0])
 
 
@@ -66,11 +62,15 @@ def _pull(loss: Node | None, groups: Sequence[Mapping[Any, Node]]) -> list[dict[
     return [{key: next(parts) for key in group} for group in groups]
 
 
-def _values(value: Any, groups: Sequence[Mapping[Any, Node | None]]) -> tuple[Any, list[dict[Any, Any]]]:
-    """Nodes become numbers and arrays, computed together."""
+def _values(value: Any, groups: Sequence[Mapping[Any, Node | None]], bound: Sequence[tuple[Any, Any]]) -> tuple[Any, list[dict[Any, Any]]]:
+    """Nodes become numbers and arrays, and models keep what they assigned to their buffers: all computed together."""
     wanted = [node for group in groups for node in group.values()]
-    evaluate([*nodes_of(value), *(n for n in wanted if n is not None)])
+    kept = [node for _, twin in bound for node in assigned(twin).values()]
+    evaluate([*nodes_of(value), *kept, *(n for n in wanted if n is not None)])
     arrays = iter(arrays_of(wanted))
+    for model, twin in bound:
+        if nodes := assigned(twin):
+            model.assign({path: node.numpy() for path, node in nodes.items()})
     return settle(value), [{key: next(arrays) for key in group} for group in groups]
 
 

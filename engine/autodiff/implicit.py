@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from engine.autodiff.tree import leaves
-from engine.autodiff.variable import Differentiable
+from engine.autodiff.variable import Differentiable, is_model
 from engine.core import Node, leaf
 
 Key = tuple[int, tuple[int, ...], str]
@@ -67,7 +67,7 @@ class Grads:
 
 def params(*trees: Any) -> Params:
     """The parameters of models, or of nested dicts and lists of arrays, in tree order, each once."""
-    return Params(value for tree in trees for _, value in leaves(tree.tree() if isinstance(tree, Differentiable) else tree)
+    return Params(value for tree in trees for _, value in leaves(tree.tree() if is_model(tree) else tree)
                   if isinstance(value, np.ndarray) and value.dtype.kind == "f")
 
 
@@ -106,8 +106,6 @@ def traced(model: Differentiable) -> Any:
     return bound
 
 
-def commit(model: Any, bound: Any) -> None:
-    """Put what a model assigned to its buffers (running means) while it was traced into the model itself."""
-    assigned = getattr(bound, "assigned", None)
-    if assigned:
-        model.assign({path: node.numpy() for path, node in assigned.items()})
+def assigned(twin: Any) -> dict[str, Node]:
+    """What a traced model assigned to its buffers (running means), by path; nothing for what is no model."""
+    return getattr(twin, "assigned", {}) if is_model(twin) else {}

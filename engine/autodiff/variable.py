@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard
 
 import numpy as np
 
@@ -15,13 +15,20 @@ from engine.core import FLOATS, Node, apply, evaluate, leaf, lift
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
 
-@runtime_checkable
 class Differentiable(Protocol):
-    """A model: a tree of arrays, and a way to run with nodes in their place."""
+    """A model: a tree of arrays, and a way to run with nodes in their place. `calls` says which random numbers the next run has."""
+
+    calls: int
 
     def tree(self) -> Any: ...
 
     def bind(self, parameters: dict[str, Node], training: bool = True) -> Any: ...
+
+    def astype(self, dtype: str) -> Any: ...
+
+
+def is_model(value: Any) -> TypeGuard[Differentiable]:
+    return hasattr(value, "bind") and hasattr(value, "tree")
 
 
 @contextmanager
@@ -40,10 +47,10 @@ class Variable:
 
     def __init__(self, argument: Any, dtype: str | None = None):
         self.argument = argument
-        self.tree = argument.tree() if isinstance(argument, Differentiable) else argument
+        self.tree = argument.tree() if is_model(argument) else argument
         watched = ((path, watch(value, path, dtype)) for path, value in leaves(self.tree))
         self.nodes = {path: node for path, node in watched if node is not None}
-        if isinstance(argument, Differentiable):
+        if is_model(argument):
             self.inside = argument.bind(self.nodes, training=True)
         else:
             self.inside = transform(self.tree, lambda path, value: self.nodes.get(path, value))

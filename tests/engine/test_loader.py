@@ -16,8 +16,8 @@ def sizes(loader):
 
 
 @pytest.mark.parametrize("rows, size, partial, expected", [
-    (5, 2, True, [2, 2, 1]), (5, 2, False, [2, 2]), (12, 5, False, [5, 5]), (64, 30, True, [30, 30, 4]), (21, 1, True, [1] * 21), (21, 7, True, [7] * 3),
-    (21, "full", True, [21])])
+    (5, 2, True, [2, 2, 1]), (5, 2, False, [2, 2]), (12, 5, False, [5, 5]), (64, 30, True, [30, 30, 4]),
+    (21, 1, True, [1] * 21), (21, 7, True, [7] * 3), (21, "full", True, [21])])
 def test_a_pass_has_the_batches_that_flux_has(rows, size, partial, expected):
     loader = DataLoader(np.arange(rows), batch_size=size, partial=partial)
     assert sizes(loader) == expected and len(loader) == len(expected)

@@ -1,0 +1,95 @@
+"""Three ways to a derivative that must agree: reverse mode, forward mode and central differences, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.autodiff.api import jvp, withgradient
+from engine.autodiff.tree import leaves, transform
+from engine.autodiff.variable import Variable, is_model, tracing
+from engine.core import count
+from engine.errors import GradientMismatch
+
+STEP = np.finfo(np.float64).eps ** (1 / 3)   # where rounding and curvature err alike
+
+
+def check_gradient(f: Callable[..., Any], *args: Any, rtol: float = 1e-5, atol: float = 1e-7, entries: int = 50, seed: int = 0) -> bool:
+    """True where the derivatives of `f(*args)` agree in each array: at `entries` entries (all, if there are no more) with central differences, and
+    along a random direction with forward mode.
+
+    Raises GradientMismatch with the place, what was found and what was expected. A kink or pole near `args` is found as a mismatch too.
+    """
+    args = tuple(_double(a) for a in args)
+    runs = _Runs(f, args)
+    rng = np.random.default_rng(seed)
+    value, gradients = runs.fresh(lambda: withgradient(f, *args))
+    atol *= max(1.0, abs(float(_first(value))))
+    for which, variable in enumerate(runs.variables()):
+        found = dict(leaves(gradients[which]))
+        for path, node in variable.nodes.items():
+            where = f"argument {which}" + (f", {path}" if path else "")
+            x, reverse = node.numpy(), np.zeros(node.shape) if found[path] is None else np.asarray(found[path])
+            for index in _some(node.shape, entries, rng):
+                h = STEP * max(1.0, abs(float(x[index])))
+                slope = (runs.value(which, path, index, h) - runs.value(which, path, index, -h)) / (2 * h)
+                _compare(f"{where}, entry {list(index)}", "central differences", float(reverse[index]), slope, rtol, atol)
+            direction = rng.standard_normal(node.shape)
+            tangent = runs.along(which, path, direction)
+            _compare(where, "forward mode, along a random direction,", float((reverse * direction).sum()), tangent, rtol, atol)
+    return True
+
+
+class _Runs:
+    """Runs of one function near one point, all with the same random numbers."""
+
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any]):
+        self.f, self.args = f, args
+        self.marks = [(a, a.calls) for a in args if is_model(a)]
+
+    def fresh(self, run: Callable[[], Any]) -> Any:
+        for model, calls in self.marks:
+            model.calls = calls
+        return run()
+
+    def variables(self) -> list[Variable]:
+        return self.fresh(lambda: [Variable(a) for a in self.args])
+
+    def value(self, which: int, path: str, index: tuple[int, ...], step: float) -> float:
+        """The objective with one entry of one array moved by `step`."""
+        variables = self.variables()
+        node = variables[which].nodes[path]
+        node.value = node.numpy().copy()
+        node.value[index] += step
+        with tracing():
+            return float(_first(self.f(*(v.inside for v in variables))))
+
+    def along(self, which: int, path: str, direction: np.ndarray) -> float:
+        """The directional derivative in forward mode."""
+        directions = [transform(v.tree, lambda here, _, i=i: direction if (i, here) == (which, path) else None)
+                      for i, v in enumerate(self.variables())]
+        return float(_first(self.fresh(lambda: jvp(self.f, self.args, directions))[1]))
+
+
+def _compare(where: str, other: str, found: float, expected: float, rtol: float, atol: float) -> None:
+    if not abs(found - expected) <= atol + rtol * max(abs(found), abs(expected)):
+        raise GradientMismatch(f"at {where}: reverse mode found {found:.9g}, {other} expected {expected:.9g}")
+
+
+def _double(argument: Any) -> Any:
+    """The argument with its floats as float64."""
+    if is_model(argument):
+        return argument.astype("float64")
+    return transform(argument, lambda _, value: value.astype("float64") if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value)
+
+
+def _first(value: Any) -> Any:
+    return next(iter(value.values())) if isinstance(value, dict) else value[0] if isinstance(value, tuple) else value
+
+
+def _some(shape: tuple[int, ...], entries: int, rng: np.random.Generator) -> list[tuple[int, ...]]:
+    size = count(shape)
+    chosen = range(size) if size <= entries else sorted(rng.choice(size, entries, replace=False))
+    return [tuple(int(k) for k in np.unravel_index(place, shape)) if shape else () for place in chosen]

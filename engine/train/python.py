@@ -1,0 +1,250 @@
+"""Training at a prompt: `train` on any Python function of a model, after Flux's `train!`. Jobs run in run.py.
+
+In each step the loss and its gradient are computed, then the update is made, then callbacks are called.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from engine.autodiff.api import withgradient
+from engine.autodiff.implicit import Params
+from engine.autodiff.tree import leaves
+from engine.errors import NonFiniteError, SkipUpdate, StopTraining, TrainyardError
+from engine.nn.model import Model
+from engine.optim.rules import Rule
+from engine.optim.state import Leaf, at_epoch, each, setup, tree_of, update
+from engine.optim.step import OptimiserStep
+from engine.optim.transforms import Chain
+from engine.train.triggers import throttle
+
+OnNonfinite = Literal["stop", "skip", "rollback"]
+MOST_ROLLBACKS = 100
+Differentiate = Callable[..., tuple[Any, Any]]
+
+
+@dataclass
+class Event:
+    """What a callback is told after each step (`at` "step"), before each update ("update") or after each epoch ("epoch").
+
+    epoch and step count from 1; an epoch's loss is the mean of its steps'. `metrics` is the dict that the function returned beside the loss,
+    `learning_rate` that of the first array, times its schedule's factor (None for a rule without one).
+    """
+
+    at: Literal["update", "step", "epoch"]
+    epoch: int
+    step: int
+    loss: float
+    metrics: dict[str, Any]
+    seconds: float
+    learning_rate: float | None
+    gradients: Any
+
+    @property
+    def gradient_norm(self) -> float:
+        """Over all arrays, before any clipping."""
+        return math.sqrt(sum(float(np.vdot(g, g)) for _, g in leaves(self.gradients) if isinstance(g, np.ndarray)))
+
+
+def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *, epochs: int = 1, callbacks: Sequence[Callable[[Event], Any]] = (),
+          on_nonfinite: OnNonfinite = "stop", progress: bool = False, cb: Any = ()) -> None:
+    """One pass over `data`, or `epochs` of them: `f(model, *item)` for a tuple, else `f(model, item)`, returns the loss, or (loss, dict of metrics).
+
+    model, state  a model or tree of arrays, and what `setup` made for it; a rule instead of a state is set up for this call only
+    callbacks     functions of one Event, called after each step; see `each_epoch`, `before_update`. One that returns True ends the run, as
+                  StopTraining does (or only the epoch, with level="epoch"). SkipUpdate, raised in `f` or before the update, leaves it out
+    on_nonfinite  of a loss or gradient: "stop" raises NonFiniteError, "skip" warns and goes on, "rollback" returns to what was at the start
+                  of the epoch and goes on at half the learning rate; the parameters never see such a step
+
+    The implicit style: `train(loss, params(model), data, rule, cb=…)`, where `loss(*item)` calls the model and `cb` are functions without arguments.
+    """
+    _check(data, epochs, on_nonfinite)
+    listed = cb if isinstance(cb, list | tuple) else [cb]
+    calls = [*callbacks, *((lambda _, c=c: c()) for c in listed)]
+    if isinstance(model, Params):
+        loop = _Loop(_implicit(f, model), list(model), _remembered(model, state), calls, on_nonfinite, progress)
+    else:
+        loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, progress)
+    try:
+        for _ in range(epochs):
+            loop.epoch(data)
+    except StopTraining:
+        pass
+    finally:
+        for callback in calls:
+            if isinstance(callback, throttle):
+                callback.flush()
+
+
+def train_step(f: Callable[..., Any], model: Any, item: Any, state: Any) -> Any:
+    """One step on one item of data: gradient and update in place. The value of `f` before the update; where that is not finite, no update is made."""
+    value, gradients = compile_step(f, model)(*_arguments(item))
+    if _finite(loss_of(value), gradients):
+        update(state, model, gradients)
+    return value
+
+
+def compile_step(f: Callable[..., Any], model: Any) -> Differentiate:
+    """`(*item) -> (value of f, gradients of the model)`."""
+    def step(*item: Any) -> tuple[Any, Any]:
+        value, (gradients,) = withgradient(lambda m: f(m, *item), model)
+        return value, gradients
+
+    return step
+
+
+def _implicit(f: Callable[..., Any], ps: Params) -> Differentiate:
+    def step(*item: Any) -> tuple[Any, Any]:
+        value, found = withgradient(lambda: f(*item), ps)
+        return value, [found[p] for p in ps]
+
+    return step
+
+
+def _remembered(ps: Params, rule: Any) -> Any:
+    """The rule's state for these parameters, kept between calls as long as `ps` is, as old rules kept theirs."""
+    known = ps.states.get(id(rule))
+    if known is None or len(known[1]) != len(ps):
+        known = ps.states[id(rule)] = (rule, setup(rule, list(ps)))
+    return known[1]
+
+
+def _set_up(state: Any, model: Any) -> Any:
+    if not isinstance(state, OptimiserStep | Chain):
+        return state
+    if any(s.state for s in state.steps):
+        warnings.warn(f"{type(state).__name__} remembers past gradients, and forgets them after this call of train: make its state once with "
+                      "setup(rule, model) to keep it", stacklevel=3)
+    return setup(state, model)
+
+
+def _check(data: Any, epochs: int, on_nonfinite: str) -> None:
+    if on_nonfinite not in ("stop", "skip", "rollback"):
+        raise ValueError(f"on_nonfinite is 'stop', 'skip' or 'rollback', found {on_nonfinite!r}")
+    if epochs > 1 and isinstance(data, Iterator):
+        raise TrainyardError(f"a {type(data).__name__} is used up after one pass, {epochs} epochs need more: give a list or a DataLoader")
+
+
+def _arguments(item: Any) -> tuple[Any, ...]:
+    return tuple(item) if isinstance(item, tuple) else (item,)
+
+
+def loss_of(value: Any) -> float:
+    """The loss in what a function returned."""
+    return float(next(iter(value.values())) if isinstance(value, dict) else value[0] if isinstance(value, tuple) else value)
+
+
+def _finite(loss: float, gradients: Any) -> bool:
+    return math.isfinite(loss) and all(np.isfinite(g).all() for _, g in leaves(gradients) if g is not None)
+
+
+class _Loop:
+    def __init__(self, differentiate: Differentiate, model: Any, state: Any, callbacks: Sequence[Callable[[Event], Any]], on_nonfinite: OnNonfinite,
+                 progress: bool):
+        self.differentiate, self.model, self.state, self.on_nonfinite, self.progress = differentiate, model, state, on_nonfinite, progress
+        self.callbacks = {at: [c for c in callbacks if getattr(c, "at", "step") == at] for at in ("update", "step", "epoch")}
+        self.steps, self.rollbacks, self.started = 0, 0, time.perf_counter()
+        self.number = next(each(state)).epoch
+
+    def epoch(self, data: Iterable[Any]) -> None:
+        at_epoch(self.state, self.number)
+        saved = _snapshot(self.model, self.state) if self.on_nonfinite == "rollback" else None
+        losses: list[float] = []
+        try:
+            for place, item in enumerate(data, 1):
+                try:
+                    losses.append(self.step(item, place, saved))
+                except SkipUpdate:
+                    continue
+        except StopTraining as stop:
+            if stop.level == "run":
+                raise
+        if self.progress:
+            print(file=sys.stderr)
+        self.tell("epoch", float(np.mean(losses)) if losses else math.nan, {}, None)
+        self.number += 1
+        at_epoch(self.state, self.number)
+
+    def step(self, item: Any, place: int, saved: Any) -> float:
+        buffers = {path: array.copy() for path, array in self.model.buffers.items()} if isinstance(self.model, Model) else {}
+        value, gradients = self.differentiate(*_arguments(item))
+        loss = loss_of(value)
+        if not _finite(loss, gradients):
+            if buffers:
+                self.model.assign(buffers)
+            self.nonfinite(loss, place, saved)
+        if all(g is None for _, g in leaves(gradients)):
+            raise TrainyardError("the loss does not depend on what is trained: compute it from the model that the function is given, "
+                                 "and do not turn values into numbers on the way (float, numpy)")
+        metrics = value[1] if isinstance(value, tuple) and len(value) > 1 and isinstance(value[1], dict) else {}
+        self.tell("update", loss, metrics, gradients)
+        update(self.state, self.model, gradients)
+        self.steps += 1
+        if self.progress:
+            print(f"\repoch {self.number}  step {self.steps}  loss {loss:.6g}   ", end="", file=sys.stderr, flush=True)
+        self.tell("step", loss, metrics, gradients)
+        return loss
+
+    def tell(self, at: Literal["update", "step", "epoch"], loss: float, metrics: dict[str, Any], gradients: Any) -> None:
+        if not self.callbacks[at]:
+            return
+        event = Event(at, self.number, self.steps, loss, metrics, time.perf_counter() - self.started, _learning_rate(self.state), gradients)
+        for callback in self.callbacks[at]:
+            try:
+                answer = callback(event)
+            except SkipUpdate:
+                if at == "update":
+                    raise
+                raise TrainyardError("a callback after the update cannot skip it: wrap it in callbacks.before_update") from None
+            if isinstance(answer, bool | np.bool_) and answer:
+                raise StopTraining(f"{callback} said so")
+
+    def nonfinite(self, loss: float, place: int, saved: Any) -> None:
+        what = f"the loss is {loss}" if not math.isfinite(loss) else f"the loss is {loss:.6g} and its gradient is not finite"
+        where = f"{what} at item {place} of epoch {self.number}"
+        self.rollbacks += self.on_nonfinite == "rollback"
+        if self.on_nonfinite == "stop" or self.rollbacks > MOST_ROLLBACKS:
+            raise NonFiniteError(f"{where}; the parameters are as they were before it. Try a smaller learning rate, or look at this item; "
+                                 "on_nonfinite='skip' leaves such items out")
+        done = "the item is skipped" if saved is None else "back to the start of the epoch, at half the learning rate"
+        warnings.warn(f"{where}: {done}", stacklevel=4)
+        if saved is not None:
+            _restore(self.model, self.state, saved)
+        raise SkipUpdate(where)
+
+
+def _learning_rate(state: Any) -> float | None:
+    leaf = next(each(state))
+    rate = getattr(leaf.rule, "learning_rate", None)
+    return rate * leaf.rule.factor(max(leaf.step, 1), leaf.epoch) if rate is not None and isinstance(leaf.rule, Rule) else rate
+
+
+def _snapshot(model: Any, state: Any) -> Any:
+    buffers = {path: array.copy() for path, array in model.buffers.items()} if isinstance(model, Model) else {}
+    return {path: np.copy(x) for path, x in leaves(tree_of(model))}, [copy.deepcopy((leaf.state, leaf.step)) for leaf in each(state)], buffers
+
+
+def _restore(model: Any, state: Any, saved: Any) -> None:
+    arrays, memories, buffers = saved
+    for path, x in leaves(tree_of(model)):
+        if isinstance(x, np.ndarray):
+            x[...] = arrays[path]
+    for leaf, (remembered, step) in zip(each(state), memories, strict=True):
+        leaf.state, leaf.step = copy.deepcopy(remembered), step
+        _slow(leaf)
+    if buffers:
+        model.assign(buffers)
+
+
+def _slow(leaf: Leaf) -> None:
+    """Half the learning rate, of the rules that have one."""
+    leaf.steps = tuple(s if (rate := getattr(s, "learning_rate", None)) is None else s.adjusted({"learning_rate": rate * 0.5}) for s in leaf.steps)
