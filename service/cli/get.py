@@ -20,7 +20,7 @@ def get(path: Annotated[str, typer.Argument(metavar="PATH", help="such as /v1/jo
     settings = read(home=home, host="127.0.0.1")
     migrate(settings.home, settings.store_url)
     answer = asyncio.run(ask(settings, path))
-    sys.stdout.buffer.write(answer.content + (b"\n" if sys.stdout.isatty() else b""))
+    sys.stdout.buffer.write(answer.content + (b"\n" if "json" in answer.headers.get("content-type", "") else b""))
     if answer.status_code >= 400:
         raise typer.Exit(WRONG if answer.status_code < 500 else NO_SERVICE)
 

@@ -55,7 +55,7 @@ def table(found: Prediction) -> Iterator[list[Any]]:
     yield from np.concatenate(list(columns.values()), axis=1).tolist()
 
 
-def download(job_id: JobId, to: Annotated[Path | None, typer.Argument(metavar="[PATH]", help="a file or a folder; by default here")] = None,
+def download(job_id: JobId, to: Annotated[Path | None, typer.Argument(metavar="PATH", help="a file or a folder; by default here")] = None,
              format: Annotated[str, typer.Option(help="safetensors or npz")] = "safetensors",
              checkpoint: Which = "last", url: Url = DEFAULT_URL, token: Token = "") -> None:
     with connect(url, token) as client:
