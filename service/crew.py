@@ -23,6 +23,7 @@ from service.store import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 LOOK_SECONDS = 0.5
+START_SECONDS = 120.0       # for a worker to become ready
 OOM_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
@@ -112,8 +113,9 @@ class Worker(Child):
     def _judge(self, job: Mapping[str, Any] | None) -> Verdict | None:
         assert self.heart is not None
         limits = self.settings
-        if time.monotonic() - self.moved_at > limits.stalled_seconds:
-            return Verdict("stalled", "timeout", f"No step was finished for {limits.stalled_seconds:g} seconds.")
+        patience = limits.stalled_seconds if job else max(limits.stalled_seconds, START_SECONDS)
+        if time.monotonic() - self.moved_at > patience:
+            return Verdict("stalled", "timeout", f"No step was finished for {patience:g} seconds.")
         used, most = heartbeat.resident(self.pid) - self.heart.memory_before, self.heart.memory_limit
         if most and used > most:
             return Verdict("memory_limit", "resource", f"The job used {used:,} bytes of memory; its limit is {most:,}.",

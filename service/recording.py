@@ -1,6 +1,6 @@
 """From the events of a run to the store, in few commits and without holding up the training.
 
-A thread of its own writes what has gathered: the first news of an attempt within 15 ms, later ones within 50 ms. So a long run pays one commit per
+A thread of its own writes what has gathered: the first news of an attempt within 25 ms, later ones within 50 ms. So a long run pays one commit per
 50 ms at most, in parallel with the compiled loop, and a job shorter than that only the commit that ends it.
 """
 
@@ -19,7 +19,7 @@ from service.jobs import Claim, Event
 from service.store import Store
 from service.store.notes import Note
 
-FIRST_SECONDS, NEXT_SECONDS = 0.015, 0.05
+FIRST_SECONDS, NEXT_SECONDS = 0.025, 0.05
 GATHERED = 1000             # events that wait before the training does
 ABOUT_THE_RUN = frozenset({"epoch", "epochs", "step", "learning_rate", "gradient_norm", "seconds", "samples_per_second", "eta_seconds"})
 Answer = TypeVar("Answer")

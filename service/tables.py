@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
 
 from engine.data.table import Table
 from service.datasets import open_table
@@ -20,4 +22,10 @@ def open_tables(store: Store, references: Iterable[str]) -> dict[str, Table]:
 def _open(store: Store, reference: str) -> Table:
     if reference.startswith(SAMPLE):
         return open_sample(reference.removeprefix(SAMPLE))
-    return open_table(store.home, store.get_dataset(reference)["sha256"])
+    return _mapped(store.home, store.get_dataset(reference)["sha256"])
+
+
+@lru_cache(maxsize=16)
+def _mapped(home: Path, sha256: str) -> Table:
+    """The content of a dataset never changes, so the tables used last stay open."""
+    return open_table(home, sha256)

@@ -31,13 +31,20 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         one.close()
 
 
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One supervisor with two workers, for the tests that leave it as it was."""
+    one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
+    yield one
+    one.close()
+
+
 def test_the_supervisor_imports_neither_fastapi_nor_numba() -> None:
     code = "import sys, service.supervisor; print(*{'fastapi', 'numba', 'uvicorn', 'scipy'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-def test_a_served_job_can_be_paused_resumed_and_cancelled(run: Callable[..., Running]) -> None:
-    running = run()
+def test_a_served_job_can_be_paused_resumed_and_cancelled(running: Running) -> None:
     job_id = running.add(classifier(running.dataset(), LONG))
     running.reached(job_id, 2)
     row = running.store.get_job(job_id)
@@ -78,8 +85,7 @@ def test_a_drain_gives_a_running_job_back_and_a_later_start_ends_it_with_the_sam
     assert running.types(job_id).count("epoch") == 40
 
 
-def test_a_short_job_tells_all_its_events_and_ends_with_a_sentence(run: Callable[..., Running]) -> None:
-    running = run()
+def test_a_short_job_tells_all_its_events_and_ends_with_a_sentence(running: Running) -> None:
     job = running.wait(running.add(classifier(running.dataset(400), 3, metrics=["accuracy"])))
     assert (job["status"], job["status_reason"], job["progress"]) == ("succeeded", "completed", 1.0), job
     assert job["message"].startswith("Trained 3 epochs in ") and job["error"] is None
@@ -88,8 +94,7 @@ def test_a_short_job_tells_all_its_events_and_ends_with_a_sentence(run: Callable
     assert list(steps) == list(range(1, 301))
 
 
-def test_a_job_whose_dataset_is_gone_fails_with_what_to_do(run: Callable[..., Running]) -> None:
-    running = run()
+def test_a_job_whose_dataset_is_gone_fails_with_what_to_do(running: Running) -> None:
     job = running.wait(running.add(classifier("ds_00000000000000000000000000", 3)))
     assert job["status"] == "failed" and job["error"]["code"] == "dataset_missing" and job["error"]["kind"] == "user"
     assert job["message"].endswith(".") and job["hint"]
