@@ -42,10 +42,10 @@ async def ask(wake: Wake, request: dict[str, Any]) -> Any:
             await writer.drain()
             length = int.from_bytes(await reader.readexactly(4), "big")
             answer = json.loads(await reader.readexactly(min(length, LONGEST)))
+    except TimeoutError:        # an OSError too
+        raise unavailable(f"the predictor took longer than {ANSWER_SECONDS:g} seconds: ask for fewer rows", 5) from None
     except (OSError, asyncio.IncompleteReadError):
         raise unavailable("the predictor ended before it answered: ask again", 1) from None
-    except TimeoutError:
-        raise unavailable(f"the predictor took longer than {ANSWER_SECONDS:g} seconds: ask for fewer rows", 5) from None
     finally:
         writer.close()
     if "problem" in answer:

@@ -16,7 +16,7 @@ import tempfile
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -174,7 +174,7 @@ class Bell:
 
 
 async def follow(store: Store, job_id: str, after: int = 0, types: Iterable[str] = (), *, bell: Bell | None = None, poll: float = POLL_SECONDS,
-                 idle: float | None = None) -> AsyncIterator[dict[str, Any] | None]:
+                 idle: float | None = None) -> AsyncGenerator[dict[str, Any] | None]:
     """A job's events after number `after`: those that have happened, then those that happen, up to and with the terminal one.
 
     With `idle`, None is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed or the

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from engine.core import Node
 from engine.data.encode import gather, table_of_columns, table_of_inputs, table_of_rows
@@ -14,6 +15,7 @@ from engine.data.fit import Notes
 from engine.data.fitted import Fitted
 from engine.data.table import Table
 from engine.errors import CheckpointError, Problem, SpecError
+from engine.spec import problems
 from engine.train.checkpoint import unpack
 from engine.train.evaluate import Evaluation, evaluation
 from engine.train.goals import objectives_of
@@ -175,7 +177,11 @@ class Predictor:
     def _objectives(self, metrics: Sequence[Any] | None) -> list[Objective]:
         if metrics is None:
             return self.objectives
-        job = Job.model_validate({**self.job.spec(), "metrics": list(metrics)})
+        raw = {**self.job.spec(), "metrics": list(metrics)}
+        try:
+            job = Job.model_validate(raw)
+        except ValidationError as error:
+            raise SpecError(problems(error, raw)) from None
         notes = Notes()
         found = objectives_of(job, self.fitted, notes)
         if notes.problems:

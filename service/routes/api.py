@@ -20,7 +20,8 @@ from service.settings import Settings
 from service.store import Store
 from service.stream import Bell, Wake
 
-P, T = ParamSpec("P"), TypeVar("T")
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @dataclass

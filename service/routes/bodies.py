@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from fastapi import Request
@@ -19,7 +19,7 @@ RISKY = re.compile(rb"\d{19}|[eE][+]?0*\d{3}")              # a number that may 
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")               # half a character
 
 
-async def pieces(request: Request, most: int, what: str = "the body") -> AsyncIterator[bytes]:
+async def pieces(request: Request, most: int, what: str = "the body") -> AsyncGenerator[bytes]:
     """The body as it comes; 413 as soon as it is known to be longer than `most` bytes."""
     said = request.headers.get("content-length", "")
     left = most

@@ -35,7 +35,7 @@ class Checked:
             if (found := self._kept.get(key)) is not None:
                 self._kept.move_to_end(key)
                 return found
-        found = check(job, tables, settings)
+        found = check(job, tables, settings)     # type: ignore[arg-type]
         with self._turn:
             self._kept[key] = found
             while len(self._kept) > KEPT:

@@ -36,7 +36,7 @@ INLINE = {"type": "object", "additionalProperties": False, "properties": {
     "rows": {"type": "array", "items": {"type": "object"}}}, "oneOf": [{"required": ["columns"]}, {"required": ["rows"]}]}
 FORM = {"schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}}
 FILES = ("text/csv", "text/plain", "application/x-ndjson", "application/x-npy", "application/x-npz", "application/x-idx", "application/octet-stream")
-BODY = shapes.json_body(INLINE, **{"multipart/form-data": FORM}, **dict.fromkeys(FILES, BINARY))
+BODY = shapes.json_body(INLINE, {"multipart/form-data": FORM, **dict.fromkeys(FILES, BINARY)})
 
 
 @router.post("", status_code=201, openapi_extra=BODY,
@@ -115,7 +115,7 @@ def hash_of_parts(parts: list[Part]) -> str:
     total = hashlib.sha256()
     for part in parts:
         total.update(f"{part.name}\0{part.filename}\0".encode())
-        total.update(hashlib.file_digest(part.file, "sha256").digest())
+        total.update(hashlib.file_digest(part.file, "sha256").digest())      # type: ignore[arg-type]
         part.file.seek(0)
     return total.hexdigest()
 

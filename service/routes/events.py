@@ -156,7 +156,8 @@ async def ndjson(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> A
 
 async def text(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
     async for event in follow(api.store, job_id, after, types, bell=api.bell):
-        yield line(event).encode() + b"\n"
+        if event is not None:
+            yield line(event).encode() + b"\n"
 
 
 def line(event: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from service.routes.creation import Candidate, Ready, candidate, check_size, rea
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented, unknown_name
 from service.routes.render import Answer, Json, listed
-from service.routes.wire import show_job, tag
+from service.routes.wire import show_job, show_jobs, tag
 from service.store import Reply
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
@@ -32,7 +32,7 @@ CREATED = {202: {"model": shapes.Job, "description": "The job is queued", "heade
 
 
 @router.post("", status_code=202, responses={**documented(400, 409, 413, 415, 422, 429, 501, 503, 507), **CREATED},
-             openapi_extra=shapes.json_body("#/components/schemas/JobSpec"))
+             openapi_extra=shapes.json_body({"$ref": "#/components/schemas/JobSpec"}))
 async def create_job(request: Request, api: Here, key: Key = None,
                      validate_only: Annotated[bool, Query(description="check the whole job, queue nothing")] = False) -> Response:
     """Queue a job; with `validate_only` say what it would be."""
@@ -82,7 +82,7 @@ async def list_jobs(request: Request, api: Here, after: After = None, limit: Lim
 def _page(api: Api, status: list[str], metadata: dict[str, str], after: str | None, limit: int) -> Json:
     with api.store.read():
         rows, more = api.store.list_jobs(status=status, metadata=metadata, after=after, limit=limit)
-        return listed([show_job(api.store, row) for row in rows], more)
+        return listed(show_jobs(api.store, rows), more)
 
 
 @router.get("/{job_id}", responses={200: {"model": shapes.Job, "headers": {"ETag": {"schema": {"type": "string"}}}},

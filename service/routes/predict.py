@@ -24,7 +24,7 @@ router = APIRouter(route_class=Closed, tags=["predictions"])
 FORMS = ("rows", "inputs", "dataset")
 CSV = {"text/csv": {"schema": {"type": "string"}}}
 PREDICT = shapes.json_body({"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": {
-    "rows": {"type": "array", "items": {"type": "object"}}, "inputs": {}, "dataset": {"type": "string"}}}, **CSV)
+    "rows": {"type": "array", "items": {"type": "object"}}, "inputs": {}, "dataset": {"type": "string"}}}, CSV)
 EVALUATE = shapes.json_body({"type": "object", "additionalProperties": False, "properties": {
     "dataset": {"type": "string"}, "split": {"enum": ["train", "validation", "test"]}, "metrics": {"type": "array"},
     "checkpoint": {"type": ["string", "integer"]}}})
@@ -106,6 +106,8 @@ async def evaluate(request: Request, api: Here, job_id: str) -> Response:
         raise invalid_request("send either dataset or split", [Problem("", "one_form", "either dataset or split")])
     if raw.get("split", "train") not in ("train", "validation", "test"):
         raise invalid_value("/split", "split is train, validation or test")
+    if not isinstance(raw.get("metrics", []), list):
+        raise invalid_value("/metrics", "metrics is a list of names or objects")
     job, checkpoint = await in_thread(find_checkpoint, api, job_id, which_of(raw))
     data = {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else {"split": raw["split"]}
     answer = await ask(api.wake, {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics"))})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -208,7 +209,6 @@ class Gradients(BaseModel):
     norms: Object
 
 
-def json_body(schema: str | Object, required: bool = True, **others: Object) -> Object:
-    """OpenAPI of a JSON request body; `others` are further media types, with _ for / and -."""
-    described = {"$ref": schema} if isinstance(schema, str) else schema
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": described}, **others}}}
+def json_body(schema: Object, others: Mapping[str, Object] = {}) -> Object:
+    """OpenAPI of a JSON request body; `others` are further media types."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **others}}}

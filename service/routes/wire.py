@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from service import jobs as states
@@ -17,8 +17,18 @@ DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnin
 def show_job(store: Store, row: Mapping[str, Any]) -> Json:
     """The Job object; reads the attempts and the place in the queue."""
     with store.read():
-        attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
-        position = store.queue_position(row)
+        return _job(store, row, store.queue_position(row))
+
+
+def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
+    """Job objects, with one look at the queue."""
+    with store.read():
+        places = store.queue_positions(row["id"] for row in rows if row["status"] == "queued")
+        return [_job(store, row, places.get(row["id"])) for row in rows]
+
+
+def _job(store: Store, row: Mapping[str, Any], position: int | None) -> Json:
+    attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
     summary = row["summary"]
     return {"id": row["id"], "object": "job", "is_terminal": row["status"] in states.TERMINAL,
             **present(**{name: row[name] for name in JOB}, queue_position=position, attempts=attempts,

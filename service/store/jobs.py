@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
 
 from service import jobs as states
 from service.errors import conflict, not_found
@@ -19,6 +19,10 @@ from service.store.tables import JOB_PARTS, attempts, datasets, job_datasets, jo
 WAITING = "waiting_for_worker"
 EMPTY: Row = {"attempt": 0, "fence": 0, "losses": 0, "seq": 0, "version": 1, "epoch": 0, "step": 0, "progress": 0.0, "elapsed_seconds": 0.0,
               "metrics": {}, "status": "queued", "status_reason": WAITING, "message": "The job waits for a worker."}
+_AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued", or_(
+    jobs.c.priority > bindparam("this_priority"), and_(jobs.c.priority == bindparam("this_priority"), jobs.c.id < bindparam("this_job"))))
+_PLACES = select(jobs.c.id, func.row_number().over(order_by=(jobs.c.priority.desc(), jobs.c.id)).label("place")).where(
+    jobs.c.status == "queued").subquery()
 
 
 class Jobs(Database):
@@ -111,9 +115,13 @@ class Jobs(Database):
         """1 for the queued job that is claimed next; None when it is not queued."""
         if job["status"] != "queued":
             return None
-        ahead = or_(jobs.c.priority > job["priority"], and_(jobs.c.priority == job["priority"], jobs.c.id < job["id"]))
         with self.read() as connection:
-            return 1 + connection.execute(select(func.count()).select_from(jobs).where(jobs.c.status == "queued", ahead)).scalar_one()
+            return 1 + connection.execute(_AHEAD, {"this_priority": job["priority"], "this_job": job["id"]}).scalar_one()
+
+    def queue_positions(self, job_ids: Iterable[str]) -> dict[str, int]:
+        """The place of each of these jobs that is queued."""
+        with self.read() as connection:
+            return {row.id: row.place for row in connection.execute(select(_PLACES).where(_PLACES.c.id.in_(list(job_ids))))}
 
     def counts(self) -> dict[str, Any]:
         """For the metrics page: jobs by state (all states), datasets, and when the oldest queued job came (or None)."""
