@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ENGINE = [{"errors", "env"}, {"spec", "kernels"}, {"core"}, {"ops"}, {"graph", "autodiff"}, {"optim", "nn", "data"}, {"plan"}, {"devices"}, {"train", "catalogue"}]
-SERVICE = [{"settings", "errors"}, {"jobs"}, {"store"}, {"stream", "artifacts", "samples"}, {"datasets"},
+ENGINE = [{"errors", "env"}, {"spec", "kernels"}, {"core"}, {"ops"}, {"graph", "autodiff"}, {"optim", "nn", "data"}, {"plan"}, {"devices"},
+          {"train", "catalogue"}]
+SERVICE = [{"settings", "errors"}, {"jobs"}, {"store"}, {"stream", "artifacts"}, {"datasets", "samples"},
            {"child", "heartbeat", "tables", "endings", "recording"}, {"attempt", "worker", "predictor", "ask"}, {"crew", "supervisor"},
            {"routes"}, {"app", "client"}, {"cli"}]
 FILES = sorted(path for folder in ("engine", "service") for path in (ROOT / folder).rglob("*.py"))
@@ -23,18 +24,25 @@ def module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(path: Path) -> list[tuple[str, bool]]:
-    """Modules of ours that a file imports, and whether at the top level of the module."""
+def imports(path: Path, types: bool = True) -> list[tuple[str, bool]]:
+    """Modules that a file imports, and whether at its top level; without `types` those for type hints alone are left out."""
     tree = ast.parse(path.read_text())
+    if not types:
+        tree.body = [node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")]
     top = {id(node) for node in tree.body} | {id(child) for node in tree.body if isinstance(node, ast.If) for child in node.body}
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found += [(n if (ROOT / (n.replace(".", "/") + ".py")).exists() or (ROOT / n.replace(".", "/")).is_dir() else node.module, id(node) in top) for n in names]
+            found += [(name if is_module(name) else node.module, id(node) in top) for name in names]
         elif isinstance(node, ast.Import):
             found += [(alias.name, id(node) in top) for alias in node.names]
     return found
+
+
+def is_module(name: str) -> bool:
+    place = ROOT / name.replace(".", "/")
+    return place.is_dir() or place.with_suffix(".py").exists()
 
 
 def rung(name: str) -> tuple[str, int] | None:
@@ -70,7 +78,7 @@ def test_imports_go_down_the_ladder(path: Path) -> None:
 
 
 def test_imports_have_no_cycles() -> None:
-    graph = {module(path): {name for name, top in imports(path) if top and name.split(".")[0] in ("engine", "service") and name != module(path)} for path in FILES}
+    graph = {module(path): {name for name, top in imports(path, types=False) if top and name != module(path)} for path in FILES}
     done: set[str] = set()
 
     def visit(name: str, trail: tuple[str, ...]) -> None:

@@ -48,7 +48,7 @@ class Group:
 
 @dataclass
 class Plan:
-    """Rows and groups over an arena; `nbytes` of temporaries start at `base`. `fixed` are values to be written into the arena before the first run."""
+    """Rows and groups over an arena; `nbytes` of temporaries start at `base`. `fixed` are values to be written there before the first run."""
 
     rows: list[Row] = field(default_factory=list)
     groups: list[Group] = field(default_factory=list)

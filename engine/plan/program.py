@@ -8,7 +8,7 @@ last batch, and each plan has sections: gather, compute, guard, update, metrics.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,51 +17,13 @@ from engine.core import CONSTANT, Launch, Node, Shape, count, topological
 from engine.data import gather
 from engine.data.feed import Feed
 from engine.plan import control
+from engine.plan.graphs import GraphMaker, StepGraph
 from engine.plan.memory import align
 from engine.plan.plan import Place, Plan, lay, make
+from engine.plan.slab import Slab, Slot
 from engine.plan.update import Update
-from engine.plan.graphs import GraphMaker, StepGraph
 
 SECTIONS = ("gather", "compute", "guard", "update", "metrics")
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A named array in the arena."""
-
-    offset: int
-    shape: Shape
-    dtype: str
-
-    @property
-    def size(self) -> int:
-        return count(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * np.dtype(self.dtype).itemsize
-
-    def view(self, arena: np.ndarray) -> np.ndarray:
-        return arena[self.offset: self.offset + self.nbytes].view(self.dtype).reshape(self.shape)
-
-
-@dataclass
-class Slab:
-    """Arrays one behind the other without gaps."""
-
-    offset: int
-    dtype: str
-    slots: dict[str, Slot] = field(default_factory=dict)
-    nbytes: int = 0
-
-    def add(self, name: str, shape: Shape) -> Slot:
-        slot = Slot(self.offset + self.nbytes, shape, self.dtype)
-        self.slots[name] = slot
-        self.nbytes += slot.nbytes
-        return slot
-
-    def view(self, arena: np.ndarray) -> np.ndarray:
-        return arena[self.offset: self.offset + self.nbytes].view(self.dtype)
 
 
 @dataclass
@@ -200,7 +162,7 @@ class Program:
         if training and self.update is not None:
             squares, partial, blocks = control.squares(self.gradients.offset, self.gradients.nbytes // np.dtype(self.dtype).itemsize, self.dtype)
             guard = [squares, Launch("guard", self.dtype, (partial, blocks, compute.at(graph.loss)), 1)]
-            update = self.update.launches(self)
+            update = self.update.launches(self.parameters, self.gradients, self.state)
             update += [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
         add = [Launch("add_up", node.dtype, (sums.slots[name].offset, compute.at(node)), max(node.size, 1)) for name, node in graph.sums.items()]
         phase.plans += [lay(fill, top), compute, lay(guard, top), lay(update, top), lay(add, top)]
@@ -210,11 +172,6 @@ class Program:
     def nbytes(self) -> int:
         """Bytes of the whole arena."""
         return max([self.cursor, *(plan.base + align(plan.nbytes) for phase in self.phases.values() for plan in phase.plans)])
-
-    @property
-    def saved(self) -> Iterable[Slab]:
-        """The slabs that a checkpoint holds, beside the control block and the sums."""
-        return (self.parameters, self.buffers, *self.state.values())
 
 
 class Cursor:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,9 +16,7 @@ from engine.optim.step import OptimiserStep
 from engine.optim.transforms import ClipGlobalNorm, ClipNorm
 from engine.plan.control import clip
 from engine.plan.plan import Place
-
-if TYPE_CHECKING:
-    from engine.plan.program import Program
+from engine.plan.slab import Slab
 
 
 @dataclass
@@ -64,32 +61,32 @@ class Update:
                     start[f"{i}.{name}"][region.at: region.at + region.size] = step.start(name)
         return start
 
-    def launches(self, program: Program) -> list[Launch]:
+    def launches(self, parameters: Slab, gradients: Slab, state: Mapping[str, Slab]) -> list[Launch]:
         """The passes of one update, in the order of the chain."""
+        dtype, width = parameters.dtype, np.dtype(parameters.dtype).itemsize
         scheduled = [self.table_at(r, i) for r in range(len(self.regions)) for i, step in enumerate(self.chain) if step not in self.plain_end]
-        launches = [Launch("refresh_scalars", program.dtype, (len(scheduled), *scheduled), 1)] if scheduled else []
-        width = np.dtype(program.dtype).itemsize
+        launches = [Launch("refresh_scalars", dtype, (len(scheduled), *scheduled), 1)] if scheduled else []
         for i, step in enumerate(self.chain):
             if isinstance(step, ClipGlobalNorm):
-                spans = [(program.gradients.offset + region.at * width, region.size) for region in self.regions]
-                launches += clip(spans, self.table_at(0, i) + 16, program.dtype) if spans else []
+                spans = [(gradients.offset + region.at * width, region.size) for region in self.regions]
+                launches += clip(spans, self.table_at(0, i) + 16, dtype) if spans else []
             elif isinstance(step, ClipNorm):
                 for path in self.paths:
-                    slot = program.gradients.slots[path]
-                    launches += clip([(slot.offset, slot.size)], self.table_at(0, i) + 16, program.dtype)
+                    slot = gradients.slots[path]
+                    launches += clip([(slot.offset, slot.size)], self.table_at(0, i) + 16, dtype)
             else:
-                launches += [self._pass(program, r, i, width) for r in range(len(self.regions))]
+                launches += [self._pass(parameters, gradients, state, r, i) for r in range(len(self.regions))]
         return launches
 
-    def _pass(self, program: Program, region_number: int, i: int, width: int) -> Launch:
-        region, last = self.regions[region_number], i == len(self.chain) - 1
-        step = region.steps[i]
+    def _pass(self, parameters: Slab, gradients: Slab, state: Mapping[str, Slab], number: int, i: int) -> Launch:
+        region, last = self.regions[number], i == len(self.chain) - 1
+        step, width = region.steps[i], np.dtype(parameters.dtype).itemsize
         at = region.at * width
-        places = {"x": program.parameters.offset + region.parameter_at * width, "g": program.gradients.offset + at,
-                  **{name: program.state[f"{i}.{name}"].offset + at for name in step.state}}
+        places = {"x": parameters.offset + region.parameter_at * width, "g": gradients.offset + at,
+                  **{name: state[f"{i}.{name}"].offset + at for name in step.state}}
         name = f"rule_{step.kind_name()}" + ("" if last else "_onward") if isinstance(step, Rule) else f"transform_{step.kind_name()}"
-        words = (*(Place(places[array]) for array in step.arrays()), self.table_at(region_number, i))
-        return Launch(name, program.dtype, words, region.size, grain=16, cost=0.3 + 0.2 * len(step.arrays()))
+        words = (*(Place(places[array]) for array in step.arrays()), self.table_at(number, i))
+        return Launch(name, parameters.dtype, words, region.size, grain=16, cost=0.3 + 0.2 * len(step.arrays()))
 
 
 def _regions(chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], trained: Sequence[str]) -> list[Region]:

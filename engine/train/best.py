@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.devices.cpu.session import Session
 from engine.train.actions import Scores
-from engine.train.checkpoint import Checkpoint
+from engine.train.checkpoint import Checkpoint, numbers, written
 
 
 class Best:
@@ -22,7 +22,8 @@ class Best:
         self.kept: dict[str, np.ndarray] = {}
 
     def _live(self) -> dict[str, np.ndarray]:
-        return {**{f"best/{path}": a for path, a in self.session.parameters.items()}, **{f"best_buffers/{path}": a for path, a in self.session.buffers.items()}}
+        groups = {"best": self.session.parameters, "best_buffers": self.session.buffers}
+        return {f"{group}/{path}": array for group, arrays in groups.items() for path, array in arrays.items()}
 
     def look(self, values: dict[str, float], epoch: int) -> bool:
         """Whether this epoch is the best so far; then its weights are kept."""
@@ -43,10 +44,10 @@ class Best:
         return self.kept
 
     def state(self) -> dict[str, Any]:
-        return {"value": self.value, "epoch": self.epoch, "metrics": {k: v if np.isfinite(v) else repr(float(v)) for k, v in self.metrics.items()}}
+        return {"value": self.value, "epoch": self.epoch, "metrics": written(self.metrics)}
 
     def load(self, checkpoint: Checkpoint) -> None:
         state = checkpoint.meta["best"]
         self.value, self.epoch = state["value"], state["epoch"]
-        self.metrics = {name: float(value) for name, value in state["metrics"].items()}
+        self.metrics = numbers(state["metrics"])
         self.kept = {name: array.copy() for name, array in checkpoint.arrays.items() if name.startswith(("best/", "best_buffers/"))}

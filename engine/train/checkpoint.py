@@ -37,7 +37,7 @@ class Checkpoint:
 def pack(arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any]) -> bytes:
     """The bytes of a checkpoint."""
     text = json.dumps({"version": VERSION, **meta}, sort_keys=True, separators=(",", ":"))
-    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()}, {"trainyard": text})
+    return save({name: np.ascontiguousarray(array).reshape(array.shape) for name, array in arrays.items()}, {"trainyard": text})
 
 
 def unpack(data: bytes) -> Checkpoint:
@@ -52,3 +52,13 @@ def unpack(data: bytes) -> Checkpoint:
     if meta.get("version") != VERSION:
         raise CheckpointError(f"the checkpoint has version {meta.get('version')}, expected {VERSION}")
     return Checkpoint(arrays, meta)
+
+
+def written(values: Mapping[str, float]) -> dict[str, float | str]:
+    """Numbers as JSON has them: what is not finite becomes text."""
+    return {name: value if np.isfinite(value) else repr(float(value)) for name, value in values.items()}
+
+
+def numbers(values: Mapping[str, float | str]) -> dict[str, float]:
+    """What `written` wrote."""
+    return {name: float(value) for name, value in values.items()}

@@ -29,7 +29,8 @@ def born(built: Built, session: Session) -> str | None:
     values |= {node: session.buffers[path] for path, node in graph.buffers.items()}
     if graph.key is not None:
         values[graph.key] = session.whole[:2].copy()
-    values |= {node: np.asarray(session.whole[(control.EPOCH if name == "epoch" else control.STEP) // 8] + 1.0) for name, node in graph.counters.items()}
+    counted = {"epoch": control.EPOCH // 8, "step": control.STEP // 8}
+    values |= {node: np.asarray(session.whole[counted[name]] + 1.0) for name, node in graph.counters.items()}
     named = [node for node in topological([graph.loss]) if node.name and node not in values]
     for node, value in zip(named, interpret.run(named, values), strict=True):
         if not np.isfinite(np.asarray(value, np.float32)).all():

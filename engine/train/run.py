@@ -13,14 +13,16 @@ from typing import Any
 import numpy as np
 
 from engine.devices.cpu.session import Session
+from engine.errors import CheckpointError
 from engine.plan import control
 from engine.train.actions import Action, KeepCheckpoint, RestoreBest, Rollback, Skip, Stop
 from engine.train.best import Best
 from engine.train.build import Built
-from engine.train.checkpoint import Checkpoint, pack, unpack
+from engine.train.checkpoint import Checkpoint, numbers, pack, unpack, written
 from engine.train.diagnose import born
 from engine.train.events import Event, checkpoint_event, epoch_event, number, step_event
 from engine.train.series import Series
+from engine.train.trouble import Trouble, explained
 
 STRETCH_SECONDS = 0.06
 STEP_EVENT_SECONDS = 0.1
@@ -43,6 +45,7 @@ class Run:
         self.rate_factor = 1.0        # what rollbacks have made of the learning rate
         self.seconds_per_step = 0.0
         self.ending: Stop | None = None
+        self.trouble: Trouble | None = None     # the last number that was not finite
         self.started, self.elapsed_before = time.monotonic(), elapsed_seconds
         self.saved_at = self.told_at = self.started
         self.saved_step = -1
@@ -57,6 +60,8 @@ class Run:
         """Steps finished, over all attempts."""
         return int(self.session.whole[control.STEP // 8])
 
+    progress = step     # what the supervisor watches
+
     @property
     def epoch(self) -> int:
         """Epochs finished."""
@@ -66,10 +71,6 @@ class Run:
     def position(self) -> int:
         """Batches finished of the epoch under way."""
         return int(self.session.whole[control.POSITION // 8])
-
-    @property
-    def progress(self) -> int:
-        return self.step
 
     @property
     def elapsed(self) -> float:
@@ -171,9 +172,11 @@ class Run:
         count = session.number[(control.NORM_COUNT - 64) // 8]
         rows = min(self.train.steps * self.train.batch, self.train.rows * self.train.source.repeats)
         left = self.job.epochs - self.epoch - 1
-        return epoch_event({"epoch": self.epoch + 1, "epochs": self.job.epochs, "step": self.step, **values, "learning_rate": self.learning_rate,
-                            "gradient_norm": float(session.number[(control.NORM_SUM - 64) // 8] / count) if count else float("nan"), "seconds": seconds,
-                            "samples_per_second": rows / self.epoch_seconds if self.epoch_seconds else 0.0, "eta_seconds": left * seconds}, self.series.take())
+        norm = float(session.number[(control.NORM_SUM - 64) // 8] / count) if count else float("nan")
+        speed = rows / self.epoch_seconds if self.epoch_seconds else 0.0
+        data = {"epoch": self.epoch + 1, "epochs": self.job.epochs, "step": self.step, **values, "learning_rate": self.learning_rate,
+                "gradient_norm": norm, "seconds": seconds, "samples_per_second": speed, "eta_seconds": left * seconds}
+        return epoch_event(data, self.series.take())
 
     def _running_means(self) -> dict[str, float]:
         """The epoch's training values so far."""
@@ -225,7 +228,7 @@ class Run:
     def _nonfinite_skips(self, series: np.ndarray, before: int) -> Iterator[Event]:
         for k in np.flatnonzero(~np.isfinite(series).all(axis=1)):
             action = self.built.nonfinite_runner.nonfinite(before + int(k) + 1)
-            yield self._nonfinite_event(before + int(k) + 1, float(series[k, 0]), "skip" if isinstance(action, Skip) else "stop", None)
+            yield self._tell(before + int(k) + 1, float(series[k, 0]), "skip" if isinstance(action, Skip) else "stop", None)
             if isinstance(action, Stop):
                 self.ending = action
                 return
@@ -235,7 +238,7 @@ class Run:
         step, loss = self.step + 1, float(self.session.number[0])
         action = self.built.nonfinite_runner.nonfinite(step)
         rolls = isinstance(action, Rollback) and self.rollback_to is not None
-        yield self._nonfinite_event(step, loss, "rollback" if rolls else "stop", born(self.built, self.session))
+        yield self._tell(step, loss, "rollback" if rolls else "stop", born(self.built, self.session))
         if rolls and isinstance(action, Rollback) and self.rollback_to is not None:
             times, factor = self.built.nonfinite_runner.state(), self.rate_factor
             self.restore(unpack(self.rollback_to))
@@ -245,10 +248,9 @@ class Run:
         else:
             self.ending = Stop("run", "nonfinite_loss", value=loss, failed=True)
 
-    def _nonfinite_event(self, step: int, value: float, action: str, layer: str | None) -> Event:
-        self.nonfinite = {"epoch": self.epoch + 1, "step": step, "value": value, "action": action} | ({"layer": layer} if layer else {})
-        what = "NaN" if np.isnan(value) else "infinite" if np.isinf(value) else "finite with a gradient that is not"
-        return Event("nonfinite", f"The loss became {what} in epoch {self.epoch + 1}, step {step}.", self.nonfinite, level="warn", key=f"nonfinite:{step}")
+    def _tell(self, step: int, value: float, action: str, layer: str | None) -> Event:
+        self.trouble = Trouble(self.epoch + 1, step, value, action, layer)
+        return self.trouble.event()
 
     # ---------------------------------------------------------------- the end
 
@@ -259,34 +261,18 @@ class Run:
         if test is not None and self.session.run_pass(test):
             values = self.built.measure(self.session.sums("test"))
             loss = values.pop("loss", float("nan"))
-            yield Event("evaluation", f"On the test rows: loss {number(loss)}.", {"split": "test", "loss": loss, "metrics": values}, key="evaluation:test")
+            data = {"split": "test", "loss": loss, "metrics": values}
+            yield Event("evaluation", f"On the test rows: loss {number(loss)}.", data, key="evaluation:test")
 
     def _finished(self) -> Event:
         ending = self.ending
         best = {"epoch": self.best.epoch, "metrics": self.best.metrics} if self.best.epoch else None
-        data: dict[str, Any] = {"status": "succeeded", "status_reason": ending.reason if ending else "completed", "metrics": self.metrics, "best": best}
+        reason = ending.reason if ending else "completed"
+        data: dict[str, Any] = {"status": "succeeded", "status_reason": reason, "metrics": self.metrics, "best": best}
         if ending and ending.failed:
-            return Event("finished", "The run failed.", {**data, "status": "failed", "error": self._error(ending)}, level="error")
+            error = explained(ending.reason, self.job.limits, self.trouble, self.learning_rate) | {"epoch": self.epoch + 1, "step": self.step + 1}
+            return Event("finished", "The run failed.", {**data, "status": "failed", "error": error}, level="error")
         return Event("finished", "The run is complete.", data)
-
-    def _error(self, ending: Stop) -> dict[str, Any]:
-        kind = {"nonfinite_loss": "user", "time_limit": "timeout", "step_limit": "user"}.get(ending.reason, "user")
-        message, hint = self._explain(ending)
-        layer = getattr(self, "nonfinite", {}).get("layer")
-        error = {"kind": kind, "code": ending.reason, "message": message, "hint": hint, "epoch": self.epoch + 1, "step": self.step + 1, "retryable": False}
-        return error | ({"layer": layer} if layer else {})
-
-    def _explain(self, ending: Stop) -> tuple[str, str]:
-        if ending.reason == "time_limit":
-            return f"The job took longer than {number(self.job.limits.max_seconds)} seconds.", "Raise limits.max_seconds, or use the callback time_limit to end well."
-        if ending.reason == "step_limit":
-            return f"The job needs more than {self.job.limits.max_steps} steps.", "Raise limits.max_steps, or use the callback step_limit to end well."
-        found = getattr(self, "nonfinite", {"epoch": self.epoch + 1, "step": self.step + 1, "value": float("nan")})
-        what = "NaN" if np.isnan(found["value"]) else "infinite" if np.isinf(found["value"]) else "finite, but its gradient is not"
-        first = f"First non-finite value: {found['layer']}. " if found.get("layer") else ""
-        rate = self.learning_rate
-        return (f"The loss became {what} in epoch {found['epoch']}, step {found['step']}.",
-                f"{first}Try learning_rate {number(rate / 10)} (now {number(rate)}) or clip_global_norm.")
 
     # ---------------------------------------------------------------- checkpoints
 
@@ -297,39 +283,20 @@ class Run:
 
     def checkpoint(self) -> bytes:
         """Everything that the next attempt needs to go on with the same bits."""
-        session, program = self.session, self.session.program
-        arrays: dict[str, np.ndarray] = {"control": session.arena[:control.NBYTES]}
-        arrays |= {f"parameters/{path}": array for path, array in session.parameters.items()}
-        arrays |= {f"buffers/{path}": array for path, array in session.buffers.items()}
-        arrays |= {f"state/{name}": slab.view(session.arena) for name, slab in program.state.items()}
-        arrays |= {f"sums/{name}": array for name, array in session.sums("train").items()}
-        arrays |= self.best.arrays()
-        meta = {"epoch": self.epoch, "step": self.step, "best": self.best.state(), "metrics": _jsonable(self.metrics), "rate_factor": self.rate_factor,
+        meta = {"epoch": self.epoch, "step": self.step, "best": self.best.state(), "metrics": written(self.metrics), "rate_factor": self.rate_factor,
                 "runners": [runner.state() for runner in self.runners], "nonfinite": self.built.nonfinite_runner.state(), **self.built.meta}
-        return pack(arrays, meta)
+        return pack({**self.session.saved(), **self.best.arrays()}, meta)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
-        session, program = self.session, self.session.program
-        session.arena[:control.NBYTES] = checkpoint.arrays["control"]
-        targets = {**{f"parameters/{path}": array for path, array in session.parameters.items()},
-                   **{f"buffers/{path}": array for path, array in session.buffers.items()},
-                   **{f"state/{name}": slab.view(session.arena) for name, slab in program.state.items()},
-                   **{f"sums/{name}": array for name, array in session.sums("train").items()}}
-        for name, array in targets.items():
-            array[...] = checkpoint.arrays[name]
+        for name, array in self.session.saved().items():
+            found = checkpoint.arrays.get(name)
+            if found is None or found.shape != array.shape or found.dtype != array.dtype:
+                raise CheckpointError(f"the checkpoint has no {name} of shape {list(array.shape)}: it belongs to another job")
+            array[...] = found
         self.best.load(checkpoint)
-        self.metrics = _numbers(checkpoint.meta["metrics"])
+        self.metrics = numbers(checkpoint.meta["metrics"])
         self.rate_factor = checkpoint.meta["rate_factor"]
         for runner, state in zip(self.runners, checkpoint.meta["runners"], strict=True):
             runner.restore(state)
         self.built.nonfinite_runner.restore(checkpoint.meta["nonfinite"])
-
-
-def _jsonable(values: dict[str, float]) -> dict[str, float | str]:
-    """Numbers as JSON has them: what is not finite becomes text."""
-    return {name: value if np.isfinite(value) else repr(float(value)) for name, value in values.items()}
-
-
-def _numbers(values: dict[str, float | str]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}

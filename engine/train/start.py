@@ -14,6 +14,8 @@ from engine.train.build import Built, build
 from engine.train.job import Job
 from engine.train.run import Run
 
+PASS_BATCH = 256   # passes in test mode take batches of this size at least: fewer calls for the same work
+
 
 def start(job: Job, tables: Mapping[str, Table], *, threads: int = 1, checkpoint: bytes | None = None, elapsed_seconds: float = 0.0) -> Run:
     """A run of the job, from the beginning or from a checkpoint. `elapsed_seconds` is what earlier attempts took.
@@ -50,14 +52,10 @@ def program_of(built: Built) -> Program:
     if job.evaluate_train:
         tests["full_train"] = built.parts["train"]
     for name, part in tests.items():
-        program.add_phase(name, built.make_graph, part.feeds, rows=len(part.rows), batch=min(len(part.rows), _pass_batch(built.batch_size)), index=_index(part.rows))
+        batch = min(len(part.rows), max(built.batch_size, PASS_BATCH))
+        program.add_phase(name, built.make_graph, part.feeds, rows=len(part.rows), batch=batch, index=_index(part.rows))
     program.finish()
     return program
-
-
-def _pass_batch(batch: int) -> int:
-    """Passes in test mode take larger batches: fewer rows of the plan for the same work."""
-    return max(batch, 256)
 
 
 def _index(rows: np.ndarray) -> np.ndarray:

@@ -52,7 +52,8 @@ class Contestant:
         self.process.wait()
 
     def row(self) -> dict[str, object]:
-        return {"who": self.who, "mode": self.mode, "loss": self.loss, "best": min(self.times), "median": statistics.median(self.times), "all": self.times}
+        best, median = min(self.times), statistics.median(self.times)
+        return {"who": self.who, "mode": self.mode, "loss": self.loss, "best": best, "median": median, "all": self.times}
 
 
 def contest(workload: str, data: Path, against: list[str], threads: int, rounds: int) -> dict[str, object]:

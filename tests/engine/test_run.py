@@ -25,7 +25,8 @@ def table(rows: int = ROWS) -> Table:
 
 def job(**changes: Any) -> Job:
     document: dict[str, Any] = {
-        "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 16, "activation": "relu"}, {"kind": "dropout", "rate": 0.2}, {"kind": "dense", "units": "target"}]},
+        "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 16, "activation": "relu"}, {"kind": "dropout", "rate": 0.2},
+                                              {"kind": "dense", "units": "target"}]},
         "loss": "logit_cross_entropy", "optimiser": {"kind": "adam", "learning_rate": 0.01},
         "data": {"dataset": "d", "target": "y", "batch_size": 32, "validation": {"fraction": 0.2}}, "epochs": 4, "seed": 3}
     return Job.model_validate({**document, **changes})
@@ -70,7 +71,7 @@ def test_each_step_is_in_the_curves_once() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_the_same_job_gives_the_same_bytes_twice_and_with_two_threads(dtype: str) -> None:
-    layers = [{"kind": "dense", "units": 500, "activation": "tanh"}, {"kind": "dense", "units": 600, "activation": "relu"}, {"kind": "dense", "units": 3}]
+    layers = [{"kind": "dense", "units": units, "activation": f} for units, f in ((500, "tanh"), (600, "relu"), (3, "identity"))]
     wide = {"model": {"kind": "chain", "layers": layers}, "dtype": dtype, "epochs": 2}
     runs = [run_of(job(**wide), threads=threads) for threads in (1, 1, 2)]
     assert runs[0].session.table.parallel
@@ -197,7 +198,8 @@ def test_the_test_rows_are_looked_at_once_at_the_end() -> None:
 
 
 def test_a_global_norm_clip_bounds_the_step() -> None:
-    spec = job(optimiser=[{"kind": "clip_global_norm", "max_norm": 1e-3}, {"kind": "descent", "learning_rate": 1.0}], callbacks=[{"kind": "step_limit", "steps": 1}])
+    chain = [{"kind": "clip_global_norm", "max_norm": 1e-3}, {"kind": "descent", "learning_rate": 1.0}]
+    spec = job(optimiser=chain, callbacks=[{"kind": "step_limit", "steps": 1}])
     run = run_of(spec)
     before = np.concatenate([a.ravel() for a in run.session.parameters.values()])
     events_of(run)

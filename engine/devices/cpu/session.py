@@ -49,3 +49,10 @@ class Session:
 
     def clear_sums(self, phase: str) -> None:
         self.program.sums[phase].view(self.arena)[:] = 0.0
+
+    def saved(self) -> dict[str, np.ndarray]:
+        """Everything that decides what comes next, by name, as live arrays: control, parameters, buffers, state, and what the epoch has added up."""
+        slabs = {f"state/{name}": slab.view(self.arena) for name, slab in self.program.state.items()}
+        groups = {"parameters": self.parameters, "buffers": self.buffers, "sums": self.sums("train")}
+        named = {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
+        return {"control": self.arena[:control.NBYTES], **named, **slabs}

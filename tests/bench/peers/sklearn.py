@@ -11,8 +11,8 @@ import numpy as np
 def classifier(sizes: tuple[int, ...], batch: int, epochs: int, learning_rate: float):
     from sklearn.neural_network import MLPClassifier
 
-    return MLPClassifier(sizes[1:-1], alpha=0.0, batch_size=batch, learning_rate_init=learning_rate, max_iter=epochs, shuffle=False, random_state=0, tol=0.0,
-                         n_iter_no_change=10**9)
+    return MLPClassifier(sizes[1:-1], alpha=0.0, batch_size=batch, learning_rate_init=learning_rate, max_iter=epochs, shuffle=False, random_state=0,
+                         tol=0.0, n_iter_no_change=10**9)
 
 
 def weights(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int) -> dict[str, np.ndarray]:

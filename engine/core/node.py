@@ -1,60 +1,20 @@
-"""The nouns of the engine: `Op` (what can be computed), `Node` (one use of an op: data, no arrays), `Case` (how an op is tested),
-`Launch` (one row of a plan), and the registry of ops.
+"""What can be computed (`Op`, its launches, the registry) and one use of it (`Node`: data, no arrays).
 
-A graph is made by using nodes as numbers. Nothing is computed until Python asks a node for its value; then `evaluate` runs a plan.
+Nodes act like numpy arrays; a value is computed when Python asks for it.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from engine.errors import DtypeError, ShapeError, TrainyardError, nearest
-
-Shape = tuple[int, ...]
-FLOATS = ("float32", "float64")
-DTYPES = ("float32", "float64", "int32", "int64", "uint8")
-
-
-@dataclass(frozen=True)
-class Sample:
-    """How a test makes one input: uniform in [low, high), farther than 0.05 from every value of `avoid` (kinks, poles).
-
-    `dtype` "float" stands for the float type under test; an integer type draws whole numbers.
-    """
-
-    shape: Shape
-    low: float = -2.0
-    high: float = 2.0
-    dtype: str = "float"
-    avoid: tuple[float, ...] = ()
-    distinct: bool = False
-
-    def array(self, rng: np.random.Generator, dtype: str = "float64") -> np.ndarray:
-        if self.dtype != "float":
-            return rng.integers(int(self.low), int(self.high), self.shape).astype(self.dtype)
-        if self.distinct:
-            count = int(np.prod(self.shape))
-            return rng.permutation(np.linspace(self.low, self.high, count)).reshape(self.shape).astype(dtype)
-        x = rng.uniform(self.low, self.high, self.shape)
-        for point in self.avoid:
-            near = np.abs(x - point) < 0.05
-            x = np.where(near, point + np.where(x < point, -0.05, 0.05) * 2, x)
-        return x.astype(dtype)
-
-
-@dataclass(frozen=True)
-class Case:
-    """One set of inputs and attributes on which an op is checked: against its oracle, and its derivatives against differences."""
-
-    name: str
-    inputs: tuple[Sample, ...]
-    attrs: Mapping[str, Any] = field(default_factory=dict)
-    gradient: bool = True   # False where the op is not smooth on this case
+from engine.core.case import Case
+from engine.core.shape import DTYPES, FLOATS, Shape, broadcast_shape, count
+from engine.core.values import evaluate
+from engine.errors import DtypeError, TrainyardError, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +31,7 @@ class Launch:
     `words` are int64: a Node stands for the byte offset of its slot, a Scratch for its offset, an int for itself, a float for its bits.
     The kernel makes `[0, size)` of its output in any order of ranges whose edges are multiples of `grain`.
     `cost` is nanoseconds per unit of `size` on one core, roughly: it decides the fixed chunks that threads share.
-    An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (the row length, where an operand is broadcast).
+    An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (a row, where an operand is broadcast).
     """
 
     kernel: str
@@ -145,7 +105,7 @@ class Node:
     __slots__ = ("__weakref__", "attrs", "dtype", "inputs", "name", "op", "shape", "value")
     __array_priority__ = 1000
 
-    def __init__(self, op: Op, inputs: tuple[Node, ...], attrs: Mapping[str, Any], shape: Shape, dtype: str, value: np.ndarray | None = None, name: str = ""):
+    def __init__(self, op: Op, inputs: tuple[Node, ...], attrs: Mapping[str, Any], shape: Shape, dtype: str, value: np.ndarray | None = None, name: str = ""):  # noqa: E501
         self.op, self.inputs, self.attrs, self.shape, self.dtype, self.value, self.name = op, inputs, attrs, shape, dtype, value, name
 
     # what it is
@@ -222,8 +182,8 @@ class Node:
 
     # shapes and reductions
     def __getitem__(self, key: Any) -> Node: return OPS["slice"].defaults["index"](self, key)
-    def reshape(self, *shape: Any) -> Node: return apply("reshape", self, shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)
-    def transpose(self, *axes: Any) -> Node: return apply("transpose", self, axes=tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else axes or None)
+    def reshape(self, *shape: Any) -> Node: return apply("reshape", self, shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], Sequence) else shape)  # noqa: E501
+    def transpose(self, *axes: Any) -> Node: return apply("transpose", self, axes=tuple(axes[0]) if len(axes) == 1 and isinstance(axes[0], Sequence) else axes or None)  # noqa: E501
     def sum(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("sum", self, axis=axis, keepdims=keepdims)
     def mean(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("mean", self, axis=axis, keepdims=keepdims)
     def max(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("max", self, axis=axis, keepdims=keepdims)
@@ -252,14 +212,6 @@ def _is(value: Any, number: int) -> bool:
     return isinstance(value, int | float) and value == number
 
 
-def count(shape: Iterable[int]) -> int:
-    """How many elements a shape has."""
-    total = 1
-    for n in shape:
-        total *= n
-    return total
-
-
 # ---------------------------------------------------------------- leaves
 
 def _no_launch(node: Node) -> Sequence[Launch]:
@@ -268,7 +220,7 @@ def _no_launch(node: Node) -> Sequence[Launch]:
 
 LEAF = register(Op("leaf", shape=lambda shape, dtype: (shape, dtype), oracle=lambda: None, launch=_no_launch, public=False,
                    description="A value that comes from outside: a parameter, a batch, a counter."))
-CONSTANT = register(Op("constant", shape=lambda value, dtype: ((), dtype), oracle=lambda value, dtype: np.asarray(value, dtype), launch=_no_launch, public=False,
+CONSTANT = register(Op("constant", shape=lambda value, dtype: ((), dtype), oracle=lambda value, dtype: np.asarray(value, dtype), launch=_no_launch, public=False,  # noqa: E501
                        description="One number, known when the graph is made."))
 
 
@@ -329,57 +281,3 @@ def _cast(node: Node, dtype: str) -> Node:
     if node.op is CONSTANT:
         return constant(node.attrs["value"], dtype)
     return apply("cast", node, dtype=dtype)
-
-
-def broadcast_shape(*shapes: Shape) -> Shape:
-    """The shape that all shapes stretch to, by numpy's rule.
-
-    >>> broadcast_shape((3, 1), (4,))
-    (3, 4)
-    """
-    try:
-        return tuple(int(n) for n in np.broadcast_shapes(*shapes))
-    except ValueError:
-        raise ShapeError(f"shapes {' and '.join(str(list(s)) for s in shapes)} do not fit together: "
-                         "axes, counted from the last, must be equal or 1") from None
-
-
-# ---------------------------------------------------------------- values
-
-_evaluator: list[Callable[[Sequence[Node]], None]] = []
-
-
-def bind(evaluator: Callable[[Sequence[Node]], None]) -> None:
-    """Say who computes values (engine/__init__ does, once)."""
-    _evaluator[:] = [evaluator]
-
-
-def evaluate(nodes: Sequence[Node]) -> list[np.ndarray]:
-    """The values of nodes, computed together and kept on them."""
-    missing = [n for n in nodes if n.value is None]
-    if missing:
-        if not _evaluator:
-            raise TrainyardError("nothing is bound to compute values; import engine, not engine.core alone")
-        _evaluator[0](missing)
-    return [n.value for n in nodes]  # type: ignore[misc]
-
-
-def topological(outputs: Iterable[Node]) -> list[Node]:
-    """All nodes that `outputs` depend on, inputs before users, in a fixed order."""
-    order: list[Node] = []
-    seen: set[int] = set()
-    stack: list[tuple[Node, bool]] = [(n, False) for n in reversed(list(outputs))]
-    while stack:
-        node, done = stack.pop()
-        if done:
-            order.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            stack.append((node, True))
-            stack.extend((n, False) for n in reversed(node.inputs) if id(n) not in seen)
-    return order
-
-
-def bits(number: float) -> int:
-    """The float64 bits of a number, as the int64 that carries it in a launch's words."""
-    return struct.unpack("<q", struct.pack("<d", number))[0]
