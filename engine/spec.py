@@ -8,11 +8,10 @@ JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Union
+from typing import Annotated, Any, ClassVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
-from typing_extensions import Annotated
 
 from engine.errors import Problem, nearest
 
@@ -34,7 +33,7 @@ class Spec(BaseModel):
     Unknown fields and non-finite numbers are refused.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, protected_namespaces=())
     aliases: ClassVar[tuple[str, ...]] = ()
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name")
 

@@ -1,6 +1,5 @@
 """softmax_cross_entropy: what a classifier's last layer and its loss are together, one number per row."""
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

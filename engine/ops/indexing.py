@@ -1,6 +1,5 @@
 """Rows chosen by numbers: gather, its converse scatter_add, and one_hot. A number outside the table gives a row of NaN, and is left out of sums."""
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

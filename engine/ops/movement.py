@@ -1,6 +1,5 @@
 """Copying with strides: one kernel behind transposes, slices, padding, joining and stretching, for every number type."""
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

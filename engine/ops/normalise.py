@@ -1,6 +1,5 @@
 """layer_norm: each row moved to mean 0 and scaled to deviation 1 (Ba, Kiros and Hinton 2016, without the gain), kept whole."""
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """Sums, means, extremes and products along axes, and the place of the greatest."""
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 In a kernel a block of rows goes through exp as one run of numbers, because rows are often shorter than a vector.
 """
 
-# ruff: noqa: F821
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 

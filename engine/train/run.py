@@ -77,18 +77,14 @@ class Run:
         """Seconds of training, over all attempts."""
         return self.elapsed_before + time.monotonic() - self.started
 
-    @property
-    def stopped(self) -> bool:
-        return bool(self.stop_word[0])
-
     # ---------------------------------------------------------------- the run
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, until `finished`, whose data says how the run ended."""
         self._prepare_guard()
-        while self.epoch < self.job.epochs and self.ending is None and not self.stopped:
+        while self.epoch < self.job.epochs and self.ending is None and not self.stop_word[0]:
             yield from self._epoch()
-        if self.stopped and self.ending is None:
+        if self.stop_word[0] and self.ending is None:
             yield Event("finished", "The run was stopped.", {"status": "stopped"})
             return
         if not (self.ending and self.ending.failed):
@@ -99,7 +95,7 @@ class Run:
         epoch_over = False
         while self.position < self.train.steps and not epoch_over:
             yield from self._stretch()
-            if self.stopped or (self.ending and self.ending.level == "run"):
+            if self.stop_word[0] or (self.ending and self.ending.level == "run"):
                 return
             epoch_over = self.ending is not None     # level "epoch": this one ends early, the run goes on
         self.ending = None
@@ -122,7 +118,7 @@ class Run:
         self.seconds_per_step = seconds / max(done, 1)
         self.series.add(self.step - done, series[:done])
         yield from self._nonfinite_skips(series[:done], self.step - done)
-        if done < steps and not self.stopped:
+        if done < steps and not self.stop_word[0]:
             yield from self._nonfinite_stop()
             return
         if time.monotonic() - self.told_at >= STEP_EVENT_SECONDS and done:
