@@ -6,8 +6,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,12 +127,18 @@ class Worker(Child):
 
 
 class Crew:
-    """All workers under one owner's name."""
+    """All workers under one owner's name.
+
+    A worker that is stopped in the middle of a write holds up every other writer. So another thread writes, and this one goes on watching, until it
+    kills that worker.
+    """
 
     def __init__(self, settings: Settings, store: Store, folder: Path, owner: str):
         self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
         self.workers = [Worker(settings, owner) for _ in range(settings.workers)]
         self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
+        self._writer = ThreadPoolExecutor(1, "store")
+        self._written = self._writer.submit(lambda: None)
         self.kills = oom_kills()
         self.look_at = self.renew_at = 0.0
 
@@ -145,16 +152,15 @@ class Crew:
         return all(worker.process is None or worker.process.poll() is not None for worker in self.workers)
 
     def keep(self) -> None:
-        """Replace who has ended, judge who has not, renew what they hold. A store that cannot be written is tried again at the next turn."""
+        """Replace who has ended, judge who has not, renew what they hold."""
         for worker in self.workers:
             pid = worker.pid
             if (code := worker.keep()) is not None:
                 self.bury(worker, pid, code)
                 worker.keep()
-        try:
-            self._serve_store()
-        except (ServiceError, SQLAlchemyError) as error:
-            print(f"supervisor: the store cannot be written: {error}", file=sys.stderr, flush=True)
+        if self.bereaved or time.monotonic() >= self.look_at:
+            self.look_at = time.monotonic() + LOOK_SECONDS
+            self._look()
 
     def bury(self, worker: Worker, pid: int, code: int) -> None:
         """Note why a worker ended."""
@@ -171,22 +177,30 @@ class Crew:
             return Verdict(f"signal_{-code}", "system", f"The worker was ended by signal {-code} ({name}).")
         return Verdict(f"exit_{code}", "system", f"The worker ended by itself with exit status {code}.")
 
-    def _serve_store(self) -> None:
-        moment = time.monotonic()
-        if moment < self.look_at and not self.bereaved:
-            return
-        self.look_at = moment + LOOK_SECONDS
-        held = self.store.owned(self.owner)
-        if held and moment >= self.renew_at:
-            self._renew(moment)
-        by_pid = {job["worker"]["pid"]: job for job in held if job["worker"]}
-        for worker in self.workers:
-            worker.look(self.folder, by_pid.get(worker.pid))
-        living = {worker.pid for worker in self.workers}
-        for pid, job in by_pid.items():
-            if pid not in living:
-                self._tell(job, self.bereaved.get(pid, LOST))
-        self.bereaved.clear()
+    def _look(self) -> None:
+        """See what the workers do with what they hold; let the store be told what it does not know."""
+        with _complaining():
+            held = {job["worker"]["pid"]: job for job in self.store.owned(self.owner) if job["worker"]}
+            for worker in self.workers:
+                worker.look(self.folder, held.get(worker.pid))
+            self.bereaved = {pid: verdict for pid, verdict in self.bereaved.items() if pid in held}
+            living = {worker.pid for worker in self.workers}
+            orphans = [(job, self.bereaved.get(pid, LOST)) for pid, job in held.items() if pid not in living]
+            if orphans or held:
+                self._write(orphans)
+
+    def _write(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]] = ()) -> None:
+        """Renew leases that are due and tell of lost jobs, in the other thread, unless it is still waiting for the store."""
+        if self._written.done() and (orphans or time.monotonic() >= self.renew_at):
+            self._written = self._writer.submit(self._write_now, orphans)
+
+    def _write_now(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]]) -> None:
+        with _complaining():
+            if time.monotonic() >= self.renew_at:
+                self.store.renew(self.owner, self.settings.lease_seconds)
+                self.renew_at = time.monotonic() + self.settings.renew_seconds
+            for job, verdict in orphans:
+                self._tell(job, verdict)
 
     def _tell(self, job: Mapping[str, Any], verdict: Verdict) -> None:
         """What becomes of a job whose worker is gone."""
@@ -198,15 +212,9 @@ class Crew:
             else:
                 self.store.lost(job["id"], job["fence"], **{name: getattr(verdict, name) for name in ("code", "kind", "message", "hint")})
 
-    def _renew(self, moment: float) -> None:
-        self.store.renew(self.owner, self.settings.lease_seconds)
-        self.renew_at = moment + self.settings.renew_seconds
-
     def hold(self) -> None:
         """Renew leases while workers drain; nothing else is done for them any more."""
-        if (moment := time.monotonic()) >= self.renew_at:
-            with suppress(ServiceError, SQLAlchemyError):
-                self._renew(moment)
+        self._write()
 
     def drain(self) -> None:
         """Ask every worker to write a checkpoint, give its job back, and end."""
@@ -223,6 +231,15 @@ class Crew:
             if job["lease_owner"] == self.owner or child.is_dead(job["lease_owner"], sole):
                 with suppress(StaleFence):
                     self.store.release(Claim(job["id"], job["fence"], job["attempt"], job["lease_owner"]), reason)
+
+
+@contextmanager
+def _complaining() -> Iterator[None]:
+    """A store that cannot be used just now is tried again at the next turn."""
+    try:
+        yield
+    except (ServiceError, SQLAlchemyError) as error:
+        print(f"supervisor: the store cannot be used: {error}", file=sys.stderr, flush=True)
 
 
 def oom_kills() -> int:

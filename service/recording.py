@@ -1,7 +1,7 @@
 """From the events of a run to the store, in few commits and without holding up the training.
 
-A thread of its own writes what has gathered: the first news of an attempt within 25 ms, later ones within 50 ms. So a long run pays one commit per
-50 ms at most, in parallel with the compiled loop, and a job shorter than that only the commit that ends it.
+A thread of its own writes what has gathered: the first epoch of an attempt at once, other news within 50 ms. So a long run pays one commit per 50 ms
+at most, in parallel with the compiled loop, and a job that ends sooner than that only the commit that ends it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ class Recording:
         self._closed = False
         self._failure: BaseException | None = None
         self._due = time.monotonic() + FIRST_SECONDS
+        self._silent = True                             # no epoch was told yet in this attempt
         self._thread = threading.Thread(target=self._work, name="recording", daemon=True)
         self._thread.start()
 
@@ -47,6 +48,10 @@ class Recording:
             if self._failure:
                 raise self._failure
             self._gathered.append(event)
+            if self._silent and event.type == "epoch":
+                self._silent = False
+                if event.data.get("eta_seconds", 0.0) > NEXT_SECONDS:
+                    self._due = 0.0
             self._news.notify_all()
 
     def _room(self, event: Any) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,19 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 def alive(pid: int) -> bool:
     return Path("/proc", str(pid)).exists()
+
+
+def put_to_sleep(running: Running, pids: list[int]) -> bool:
+    """Stop the processes, but not while one of them has the turn to write, which nobody else could then have."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    with open(f"{running.home / 'trainyard.db'}.lock", "ab") as queue, suppress(BlockingIOError):
+        fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    return False
 
 
 def kill_now_and_then(running: Running, kills: int, per_job: int) -> None:
@@ -89,7 +104,7 @@ def test_a_killed_supervisor_leaves_no_process_and_the_next_one_goes_on_at_once(
 
 
 def test_a_trainer_without_a_finished_step_is_killed_as_stalled(run: Callable[..., Running]) -> None:
-    running = run(stalled_seconds=1)
+    running = run(stalled_seconds=3)
     job_id = running.add(classifier(running.dataset(), 100_000), max_attempts=1)
     running.reached(job_id, 1)
     os.kill(running.holder(job_id), signal.SIGSTOP)
@@ -125,8 +140,7 @@ def test_an_owner_that_slept_through_its_lease_can_write_no_more(run: Callable[.
     job_id = running.add(classifier(running.dataset(), 100_000, every=5))
     running.reached(job_id, 6)
     asleep = [running.process.pid, running.holder(job_id)]
-    for pid in asleep:
-        os.kill(pid, signal.SIGSTOP)
+    until(lambda: put_to_sleep(running, asleep))
     time.sleep(4)       # four leases
     taken = until(lambda: running.store.claim("another", 8))
     assert taken is not None and taken[0].job_id == job_id and taken[0].attempt == 2
