@@ -101,7 +101,7 @@ def find_checkpoint(api: Api, job_id: str, which: str) -> tuple[Row, Row]:
 
 
 def model_file(api: Api, job_id: str, which: str, form: str) -> tuple[Row, bytes]:
-    """The checkpoint's row, and a file with the parameters and buffers in it and no more of the run's state."""
+    """The checkpoint's row, and a file with the parameters and buffers in it and no more of the run's state: the same bytes for the same job."""
     job, row = find_checkpoint(api, job_id, which)
     data = artifacts.read_checkpoint(api.store.home, row)
     if data is None:
@@ -110,7 +110,7 @@ def model_file(api: Api, job_id: str, which: str, form: str) -> tuple[Row, bytes
     best = row["best_weights"] and checkpoint.group("best")
     arrays = {**best, **checkpoint.group("best_buffers")} if best else {**checkpoint.group("parameters"), **checkpoint.group("buffers")}
     epoch = checkpoint.meta["best"]["epoch"] if best else row["epoch"]
-    facts = {"job_id": job_id, "checkpoint": which, "epoch": epoch, "spec": job["spec"],
+    facts = {"checkpoint": which, "epoch": epoch, "spec": job["spec"],
              **{name: checkpoint.meta[name] for name in ("fitted", "class_names") if name in checkpoint.meta}}
     return row, pack(arrays, json.dumps(facts, ensure_ascii=False), form)
 
