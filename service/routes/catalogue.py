@@ -23,6 +23,10 @@ router = APIRouter(route_class=Closed, tags=["catalogue"])
 SPELLINGS = {"optimizers": "optimisers", "initializers": "initialisers"}
 
 
+class SchemaResponse(Response):
+    media_type = "application/schema+json"
+
+
 @cache
 def groups() -> dict[str, list[Json]]:
     """Every group of the catalogue."""
@@ -66,7 +70,7 @@ async def get_group(group: str) -> Response:
     return Answer({"object": "list", "group": name, "data": data, "has_more": False})
 
 
-@router.get("/v1/schemas/job.json", responses=documented())
+@router.get("/v1/schemas/job.json", response_class=SchemaResponse, responses=documented())
 async def get_job_schema() -> Response:
     """JSON Schema of a job spec, for editors."""
-    return Response(await in_thread(job_document), media_type="application/schema+json")
+    return SchemaResponse(await in_thread(job_document))

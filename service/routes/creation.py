@@ -124,7 +124,9 @@ def inline_data(raw: Json) -> Json | None:
     """`{"columns": …}` or `{"rows": …}` in place of a dataset; other forms are left to the validation of the spec."""
     data = raw.get("data")
     found = data.get("dataset") if isinstance(data, dict) else None
-    return found if isinstance(found, dict) and len(found) == 1 and found.keys() <= {"columns", "rows"} else None
+    if not isinstance(found, dict) or len(found) != 1:
+        return None
+    return found if isinstance(found.get("columns"), dict) or isinstance(found.get("rows"), list) else None
 
 
 def check_size(settings: Settings, body: bytes, raw: Json) -> None:

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from fastapi import APIRouter, Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from service.routes.api import Closed
 from service.routes.codes import ANSWERS, PROBLEMS
@@ -31,7 +31,7 @@ HEADERS = {"Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_
 HTML = {200: {"description": "A page", "content": {"text/html": {"schema": {"type": "string"}}}}}
 
 
-@router.get("/", status_code=307, responses={307: {"description": "To /docs"}, **documented()})
+@router.get("/", status_code=307, response_class=RedirectResponse, responses={307: {"description": "To /docs"}, **documented()})
 async def get_root() -> Response:
     """The web page; until there is one, the documentation."""
     return RedirectResponse("/docs")
@@ -43,13 +43,13 @@ async def get_openapi(request: Request) -> Response:
     return Answer(request.app.openapi())
 
 
-@router.get("/docs", responses={**HTML, **documented()})
+@router.get("/docs", response_class=HTMLResponse, responses={**HTML, **documented()})
 async def get_docs(request: Request) -> Response:
     """Every call of the service."""
     return page("Trainyard", _calls(request.app.openapi()))
 
 
-@router.get("/docs/errors", responses={**HTML, **documented()})
+@router.get("/docs/errors", response_class=HTMLResponse, responses={**HTML, **documented()})
 async def get_errors() -> Response:
     """Every error code."""
     intro = "<p>Every error has one shape (RFC 9457): <code>type, title, status, detail, instance, code</code>, and in <code>errors</code> all that "
