@@ -46,7 +46,9 @@ def log1p_wide(value):
 
 @kernel("gather_number", uses=(read_number, log1p_wide))
 def gather_number(arena, words, begin, end):
-    """Rows of numbers. Words: out, stride, width, source, its type, rows, tables of shift, scale and fill (float64), their step, missing, whether one is, log."""
+    """Rows of numbers. Words: out, stride, width, source, its type, rows, tables of shift, scale and fill (float64), their step, missing,
+    whether one is, log.
+    """
     stride, width, kind, step, missing, has_missing, log = words[1], words[2], words[4], words[9], words[10], words[11], words[12]
     index = view(arena, words[5], int64)
     shift, scale, fill = view_at(words[6], float64), view_at(words[7], float64), view_at(words[8], float64)
@@ -142,7 +144,8 @@ def launches(feed: Feed, target: int, rows_at: int, rows: int, row_size: int, dt
         return [Launch(f"gather_{feed.kind}", dtype, (*head, *tail), rows, cost=feed.width * max(feed.classes if feed.kind == "one_hot" else 0, 4))]
     if feed.kind == "indicator":
         return [Launch("gather_indicator", dtype, (*head, _missing(feed)), rows, cost=feed.width)]
-    tables = [np.broadcast_to(np.asarray(value, np.float64).ravel(), feed.width if _is_vector(feed) else 1).copy() for value in (feed.shift, feed.scale, feed.fill)]
+    width = feed.width if _is_vector(feed) else 1
+    tables = [np.broadcast_to(np.asarray(value, np.float64).ravel(), width).copy() for value in (feed.shift, feed.scale, feed.fill)]
     keep.extend(tables)
     has_missing = feed.missing is not None or not np.isnan(tables[2]).all()
     words = (*head, *(t.ctypes.data for t in tables), int(_is_vector(feed)), _missing(feed), int(has_missing), int(feed.kind == "log"))
@@ -164,4 +167,5 @@ def sample(out: int, index: np.ndarray | None, rows: int, mode: str, batch: int,
     """The launch that says which rows a batch of `size` has, where full batches have `batch`; `index` lists the rows of a split."""
     if index is not None:
         keep.append(index)
-    return Launch("sample_rows", "float32", (out, 0 if index is None else index.ctypes.data, max(rows, 1), MODES.index(mode), batch, repeats), size, cost=20.0)
+    words = (out, 0 if index is None else index.ctypes.data, max(rows, 1), MODES.index(mode), batch, repeats)
+    return Launch("sample_rows", "float32", words, size, cost=20.0)

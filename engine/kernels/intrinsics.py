@@ -70,7 +70,8 @@ def call_row(typingctx, address, arena, words, begin, end):
 def gemm(typingctx, address, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc):
     """Fortran's `?gemm` at `address`: column-major C = alpha op(A) op(B) + beta C. `trans_*` are the letters' codes (78 N, 84 T)."""
     real = a.dtype
-    sig = types.void(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, real, a, types.int64, b, types.int64, real, c, types.int64)
+    whole = types.int64
+    sig = types.void(whole, whole, whole, whole, whole, whole, real, a, whole, b, whole, real, c, whole)
 
     def codegen(context, builder, signature, args):
         code, ta, tb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc = args

@@ -1,7 +1,7 @@
 """The library of CPU kernels: text by name, machine code on demand.
 
 A kernel is an undecorated function of `(arena, words, begin, end)` in the file of its op, or text made from a formula. Its text is written to a
-file per number type, in a cache folder named by the hash of every kernel source and version, and compiled there with numba's disk cache.
+file per number type, in a cache folder named by the hash of what kernels call and of versions, and compiled there with numba's disk cache.
 In the text, `real` is the number type, `WIDTH` its bytes; float literals are cast to `real` by the generator, because a bare literal would
 promote a float32 expression to double.
 """
@@ -29,7 +29,6 @@ import numpy as np
 
 from engine import env
 
-_ENGINE = Path(__file__).parent.parent
 _HEADER = """\
 import math
 
@@ -56,7 +55,7 @@ _loaded: dict[tuple[str, str], Any] = {}
 
 
 def define(name: str, text: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = ()) -> None:
-    """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after those that it calls itself."""
+    """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after what it calls itself."""
     if name in KERNELS:
         raise ValueError(f"kernel {name!r} is defined twice")
     called = "".join(f'@njit(error_model="numpy", forceinline=True)\n{textwrap.dedent(inspect.getsource(f))}\n\n' for f in uses)
@@ -99,10 +98,9 @@ def source(name: str, dtype: str) -> str:
 
 @cache
 def folder() -> Path:
-    """The cache folder for the kernels as they are now, on this kind of processor."""
+    """The cache folder for what kernels call as it is now, on this processor: numba does not notice when a function in another file changes."""
     digest = hashlib.sha256()
-    for path in sorted([*_ENGINE.glob("kernels/**/*.py"), *_ENGINE.glob("ops/**/*.py"), *_ENGINE.glob("devices/cpu/*.py"),
-                        *_ENGINE.glob("optim/*.py"), *_ENGINE.glob("data/*.py")]):
+    for path in sorted(Path(__file__).parent.glob("**/*.py")):     # what kernels call; a kernel's own text is compared with its file
         digest.update(path.read_bytes())
     processor = (os.environ.get("NUMBA_CPU_NAME", ""), os.environ.get("NUMBA_CPU_FEATURES", ""), platform.machine())
     digest.update(repr((numba.__version__, llvmlite.__version__, np.__version__, sys.version_info[:2], processor)).encode())

@@ -25,6 +25,7 @@ from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, setup, tree_of, update
 from engine.optim.step import OptimiserStep
 from engine.optim.transforms import Chain
+from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
 
 OnNonfinite = Literal["stop", "skip", "rollback"]
@@ -73,7 +74,7 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
     if isinstance(model, Params):
         loop = _Loop(_implicit(f, model), list(model), _remembered(model, state), calls, on_nonfinite, progress)
     else:
-        loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, progress)
+        loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, progress, f)
     try:
         for _ in range(epochs):
             loop.epoch(data)
@@ -149,7 +150,8 @@ def _finite(loss: float, gradients: Any) -> bool:
 
 class _Loop:
     def __init__(self, differentiate: Differentiate, model: Any, state: Any, callbacks: Sequence[Callable[[Event], Any]], on_nonfinite: OnNonfinite,
-                 progress: bool):
+                 progress: bool, f: Callable[..., Any] | None = None):
+        self.f = f      # what may be traced once and run without Python
         self.differentiate, self.model, self.state, self.on_nonfinite, self.progress = differentiate, model, state, on_nonfinite, progress
         self.callbacks = {at: [c for c in callbacks if getattr(c, "at", "step") == at] for at in ("update", "step", "epoch")}
         self.steps, self.rollbacks, self.started = 0, 0, time.perf_counter()
@@ -157,6 +159,9 @@ class _Loop:
 
     def epoch(self, data: Iterable[Any]) -> None:
         at_epoch(self.state, self.number)
+        if (traced := self.traced(data)) is not None:
+            self.whole_pass(traced)
+            return
         saved = _snapshot(self.model, self.state) if self.on_nonfinite == "rollback" else None
         losses: list[float] = []
         try:
@@ -170,9 +175,29 @@ class _Loop:
                 raise
         if self.progress:
             print(file=sys.stderr)
-        self.tell("epoch", float(np.mean(losses)) if losses else math.nan, {}, None)
+        self.close(losses)
+
+    def close(self, losses: Sequence[float] | np.ndarray) -> None:
+        self.tell("epoch", float(np.mean(losses)) if len(losses) else math.nan, {}, None)
         self.number += 1
         at_epoch(self.state, self.number)
+
+    def traced(self, data: Iterable[Any]) -> Pass | None:
+        """The epoch as one compiled pass, where nobody wants to hear of single steps."""
+        listening = self.progress or self.callbacks["update"] or self.callbacks["step"] or self.on_nonfinite == "rollback"
+        return None if listening or self.f is None else traced_pass(self.f, self.model, data, self.state)
+
+    def whole_pass(self, traced: Pass) -> None:
+        try:
+            while (loss := traced.run()) is not None:
+                try:
+                    self.nonfinite(loss, traced.position + 1, None)
+                except SkipUpdate:
+                    traced.skip()
+        finally:
+            losses = traced.close()
+        self.steps += len(losses)
+        self.close(losses)
 
     def step(self, item: Any, place: int, saved: Any) -> float:
         buffers = {path: array.copy() for path, array in self.model.buffers.items()} if isinstance(self.model, Model) else {}

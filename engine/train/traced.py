@@ -1,0 +1,248 @@
+"""A pass over a loader without Python in between: `train`'s function is traced once for each batch size, and the compiled loop does the rest.
+
+That is the same computation only where Python has nothing to do between two steps. So the function must ask for no value, keep no node, and change
+nothing; and the data must be a DataLoader of arrays. Everything else is trained step by step.
+"""
+
+from __future__ import annotations
+
+import dis
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+from engine.autodiff.api import scalar
+from engine.autodiff.reverse import pullback
+from engine.autodiff.tree import leaves
+from engine.autodiff.variable import tracing
+from engine.core import FLOATS, LEAF, leaf, topological
+from engine.data.feed import Feed
+from engine.data.loader import DataLoader
+from engine.devices.cpu.session import Session
+from engine.graph.signature import signature
+from engine.nn.model import Model
+from engine.optim.rules import Rule
+from engine.optim.state import Leaf
+from engine.plan import control
+from engine.plan.graphs import StepGraph
+from engine.plan.program import Program
+from engine.plan.update import Update
+
+MOST_KEPT = 8
+# Names and instructions by which a function may change or show something beside its result.
+EFFECTS = {"print", "append", "extend", "add", "update", "insert", "pop", "write", "next", "input", "setattr", "log", "info", "debug", "warning"}
+STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "YIELD_VALUE", "IMPORT_NAME")
+
+_kept: OrderedDict[Hashable, Pass] = OrderedDict()
+
+
+def traced_pass(f: Callable[..., Any], model: Any, data: Any, state: Any) -> Pass | None:
+    """A compiled pass over `data`, or None where the steps have to be made one by one."""
+    remembered = _leaves_by_path(model, state) if isinstance(model, Model) and isinstance(data, DataLoader) else None
+    columns = _columns(model, data) if remembered else None
+    if not remembered or columns is None or not isinstance(f, FunctionType) or not _quiet(f):
+        return None
+    captured, setting = _captured(f), _setting(model, data, columns, remembered)
+    quick = None if captured is None else (f.__code__, captured, id(model), setting)
+    found = _kept.get(quick) if quick else None
+    if found is None or found.model is not model:
+        found = _compiled(f, model, data, columns, remembered, setting)
+    if found is None:
+        return None
+    if quick:
+        _keep(quick, found)
+    return found.ready(model, data, [remembered[path] for path in found.trained])
+
+
+def _compiled(f: Callable[..., Any], model: Model, data: DataLoader, columns: Sequence[np.ndarray], remembered: dict[str, Leaf],
+              setting: Hashable) -> Pass | None:
+    """A pass from new traces, or one kept for equal traces."""
+    full, rest = data.rows >= data.batch_size, data.rows % data.batch_size
+    sizes = [size for size, wanted in ((data.batch_size, full), (rest, rest and data.partial)) if wanted]
+    graphs = {size: graph for size in sizes if (graph := _traced(f, model, columns, size)) is not None}
+    if not sizes or len(graphs) < len(sizes):
+        return None
+    keys = tuple(_key(graph) for graph in graphs.values())
+    trained = [path for path in graphs[sizes[0]].gradients if not remembered[path].frozen]
+    chains, counts = ({getattr(remembered[path], name) for path in trained} for name in ("steps", "step"))
+    if len(chains) != 1 or len(counts) != 1 or not _same_again(f, model, columns, sizes[0], keys[0]):
+        return None
+    key = (keys, setting)
+    if key not in _kept:
+        _keep(key, Pass(model, columns, data, graphs, chains.pop(), trained))
+    return _kept[key]
+
+
+def _keep(key: Hashable, found: Pass) -> None:
+    _kept[key] = found
+    _kept.move_to_end(key)
+    if len(_kept) > MOST_KEPT:
+        _kept.popitem(last=False)
+
+
+def _setting(model: Model, data: DataLoader, columns: Sequence[np.ndarray], remembered: dict[str, Leaf]) -> Hashable:
+    """What a pass is made for, beside the function."""
+    places = tuple((c.__array_interface__["data"][0], c.shape, c.dtype.name) for c in columns)
+    first = next(iter(remembered.values()))
+    chains = tuple((path, kept.steps, kept.frozen, kept.step == first.step) for path, kept in remembered.items())
+    return places, data.batch_size, data.partial, chains, model.dtype
+
+
+class Pass:
+    """The program of a traced step and a session that runs it; parameters and state are copied in before a pass and out after it."""
+
+    def __init__(self, model: Model, columns: Sequence[np.ndarray], data: DataLoader, graphs: dict[int, StepGraph], chain: Any, trained: list[str]):
+        shapes = {path: array.shape for path, array in model.parameters.items()}
+        program = Program(shapes, {path: array.shape for path, array in model.buffers.items()}, model.dtype)
+        program.train_with(Update(chain, shapes, trained))
+        self.order = np.arange(data.rows, dtype=np.int64)
+        feeds = [Feed(f"item.{i}", column, "number" if column.dtype.name in FLOATS else "code", width=int(np.prod(column.shape[1:])), classes=2**31)
+                 for i, column in enumerate(columns)]
+        self.phase = program.add_phase("train", lambda rows, _: graphs[rows], feeds, rows=data.rows, batch=data.batch_size, index=self.order,
+                                       training=True, drop_last=not data.partial)
+        program.finish()
+        self.session = Session(program)
+        self.trained, self.model = trained, model
+
+    def ready(self, model: Model, data: DataLoader, remembered: list[Leaf]) -> Pass:
+        """Take up a model, its state, and the order of the loader's next pass."""
+        self.model, self.data, self.remembered = model, data, remembered
+        session = self.session
+        for mine, theirs in ((session.parameters, model.parameters), (session.buffers, model.buffers)):
+            for path, array in mine.items():
+                array[...] = theirs[path]
+        for mine, theirs in self._states():
+            mine[...] = theirs
+        first = remembered[0]
+        whole = session.whole
+        whole[:] = 0
+        whole[control.SEED // 8], whole[control.STEP // 8], whole[control.UPDATES // 8] = model.seed, model.calls + 1, first.step
+        self.rule = next((step for step in reversed(first.steps) if isinstance(step, Rule)), None)
+        order = data.order(data.epoch)
+        self.order[:] = np.arange(data.rows) if order is None else order
+        self.losses = np.zeros((self.phase.steps, 2))
+        return self
+
+    def _states(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The state arrays of the session beside those of the leaves."""
+        program, arena = self.session.program, self.session.arena
+        each = [(path, i, state) for path, kept in zip(self.trained, self.remembered, strict=True) for i, state in enumerate(kept.state)]
+        return [(program.state[f"{i}.{name}"].slots[path].view(arena), array) for path, i, state in each for name, array in state.items()]
+
+    @property
+    def position(self) -> int:
+        """Batches done."""
+        return int(self.session.whole[control.POSITION // 8])
+
+    def run(self) -> float | None:
+        """Go on with the pass. None at its end; the loss of the next batch where that, or its gradient, is not finite."""
+        start, left = self.position, self.phase.steps - self.position
+        first = self.remembered[0]
+        updates = int(self.session.whole[control.UPDATES // 8])
+        scheduled = self.rule is not None and self.rule.schedule is not None
+        factors = np.array([self.rule.factor(updates + 1 + k, first.epoch) for k in range(left)]) if scheduled else np.ones(left)  # type: ignore[union-attr]
+        done = self.session.run(self.phase, left, factors, self.losses[start:])
+        return None if done == left else float(self.session.number[0])
+
+    def skip(self) -> None:
+        """Leave out the next batch."""
+        self.losses[self.position] = np.nan
+        self.session.whole[control.STEP // 8] += 1
+        self.session.whole[control.POSITION // 8] += 1
+
+    def close(self) -> np.ndarray:
+        """Give the model and its state what they have become; the losses of the batches that were done."""
+        session, done = self.session, self.position
+        self.model.assign({path: session.parameters[path] for path in self.trained})
+        self.model.assign(dict(session.buffers))
+        for mine, theirs in self._states():
+            theirs[...] = mine
+        for kept in self.remembered:
+            kept.step = int(session.whole[control.UPDATES // 8])
+        self.model.calls += done
+        self.data.epoch += 1
+        losses = self.losses[:done, 0]
+        return losses[np.isfinite(losses)]
+
+
+# ---------------------------------------------------------------- what can be traced
+
+def _leaves_by_path(model: Model, state: Any) -> dict[str, Leaf] | None:
+    """The leaf of each parameter; None where arrays are shared or the state is not the model's."""
+    paths, kept = ([value for _, value in leaves(tree)] for tree in (model.nest({path: path for path in model.parameters}), state))
+    if model.ties or len(paths) != len(kept) or not all(isinstance(one, Leaf) for one in kept):
+        return None
+    return dict(zip(paths, kept, strict=True))
+
+
+def _columns(model: Model, data: DataLoader) -> list[np.ndarray] | None:
+    """The arrays of the loader: floats of the model's type, or whole numbers that fit in int32 and are not negative."""
+    listed = list(data.data) if isinstance(data.data, tuple) else [data.data] if isinstance(data.data, np.ndarray) else []
+    for column in listed:
+        whole = column.dtype.name in ("int32", "int64", "uint8") and bool(column.size) and column.min() >= 0 and column.max() < 2**31
+        if not column.flags.c_contiguous or not (whole or column.dtype.name == model.dtype):
+            return None
+    return listed or None
+
+
+def _captured(f: FunctionType) -> Hashable | None:
+    """What the function reads beside its arguments, where all of it is numbers, texts or the engine's own: what cannot change in place."""
+    names = [name for name in f.__code__.co_names if name in f.__globals__]
+    values = [cell.cell_contents for cell in f.__closure__ or ()] + [f.__globals__[name] for name in names] + list(f.__defaults__ or ())
+    plain = all(value is None or isinstance(value, int | float | str) or _ours(value) for value in values)
+    nested = any(isinstance(constant, CodeType) for constant in f.__code__.co_consts)
+    return tuple(value if isinstance(value, int | float | str) else id(value) for value in values) if plain and not nested else None
+
+
+def _ours(value: Any) -> bool:
+    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
+    return name.split(".")[0] in ("engine", "numpy") and not isinstance(value, np.ndarray)
+
+
+def _quiet(f: FunctionType) -> bool:
+    """Whether nothing in the function's own code looks like an effect."""
+    code = f.__code__
+    return not EFFECTS & set(code.co_names) and not any(step.opname in STORES for step in dis.get_instructions(code))
+
+
+def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int) -> StepGraph | None:
+    """The step's graph for a batch of `rows`; None where the function asks for a value, fails, or keeps a node."""
+    parameters, buffers = ({path: leaf(a.shape, a.dtype.name, name=path) for path, a in kept.items()} for kept in (model.parameters, model.buffers))
+    batch = {f"item.{i}": leaf((rows, *c.shape[1:]), c.dtype.name if c.dtype.name in FLOATS else "int32") for i, c in enumerate(columns)}
+    calls = model.calls
+    try:
+        twin = model.bind({**parameters, **buffers}, training=True)
+        with tracing():
+            loss = scalar(f(twin, *batch.values()))
+    except Exception:
+        return None     # step by step, whatever it is comes up again, or is no matter
+    finally:
+        model.calls = calls
+    if loss is None:
+        return None
+    found = pullback(loss, None, list(parameters.values()))
+    gradients = {path: node for path, node in zip(parameters, found, strict=True) if node is not None}
+    keys = [node for node in topological([loss]) if node.op is LEAF and node.name == "key"]
+    if not gradients or len(keys) > 1:
+        return None
+    return StepGraph(rows, batch, parameters, buffers, keys[0] if keys else None, loss, gradients, dict(twin.assigned), {"loss": loss})
+
+
+def _key(graph: StepGraph) -> Hashable:
+    """Equal for graphs that compute the same from the same captured arrays."""
+    found, inputs = signature(graph.results())
+    own = {*graph.batch.values(), *graph.parameters.values(), *graph.buffers.values(), graph.key}
+    return found, tuple((node.name if node in own else node.value.tobytes() if node.value is not None else "") for node in inputs)
+
+
+def _same_again(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int, key: Hashable) -> bool:
+    """Whether a second trace gives the same graph, and leaves no node behind in something of the function's."""
+    graph = _traced(f, model, columns, rows)
+    same = graph is not None and _key(graph) == key
+    nodes = [weakref.ref(node) for node in topological(graph.results())] if graph is not None else []
+    del graph
+    return same and not any(ref() is not None for ref in nodes)

@@ -1,0 +1,122 @@
+"""`train` without Python between the steps gives the bits that steps one by one give, and is not used where Python has something to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engine import DataLoader, callbacks, freeze, losses, nn, optim, setup, train
+from engine.errors import NonFiniteError
+from engine.nn.model import Model
+from engine.train.traced import traced_pass
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.standard_normal((200, 6)).astype(np.float32), RNG.integers(0, 3, 200)
+
+
+def plain(m: Any, x: Any, y: Any) -> Any:
+    return losses.logit_cross_entropy(m(x), y)
+
+
+def made(rate: float = 0.0) -> Model:
+    return nn.Chain(nn.Dense(12, activation="tanh"), nn.Dropout(rate), nn.LayerNorm(), nn.Dense(3)).build(input_shape=(6,), seed=1)
+
+
+def trained(f: Callable[..., Any], one_by_one: bool, rule: Any = None, rate: float = 0.0, frozen: bool = False, x: Any = X, **options: Any) -> Model:
+    model = made(rate)
+    state = setup(rule or optim.Adam(0.01), model)
+    if frozen:
+        freeze(state["layers"][0])
+    loader = DataLoader((x, Y), batch_size=32, shuffle=True, seed=4)
+    train(f, model, loader, state, epochs=3, callbacks=[lambda event: None] if one_by_one else [], **options)
+    return model
+
+
+def is_traced(f: Callable[..., Any], loader: Any = None) -> bool:
+    model = made()
+    return traced_pass(f, model, loader or DataLoader((X, Y), batch_size=32), setup(optim.Adam(0.01), model)) is not None
+
+
+DECAY = optim.Descent(0.1, schedule={"kind": "exp", "factor": 0.9, "per": "step"})
+
+
+@pytest.mark.parametrize("options", [{}, {"rate": 0.3}, {"frozen": True}, {"rule": DECAY}],
+                         ids=["adam", "dropout", "frozen", "schedule"])
+def test_the_bits_are_those_of_steps_one_by_one(options: dict[str, Any]) -> None:
+    fast, slow = trained(plain, False, **options), trained(plain, True, **options)
+    assert (fast.slab == slow.slab).all()
+    assert fast.calls == slow.calls
+
+
+def test_a_plain_loss_of_a_loader_is_traced() -> None:
+    assert is_traced(plain)
+
+
+def test_a_function_that_looks_at_a_value_is_not() -> None:
+    assert not is_traced(lambda m, x, y: plain(m, x, y) if float(m(x).sum()) > 0 else plain(m, x, y) * 2)
+
+
+def test_a_function_that_keeps_a_node_is_not() -> None:
+    kept: dict[int, Any] = {}
+    assert not is_traced(lambda m, x, y: kept.setdefault(len(kept), plain(m, x, y)))
+
+
+def test_a_function_that_does_something_else_each_time_is_not() -> None:
+    numbers = iter(range(1, 1000))
+    assert not is_traced(lambda m, x, y: plain(m, x, y) * float(numbers.__next__()))
+
+
+def test_a_list_of_batches_is_not() -> None:
+    assert not is_traced(plain, [(X, Y)])
+
+
+def test_a_captured_number_that_changes_between_calls_is_seen() -> None:
+    scale = 1.0
+    model, other = made(), made()
+    for one, factors in ((model, (1.0, 5.0)), (other, (1.0, 1.0))):
+        state, loader = setup(optim.Descent(0.1), one), DataLoader((X, Y), batch_size=32)
+        for scale in factors:
+            train(lambda m, x, y: plain(m, x, y) * scale, one, loader, state)    # noqa: B023
+    assert (model.slab != other.slab).any()
+
+
+def test_a_captured_array_that_changes_between_calls_is_seen() -> None:
+    weights = np.ones(3, np.float32)
+    model, other = made(), made()
+    for one, factor in ((model, 5.0), (other, 1.0)):
+        state, loader = setup(optim.Descent(0.1), one), DataLoader((X, Y), batch_size=32)
+        weights[:] = 1.0
+        train(lambda m, x, y: plain(m, x, y) + (m(x) * weights).mean(), one, loader, state)
+        weights[:] = factor
+        train(lambda m, x, y: plain(m, x, y) + (m(x) * weights).mean(), one, loader, state)
+    assert (model.slab != other.slab).any()
+
+
+def test_a_loss_that_is_not_finite_stops_before_its_update() -> None:
+    x = X.copy()
+    x[7] = np.nan
+    model = made()
+    with pytest.raises(NonFiniteError, match="item 1 of epoch 1"):
+        train(plain, model, DataLoader((x, Y), batch_size=32), setup(optim.Adam(0.01), model))
+    assert (model.slab == made().slab).all()
+
+
+def test_items_that_are_not_finite_can_be_skipped() -> None:
+    x = X.copy()
+    x[7] = np.nan
+    with pytest.warns(UserWarning, match="skipped"):
+        fast = trained(plain, False, x=x, on_nonfinite="skip")
+    with pytest.warns(UserWarning, match="skipped"):
+        slow = trained(plain, True, x=x, on_nonfinite="skip")
+    assert (fast.slab == slow.slab).all() and np.isfinite(fast.slab).all()
+
+
+def test_epochs_are_told_with_their_losses() -> None:
+    told: list[Any] = []
+
+    model = made()
+    train(plain, model, DataLoader((X, Y), batch_size=32), setup(optim.Adam(0.01), model), epochs=2, callbacks=[callbacks.each_epoch(told.append)])
+    assert [event.epoch for event in told] == [1, 2] and told[1].loss < told[0].loss
