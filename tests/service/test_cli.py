@@ -1,0 +1,204 @@
+"""The command line as a person types it, against a real service."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.settings import describe
+from tests.serving import ROOT, TRAINYARD, serving, trainyard
+
+JOB: dict[str, Any] = {
+    "name": "small", "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "relu"}, {"kind": "dense", "units": 2}]},
+    "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 3, "data": {"target": "kind"}}
+COMMANDS = ["serve", "worker", "submit", "watch", "jobs", "cancel", "predict", "download", "upload", "get", "show", "warm", "settings", "quickstart",
+            "token"]
+TABLE = "size,kind\n" + "".join(f"{i},{'large' if i > 20 else 'small'}\n" for i in range(40))
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(tmp_path_factory.mktemp("cli") / "home") as server:
+        yield server.url
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with `job.json` and `table.csv`."""
+    (tmp_path / "job.json").write_text(json.dumps(JOB))
+    (tmp_path / "table.csv").write_text(TABLE)
+    return tmp_path
+
+
+@pytest.fixture
+def ask(url: str):
+    return lambda *arguments, **variables: trainyard(*arguments, TRAINYARD_URL=url, **variables)
+
+
+def test_help_names_every_command_and_loads_nothing_heavy() -> None:
+    program = ("import atexit, sys\nfrom service.cli import app\n"
+               "atexit.register(lambda: print('LOADED', *{'numba', 'numpy', 'httpx', 'pydantic', 'fastapi', 'rich'} & sys.modules.keys()))\napp(['--help'])")
+    done = subprocess.run([TRAINYARD[0], "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert not [command for command in COMMANDS if f"\n  {command} " not in done.stdout]
+    assert done.stdout.splitlines()[-1] == "LOADED"
+
+
+def test_submit_uploads_follows_and_succeeds(ask, files: Path) -> None:
+    done = ask("submit", files / "job.json", "--data", files / "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
+    assert "Trained 3 epochs" in done.stderr
+
+
+def test_submit_as_json_prints_the_job_and_nothing_else(ask, files: Path) -> None:
+    done = ask("submit", files / "job.json", "--data", files / "table.csv", "--json")
+    assert json.loads(done.stdout)["status"] == "succeeded"
+    queued = ask("submit", files / "job.json", "--data", files / "table.csv", "--json", "--no-wait")
+    assert json.loads(queued.stdout)["status"] == "queued"
+
+
+def test_a_job_that_fails_exits_with_one(ask, files: Path) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "limits": {"max_steps": 1}}))
+    done = ask("submit", files / "job.json", "--data", files / "table.csv")
+    assert done.returncode == 1 and "step" in done.stderr
+
+
+def test_every_problem_of_a_job_is_a_line(ask, files: Path) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "optimiser": "adamm", "data": {"dataset": "sample:digits", "target": "lable"}, "lr": 1}))
+    done = ask("submit", files / "job.json")
+    assert done.returncode == 2
+    lines = done.stderr.splitlines()
+    assert lines[0] == "The job cannot be run as written:"
+    assert "/optimiser: no optimiser is called 'adamm' (did you mean adam?)" in lines
+    assert any(line.startswith("/lr: ") for line in lines)
+
+
+@pytest.mark.parametrize(("arguments", "code", "told"), [
+    (["submit", "missing.json"], 2, "missing.json: No such file"),
+    (["watch", "job_nowhere"], 2, "there is no job job_nowhere"),
+    (["jobs", "--url", "http://127.0.0.1:1"], 3, "start one with `trainyard serve`"),
+    (["submitt"], 2, "submitt"),
+    (["jobs", "--status", "runing"], 2, "did you mean running?"),
+])
+def test_what_is_wrong_is_told_with_its_exit_code(ask, arguments: list[str], code: int, told: str) -> None:
+    done = ask(*arguments)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert told in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_model_is_used_and_saved(ask, files: Path) -> None:
+    dataset = json.loads(ask("upload", files / "table.csv", "--json").stdout)
+    (files / "job.json").write_text(json.dumps({**JOB, "epochs": 200, "data": {"dataset": dataset["id"], "target": "kind"}}))
+    job = json.loads(ask("submit", files / "job.json", "--json").stdout)["id"]
+    (files / "new.csv").write_text("size\n1\n39\n")
+    (files / "new.json").write_text('[{"size": 1}, {"size": 39}]')
+    for form in ("new.csv", "new.json"):
+        lines = ask("predict", job, files / form).stdout.splitlines()
+        assert lines[0] == "class,probability" and [line.split(",")[0] for line in lines[1:]] == ["small", "large"]
+    assert len(json.loads(ask("predict", job, dataset["id"], "--json").stdout)["classes"]) == 40
+    saved = Path(ask("download", job, files).stdout.strip())
+    assert saved.parent == files and saved.stat().st_size > 500
+    listed = ask("jobs").stdout.splitlines()
+    assert listed[0].startswith("ID") and any(line.startswith(job) and "succeeded  200/200" in line for line in listed)
+
+
+def test_an_upload_shows_its_columns(ask, files: Path) -> None:
+    done = ask("upload", files / "table.csv", "--types", "size:category")
+    assert "40 rows" in done.stdout and "size    category" in done.stdout
+
+
+def test_ctrl_c_detaches_and_the_job_goes_on(ask, url: str, files: Path) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "epochs": 1_000_000}))
+    command = [*TRAINYARD, "submit", str(files / "job.json"), "--data", str(files / "table.csv")]
+    environment = {**os.environ, "TRAINYARD_URL": url}
+    following = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert following.stdout is not None
+    next(line for line in following.stdout if line.startswith("epoch"))
+    following.send_signal(signal.SIGINT)
+    _, told = following.communicate(timeout=30)
+    assert following.returncode == 130
+    job = told[told.index("trainyard watch ") + 16:].split()[0]
+    assert json.loads(ask("jobs", "--status", "running", "--json").stdout)[0]["id"] == job
+    assert ask("cancel", job).returncode == 0
+    watched = ask("watch", job, "--json")
+    assert watched.returncode == 1
+    assert json.loads(watched.stdout.splitlines()[-1])["type"] == "job.cancelled"
+
+
+def test_a_bar_moves_on_a_terminal(url: str, files: Path) -> None:
+    command = " ".join([*TRAINYARD, "submit", str(files / "job.json"), "--data", str(files / "table.csv")])
+    done = subprocess.run(["script", "-qec", command, "/dev/null"], cwd=ROOT, env={**os.environ, "TRAINYARD_URL": url, "COLUMNS": "150"},
+                          capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    assert "100%" in done.stdout and "train_loss" in done.stdout and "samples/s" in done.stdout
+
+
+def test_get_answers_without_a_server(tmp_path: Path) -> None:
+    done = trainyard("get", "/v1/jobs?status=queued", "--home", tmp_path)
+    assert json.loads(done.stdout) == {"object": "list", "data": [], "has_more": False}
+    missing = trainyard("get", "/v1/jobs/job_x", "--home", tmp_path)
+    assert missing.returncode == 2 and json.loads(missing.stdout)["code"] == "not_found"
+
+
+def test_get_needs_no_token_even_where_one_is_set(tmp_path: Path) -> None:
+    assert trainyard("get", "/v1/limits", "--home", tmp_path, TRAINYARD_TOKEN="secret", TRAINYARD_HOST="0.0.0.0").returncode == 0
+
+
+@pytest.mark.parametrize(("view", "told"), [("graph", "gradient of layers.0.weight -> %"), ("plan", "rule_adam"), ("source", "@cfunc(SIGNATURE")])
+def test_show_tells_what_a_job_becomes(files: Path, view: str, told: str) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "data": {"dataset": {"columns": {"x": [[1.0], [2.0]], "kind": [0, 1]}}, "target": "kind"}}))
+    done = trainyard("show", files / "job.json", "--as", view)
+    assert done.returncode == 0 and told in done.stdout
+
+
+def test_show_names_what_is_wrong_with_a_job(files: Path) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "optimiser": "adamm", "data": {"dataset": "sample:digits", "target": "label"}}))
+    done = trainyard("show", files / "job.json")
+    assert (done.returncode, done.stderr) == (2, "/optimiser: no optimiser is called 'adamm' (did you mean adam?)\n")
+
+
+def test_settings_lists_every_setting_and_no_secret() -> None:
+    done = trainyard("settings", TRAINYARD_PORT="8123", TRAINYARD_TOKEN="secret")
+    rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
+    assert rows.keys() == {row["name"] for row in describe()}
+    assert "8123" in rows["TRAINYARD_PORT"] and "secret" not in done.stdout
+    wrong = trainyard("settings", TRAINYARD_PORT="eight")
+    assert wrong.returncode == 2 and "TRAINYARD_PORT" in wrong.stderr
+
+
+def test_a_new_token_opens_the_service(tmp_path: Path) -> None:
+    token = trainyard("token", "new", "--home", tmp_path / "home").stdout.strip()
+    with serving(tmp_path / "home", host="0.0.0.0", workers=0) as server:
+        url = f"http://127.0.0.1:{server.port}"
+        assert trainyard("token", "check", "--url", url, "--token", token).returncode == 0
+        refused = trainyard("jobs", "--url", url, "--token", "wrong")
+    assert refused.returncode == 2 and "Authorization: Bearer TOKEN" in refused.stderr
+
+
+def test_quickstart_trains_digits_and_says_how_to_go_on(tmp_path: Path) -> None:
+    done = trainyard("quickstart", "--home", tmp_path / "home")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("epoch")] == [f"{i}/20" for i in range(1, 21)]
+    assert any("curl" in line and "/predict" in line for line in lines)
+    name, _, value = lines[-1].rpartition(" ")
+    assert name == "validation accuracy" and float(value) >= 0.97
+
+
+def test_warm_compiles_into_the_cache_folder(tmp_path: Path) -> None:
+    """One kernel only: the whole library takes a minute."""
+    program = ("from service.cli import warm\nfrom engine.kernels import library\n"
+               "if __name__ == '__main__':\n    print(list(warm.compiled([('relu', 'float32')])), library.folder())")
+    (tmp_path / "one.py").write_text(program)
+    done = subprocess.run([TRAINYARD[0], str(tmp_path / "one.py")], cwd=ROOT, capture_output=True, text=True, timeout=120,
+                          env={**os.environ, "TRAINYARD_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache").glob("kernels-*/__pycache__/relu_float32*.nbc"))

@@ -1,0 +1,81 @@
+"""The whole service as its users start it, for tests that talk to it from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).parent.parent
+READY = "Trainyard is ready at "
+TRAINYARD = [sys.executable, "-m", "service.cli"]
+
+
+class Server:
+    """`trainyard serve` on a home folder and a free port, which it keeps when it is started again. `settings` are variables without the prefix."""
+
+    def __init__(self, home: Path, **settings: object):
+        self.home, self.port, self.url = home, "0", ""
+        self.environment = {**os.environ, **{f"TRAINYARD_{name.upper()}": str(value) for name, value in settings.items()}}
+
+    def start(self) -> None:
+        command = [*TRAINYARD, "serve", "--home", str(self.home), "--port", self.port]
+        self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = next((line for line in self.process.stdout if line.startswith(READY)), "")
+        assert line, "the service did not start"
+        self.url = line.removeprefix(READY).strip()
+        self.port = self.url.rpartition(":")[2]
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(45) == 0
+
+
+@contextmanager
+def serving(home: Path, **settings: object) -> Iterator[Server]:
+    """A running service, which ends well when it is told to."""
+    server = Server(home, **settings)
+    try:
+        server.start()
+        yield server
+        server.stop()
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+def trainyard(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end."""
+    return subprocess.run([*TRAINYARD, *map(str, arguments)], cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=240)
+
+
+@contextmanager
+def cutting(url: str, most: int) -> Iterator[str]:
+    """The URL of a proxy that cuts every connection off after `most` bytes of answer."""
+    target = urlsplit(url)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    near, _ = listening.accept()
+                    threading.Thread(target=_pass_on, args=(near, (target.hostname, target.port), most), daemon=True).start()
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def _pass_on(near: socket.socket, target: tuple[str, int], most: int) -> None:
+    """One request to the target, and the beginning of its answer back."""
+    with near, socket.create_connection(target) as far, suppress(OSError):
+        far.sendall(near.recv(65536))
+        while most > 0 and (piece := far.recv(most)):
+            near.sendall(piece)
+            most -= len(piece)
