@@ -23,7 +23,7 @@ from service.settings import Settings
 from service.store import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-LOOK_SECONDS = 0.5
+LOOK_SECONDS, SAID_SECONDS = 0.5, 60.0
 START_SECONDS = 120.0       # for a worker to become ready
 OOM_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
@@ -233,13 +233,19 @@ class Crew:
                     self.store.release(Claim(job["id"], job["fence"], job["attempt"], job["lease_owner"]), reason)
 
 
+_complained: dict[str, float] = {}
+
+
 @contextmanager
 def _complaining() -> Iterator[None]:
-    """A store that cannot be used just now is tried again at the next turn."""
+    """A store that cannot be used just now is tried again at the next turn; it is said once a minute."""
     try:
         yield
     except (ServiceError, SQLAlchemyError) as error:
-        print(f"supervisor: the store cannot be used: {error}", file=sys.stderr, flush=True)
+        said = str(error)
+        if time.monotonic() - _complained.get(said, -SAID_SECONDS) >= SAID_SECONDS:
+            _complained[said] = time.monotonic()
+            print(f"supervisor: the store cannot be used: {said}", file=sys.stderr, flush=True)
 
 
 def oom_kills() -> int:

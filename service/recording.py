@@ -31,6 +31,7 @@ class Recording:
     def __init__(self, store: Store, claim: Claim, *, total_steps: int, elapsed: Callable[[], float], stop: Callable[[], None], patience: float):
         self.store, self.claim, self.patience = store, claim, patience
         self._total, self._elapsed, self._stop = total_steps, elapsed, stop
+        self.keep_last = 2                              # checkpoints that stay beside the best one
         self.best: Mapping[str, Any] | None = None      # epoch and metrics of the best epoch so far
         self._gathered: list[Any] = []
         self._news = threading.Condition()
@@ -137,7 +138,7 @@ class Recording:
             if (payload := _payload(event)) is not None:
                 data = dict(event.data)
                 note["checkpoint"] = row = self.keep(data, payload)
-                note["keep_last"] = data.get("keep_last", 2)
+                note["keep_last"] = self.keep_last
                 event = Event("checkpoint", event.message, {**data, "bytes": row["bytes"], "sha256": row["sha256"]}, event.level, event.key)
             if event.type == "adjusted" and "number" in event.data:
                 adjusted[event.data["number"]] = (event.data["epoch"], event.data["step"])
@@ -149,8 +150,7 @@ class Recording:
     def keep(self, data: Mapping[str, Any], payload: bytes) -> dict[str, Any]:
         """Write a checkpoint's file; returns its row."""
         file = self.persist(lambda: artifacts.write_checkpoint(self.store.home, self.claim.job_id, data["step"], payload))
-        return {"step": data["step"], "epoch": data["epoch"], "metrics": data.get("metrics") or {}, "best": bool(data.get("best")),
-                "kept": bool(data.get("kept")), **file}
+        return {"step": data["step"], "epoch": data["epoch"], "metrics": data.get("metrics") or {}, "best": bool(data.get("best")), **file}
 
 
 def _payload(event: Any) -> bytes | None:

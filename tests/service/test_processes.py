@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,13 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
     yield one
     one.close()
+
+
+def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
+    """The JSON answer to a POST."""
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
 
 
 def test_the_supervisor_imports_neither_fastapi_nor_numba() -> None:
@@ -113,12 +123,20 @@ def test_serve_says_when_it_is_ready_owns_its_home_and_stops_with_its_children(r
     second = subprocess.run(command, cwd=ROOT, env={"PATH": "", **running.settings}, capture_output=True, text=True)
     assert second.returncode == 1 and "already runs" in second.stderr
 
-    first = running.children()
-    api = next(pid for pid in first if pid not in running.workers())
-    subprocess.run(["kill", "-KILL", str(api)], check=True)
+    api = next(pid for pid in running.children() if pid not in running.workers())
+    os.kill(api, signal.SIGKILL)
     until(lambda: api not in running.children())
     with urllib.request.urlopen(f"{url}/healthz", timeout=20) as answer:     # the socket is the supervisor's: nobody is refused meanwhile
         assert answer.status == 200
+
+    job_id = running.add(classifier(running.dataset(400), 3))
+    running.wait(job_id)
+    first_answer = ask(f"{url}/v1/jobs/{job_id}/predict", {"inputs": [[0.5] * 16]})
+    assert len(first_answer["probabilities"][0]) == 3 and first_answer["classes"][0] in (0, 1, 2)
+    predictor = next(pid for pid in running.children() if "service.predictor" in Path("/proc", str(pid), "cmdline").read_text())
+    os.kill(predictor, signal.SIGKILL)
+    until(lambda: predictor not in running.children())
+    assert ask(f"{url}/v1/jobs/{job_id}/predict", {"inputs": [[0.5] * 16]})["outputs"] == first_answer["outputs"]
 
     children = running.children()
     running.process.send_signal(signal.SIGINT)

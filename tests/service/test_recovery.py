@@ -87,7 +87,7 @@ def test_two_hundred_kills_change_no_bit(running: Running) -> None:
 
 def test_a_killed_supervisor_leaves_no_process_and_the_next_one_goes_on_at_once(run: Callable[..., Running]) -> None:
     running = run()
-    spec = classifier(running.dataset(), 100, every=5)
+    spec = classifier(running.dataset(), 100, units=256, every=5)
     whole = running.add(spec)
     running.wait(whole, "succeeded")
     job_id = running.add(spec, max_attempts=1)
