@@ -28,7 +28,8 @@ class Scratch:
 class Launch:
     """One row of a plan before addresses are known.
 
-    `words` are int64: a Node stands for the byte offset of its slot, a Scratch for its offset, an int for itself, a float for its bits.
+    `words` are int64: a Node stands for the byte offset of its slot, a Scratch for its offset, an int for itself, a float for its bits, a text for
+    the address of a function that the device has ("gemm").
     The kernel makes `[0, size)` of its output in any order of ranges whose edges are multiples of `grain`.
     `cost` is nanoseconds per unit of `size` on one core, roughly: it decides the fixed chunks that threads share.
     An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (a row, where an operand is broadcast).

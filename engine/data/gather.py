@@ -1,5 +1,6 @@
 """The rows of a plan that fill a batch: which rows of the data come next, and each feed copied and transformed on the way."""
 
+# pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -5,6 +5,7 @@ A shuffle is a keyed permutation of [0, rows): a Feistel network over the smalle
 `shuffled_row` and `drawn_row` are plain functions of uint64, which kernels include; `permutation` and `draws` give the same numbers by numpy.
 """
 
+# pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
 import numpy as np

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-
-import scipy
-from scipy.linalg import cython_blas
+from typing import Any
 
 _LETTER = {"float32": "s", "float64": "d"}
 
@@ -19,6 +19,7 @@ _LETTER = {"float32": "s", "float64": "d"}
 def gemm_address(dtype: str) -> int:
     """Where `sgemm` or `dgemm` starts."""
     _pin()
+    cython_blas: Any = import_module("scipy.linalg.cython_blas")     # only where something runs: it takes 20 MB
     capsule = cython_blas.__pyx_capi__[_LETTER[dtype] + "gemm"]
     name = ctypes.pythonapi.PyCapsule_GetName
     name.restype, name.argtypes = ctypes.c_char_p, [ctypes.py_object]
@@ -29,7 +30,9 @@ def gemm_address(dtype: str) -> int:
 
 @cache
 def _pin() -> None:
-    for path in (Path(scipy.__file__).parent.parent / "scipy.libs").glob("libscipy_openblas*"):
+    found = find_spec("scipy")
+    assert found is not None and found.origin is not None
+    for path in (Path(found.origin).parent.parent / "scipy.libs").glob("libscipy_openblas*"):
         library = ctypes.CDLL(str(path))
         for symbol in ("scipy_openblas_set_num_threads", "scipy_openblas_set_num_threads64_"):
             if hasattr(library, symbol):

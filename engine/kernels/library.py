@@ -20,11 +20,10 @@ import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 import numpy as np
 
 from engine import env
@@ -103,7 +102,7 @@ def folder() -> Path:
     for path in sorted(Path(__file__).parent.glob("**/*.py")):     # what kernels call; a kernel's own text is compared with its file
         digest.update(path.read_bytes())
     processor = (os.environ.get("NUMBA_CPU_NAME", ""), os.environ.get("NUMBA_CPU_FEATURES", ""), platform.machine())
-    digest.update(repr((numba.__version__, llvmlite.__version__, np.__version__, sys.version_info[:2], processor)).encode())
+    digest.update(repr((version("numba"), version("llvmlite"), np.__version__, sys.version_info[:2], processor)).encode())
     return env.CACHE / f"kernels-{digest.hexdigest()[:16]}"
 
 

@@ -4,6 +4,7 @@ Large products call BLAS; small ones, where the call costs more than the arithme
 along the longer side of its output, in chunks that the plan fixes: other cuts would give other bits.
 """
 
+# pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -13,7 +14,6 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.errors import DtypeError, ShapeError
-from engine.kernels.blas import gemm_address
 from engine.kernels.library import kernel
 
 SMALL = 1 << 23        # multiply-adds below which our tiles are as fast as a call of BLAS, or faster
@@ -142,7 +142,7 @@ def launch(node: Node) -> Sequence[Launch]:
         return _small(node, a, b, m, n, k, ta, tb)
     by_rows = m >= n
     side = m if by_rows else n
-    words = (node, a, b, m, n, k, int(ta), int(tb), int(by_rows), gemm_address(node.dtype), batch)
+    words = (node, a, b, m, n, k, int(ta), int(tb), int(by_rows), "gemm", batch)
     return (Launch("matmul_blas", node.dtype, words, side, grain=_quarter(side), cost=batch * m * n * k / max(side, 1) / 40),)
 
 

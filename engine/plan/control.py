@@ -3,6 +3,7 @@
 All slots are 8 bytes wide. `SEED` and `STEP` stand together: they are the key of the random ops.
 """
 
+# pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -22,11 +22,11 @@ MOST_CHUNKS = 16
 
 @dataclass
 class Row:
-    """One kernel launch with its addresses: `words` are int64."""
+    """One kernel launch with its offsets: `words` are int64, or the name of a function whose address the device puts in."""
 
     kernel: str
     dtype: str
-    words: list[int]
+    words: list[int | str]
     size: int
     label: str
 
@@ -194,7 +194,9 @@ def _resolve(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: list[Grou
         plan.rows.append(Row(launch.kernel, launch.dtype, words, launch.size, repr(node)))
 
 
-def _word(word: Any, home: Mapping[Any, int]) -> int:
+def _word(word: Any, home: Mapping[Any, int]) -> int | str:
+    if isinstance(word, str):
+        return word
     if isinstance(word, Place):
         return word.offset
     if isinstance(word, Node):

@@ -18,6 +18,7 @@ from engine.plan import control
 from engine.train.actions import Action, KeepCheckpoint, RestoreBest, Rollback, Skip, Stop
 from engine.train.best import Best
 from engine.train.build import Built
+from engine.train.callbacks import SkipWhen
 from engine.train.checkpoint import Checkpoint, numbers, pack, unpack, written
 from engine.train.diagnose import born
 from engine.train.events import Event, checkpoint_event, epoch_event, number, step_event
@@ -218,7 +219,7 @@ class Run:
     def _prepare_guard(self) -> None:
         """Tell the compiled loop which steps it may skip by itself."""
         self.session.whole[control.POLICY // 8] = control.POLICY_SKIP if self.built.nonfinite.action == "skip" else control.POLICY_STOP
-        above = [callback.above for callback in self.built.callbacks if callback.kind == "skip_when"]
+        above = [callback.above for callback in self.built.callbacks if isinstance(callback, SkipWhen)]
         self.session.number[(control.SKIP_ABOVE - 64) // 8] = min(above, default=np.inf)
 
     def _nonfinite_skips(self, series: np.ndarray, before: int) -> Iterator[Event]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.core import CONSTANT, LEAF, Launch, Node, Scratch, bits
+from engine.devices.cpu.machine import FUNCTIONS
 from engine.kernels import library
 
 _CALL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
@@ -20,7 +21,7 @@ def run(node: Node, values: Mapping[Node, np.ndarray], cuts: int = 1) -> np.ndar
     out = np.full(max(node.size, 1), 77, node.dtype)
     homes[node] = out
     for launch in node.op.launch(node):
-        words = np.array([_word(w, homes, values) for w in launch.words], np.int64)
+        words = np.array([FUNCTIONS[w](launch.dtype) if isinstance(w, str) else _word(w, homes, values) for w in launch.words], np.int64)
         function = _CALL(library.address(launch.kernel, launch.dtype))
         for begin, end in ranges(launch, cuts):
             function(0, words.ctypes.data, begin, end)

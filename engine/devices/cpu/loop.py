@@ -9,7 +9,7 @@ groups      int64[groups, 6]   first row, last row, size, chunk, tile, 1 if a ba
 sections    int64[2, 5, 2]     for the full and for the last batch, first and last group of: gather, compute, guard, update, metrics
 sync        int64[32]          0 threads waiting, 8 generation, 16 go on, 24 stop word (each in a cache line of its own)
 """
-
+# pyright: reportUndefinedVariable=false
 
 
 def wait(sync, threads, yielding):

@@ -14,6 +14,7 @@ import numpy as np
 
 from engine.devices.cpu import loop
 from engine.kernels import library
+from engine.kernels.blas import gemm_address
 from engine.plan.memory import ALIGN
 from engine.plan.plan import Group, Plan, Row
 
@@ -22,6 +23,9 @@ from numba import njit, float64, int64, uint8
 from engine.kernels.intrinsics import atomic_add, atomic_load, atomic_store, call_address, call_row, view_at
 
 """
+
+FUNCTIONS = {"gemm": gemm_address}
+"""Functions whose addresses rows ask for by name, by number type."""
 
 
 @cache
@@ -61,7 +65,7 @@ class Table:
         starts = np.cumsum([0] + [len(row.words) for row in self.rows])[:-1]
         addresses = [library.address(row.kernel, row.dtype) for row in self.rows]
         self.tables = np.ascontiguousarray(np.array([addresses, starts], np.int64).T)
-        self.words = np.array([w for row in self.rows for w in row.words], np.int64)
+        self.words = np.array([FUNCTIONS[word](row.dtype) if isinstance(word, str) else word for row in self.rows for word in row.words], np.int64)
         self.groups = np.array(groups, np.int64).reshape(-1, 6)
         self.parallel = bool((self.groups[:, 3] < self.groups[:, 2]).any())
         self.addresses = (self.tables.ctypes.data, self.words.ctypes.data, self.groups.ctypes.data)
