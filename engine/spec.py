@@ -8,7 +8,7 @@ JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Union
+from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
@@ -56,6 +56,8 @@ class Spec(BaseModel):
         """The first sentence of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
 
+Member = TypeVar("Member", bound=type[Any])
+
 
 class Family:
     """A registry of specs told apart by `kind`: `layers = Family("layer")`, then `@layers.add` on each class.
@@ -68,7 +70,7 @@ class Family:
         self.members: dict[str, type[Spec]] = {}
         self.foreign = dict(foreign or {})
 
-    def add(self, cls: type[Any]) -> type[Any]:
+    def add(self, cls: Member) -> Member:
         kind = cls.kind_name()
         if kind in self.members:
             raise ValueError(f"{self.name} {kind!r} is defined twice")

@@ -279,7 +279,7 @@ class Values(Initialiser):
 
 AnyInitialiser = initialisers.union()
 _one: TypeAdapter[Initialiser] = TypeAdapter(AnyInitialiser)
-_each: TypeAdapter[dict[str, Initialiser]] = TypeAdapter(dict[str, AnyInitialiser])
+_each: TypeAdapter[dict[str, Initialiser]] = TypeAdapter(dict[str, AnyInitialiser])  # type: ignore[valid-type]
 
 
 def _read(value: Any) -> Any:

@@ -96,7 +96,7 @@ class SignDecay(Transform):
 
 AnyStep = steps.union()
 _one: TypeAdapter[Any] = TypeAdapter(AnyStep)
-_list: TypeAdapter[list[Any]] = TypeAdapter(list[AnyStep])
+_list: TypeAdapter[list[Any]] = TypeAdapter(list[AnyStep])  # type: ignore[valid-type]
 
 
 class Chain(Spec):
