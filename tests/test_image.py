@@ -20,7 +20,7 @@ from service.cli.quickstart import JOB
 from service.client import Client
 from tests.serving import ROOT
 
-TOOLS = ("buildah", "podman", "runc", "debootstrap")
+TOOLS = ("buildah", "podman", "runc", "debootstrap", "iptables")
 BASE, IMAGE, TOKEN = "docker.io/library/python:3.12-slim", "localhost/trainyard:test", "a-token-for-tests"
 CONTAINERS = '''[containers]
 default_ulimits = ["nofile=20000:20000", "nproc=4096:4096"]
