@@ -8,8 +8,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from engine import env
 from engine.core import Node, leaf, topological
 from engine.devices.cpu.machine import Table, arena
+from engine.devices.cpu.validate import validate
 from engine.errors import TrainyardError
 from engine.graph.rewrite import simplify
 from engine.graph.signature import signature
@@ -36,13 +38,15 @@ class Compiled:
         for offset, value in plan.fixed:
             self.arena[offset: offset + value.nbytes] = value.reshape(-1).view(np.uint8)
         self.outputs = [(plan.at(node), node.shape, np.dtype(node.dtype)) for node in outputs]
-        self.table = Table([plan])
+        self.plan, self.table = plan, Table([plan])
 
     def run(self, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """The outputs for these values of the leaves, as new arrays."""
         for (offset, nbytes), value in zip(self.leaves, values, strict=True):
             if nbytes:
                 self.arena[offset: offset + nbytes] = np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+        if env.VALIDATE:
+            validate(self.plan, self.arena)
         self.table.run(self.arena, *self.table.spans[0])
         return [self.arena[at: at + int(np.prod(shape)) * dtype.itemsize].view(dtype).reshape(shape).copy() for at, shape, dtype in self.outputs]
 

@@ -126,6 +126,8 @@ def compiled(name: str, dtype: str) -> Any:
     """The numba cfunc of a kernel for one number type, compiled or loaded from disk."""
     key = (name, dtype)
     if key not in _loaded:
+        if env.DEBUG >= 4:
+            print(folder() / f"{name.replace('.', '_')}_{dtype}.py", file=sys.stderr)
         _loaded[key] = load_module(f"{name.replace('.', '_')}_{dtype}", source(name, dtype)).run
     return _loaded[key]
 

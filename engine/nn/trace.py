@@ -159,6 +159,7 @@ def _run(walk: _Walk, layer: Layered, path: str, pointer: str, training: bool, d
     info.output_shape = shape_of(output)
     for node in (output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else (output,)):
         walk.origin[id(node)] = _label(path, info.kind)
+        node.name = node.name or _label(path, info.kind)
     walk.kept.append((layer, output))
     return output
 

@@ -55,6 +55,7 @@ class Plan:
     base: int = 0
     nbytes: int = 0
     fixed: list[tuple[int, np.ndarray]] = field(default_factory=list)
+    makers: list[Node] = field(default_factory=list)     # the node that each row works for
     offsets: dict[Node, int] = field(default_factory=dict)
 
     def at(self, node: Node) -> int:
@@ -192,6 +193,7 @@ def _resolve(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: list[Grou
     for node, launch in steps:
         words = [_word(word, plan.offsets) for word in launch.words]
         plan.rows.append(Row(launch.kernel, launch.dtype, words, launch.size, repr(node)))
+        plan.makers.append(node)
 
 
 def _word(word: Any, home: Mapping[Any, int]) -> int | str:

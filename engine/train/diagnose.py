@@ -33,6 +33,6 @@ def born(built: Built, session: Session) -> str | None:
     values |= {node: np.asarray(session.whole[counted[name]] + 1.0) for name, node in graph.counters.items()}
     named = [node for node in topological([graph.loss]) if node.name and node not in values]
     for node, value in zip(named, interpret.run(named, values), strict=True):
-        if not np.isfinite(np.asarray(value, np.float32)).all():
+        if not (np.abs(value) <= np.finfo(built.job.dtype).max).all():
             return f"output of {node.name}"
     return None

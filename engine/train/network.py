@@ -59,7 +59,7 @@ class Network:
         for column in item.embeddings:
             shape: Shape = (column.vocabulary, column.units)
             parameters[column.parameter] = leaf(shape, self.dtype, name=column.parameter)
-            initial[column.parameter] = Normal()
+            initial[column.parameter] = Normal(std=1.0)
             parts.append(apply("gather", parameters[column.parameter], batch[column.leaf]))
         return parts[0] if len(parts) == 1 else apply("concat", *parts, axis=-1)
 

@@ -36,6 +36,7 @@ def assemble(built: Built, threads: int) -> Session:
     assert program.update is not None
     for name, values in program.update.initial_state().items():
         program.state[name].view(session.arena)[:] = values
+    session.look()
     return session
 
 

@@ -133,7 +133,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_parameters() -> 
     found = events[-1].data
     assert found["status"] == "failed" and found["error"]["code"] == "nonfinite_loss"
     assert "epoch" in found["error"]["message"] and "clip_global_norm" in found["error"]["hint"]
-    assert any(e.type == "nonfinite" for e in events)
+    assert found["error"]["layer"].startswith("output of layers.")
+    assert next(e for e in events if e.type == "nonfinite").data["layer"] == found["error"]["layer"]
 
 
 def test_steps_that_are_not_finite_can_be_skipped() -> None:

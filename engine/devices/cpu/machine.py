@@ -70,9 +70,10 @@ class Table:
         self.parallel = bool((self.groups[:, 3] < self.groups[:, 2]).any())
         self.addresses = (self.tables.ctypes.data, self.words.ctypes.data, self.groups.ctypes.data)
 
-    def run(self, arena: np.ndarray, first: int, last: int) -> None:
-        """Run groups [first, last) on this thread."""
-        _loop().run_groups(arena.ctypes.data, *self.addresses, first, last, 0, 0, 1, 0)
+    def run(self, arena: np.ndarray, first: int, last: int, groups: np.ndarray | None = None) -> None:
+        """Run groups [first, last), the table's or others, on this thread."""
+        tables, words, own = self.addresses
+        _loop().run_groups(arena.ctypes.data, tables, words, own if groups is None else groups.ctypes.data, first, last, 0, 0, 1, 0)
 
 
 def _entry(group: Group, shift: int, following: Group | None) -> tuple[int, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine import env
 from engine.devices.cpu.machine import Crew, Table, arena
+from engine.devices.cpu.profile import show
+from engine.devices.cpu.validate import validate
 from engine.plan import control
 from engine.plan.program import SECTIONS, Phase, Program
 
@@ -29,6 +32,17 @@ class Session:
         self.buffers = {path: slot.view(self.arena) for path, slot in program.buffers.slots.items()}
         if program.update is not None:
             program.update.write_scalars(self.arena)
+
+    def look(self) -> None:
+        """What the debug variables ask for, once the arena holds its first values: sizes and times, and every row against its oracle."""
+        for phase in self.program.phases.values():
+            if env.DEBUG:
+                show(phase, self.table, self.sections[phase.name], self.arena, env.DEBUG)
+            if env.VALIDATE and phase.full_steps:
+                gather, compute = phase.plans[:2]
+                copy = self.arena.copy()
+                Table([gather]).run(copy, 0, len(gather.groups))
+                validate(compute, copy)
 
     def run(self, phase: Phase, steps: int, factors: np.ndarray, series: np.ndarray) -> int:
         """Run up to `steps` batches from where the control block stands; how many were finished."""

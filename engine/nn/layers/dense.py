@@ -54,7 +54,7 @@ class Embedding(Layer):
     vocabulary: Size | None = Field(None, description="how many rows the table has; taken from category and text data where left out")
     units: Size = Field(description="length of a row")
     padding_index: int | None = Field(None, strict=True, ge=0, description="this number gives zeros and learns nothing")
-    init: Init = Field(default=Normal())
+    init: Init = Field(default=Normal(std=1.0))
     kind: Literal["embedding"] = "embedding"
 
     def forward(self, scope: Scope, *x: Any) -> Node:
@@ -64,7 +64,7 @@ class Embedding(Layer):
         if self.padding_index is not None and self.padding_index >= self.vocabulary:
             raise SpecError([Problem("/padding_index", "out_of_range", f"must be below vocabulary, found {self.padding_index}")])
         indices = indices if indices.dtype == "int32" else indices.astype("int32")
-        y = apply("gather", scope.parameter("weight", (self.vocabulary, self.units), self.initial("weight", Normal())), indices)
+        y = apply("gather", scope.parameter("weight", (self.vocabulary, self.units), self.initial("weight", Normal(std=1.0))), indices)
         if self.padding_index is None:
             return y
         kept = apply("not_equal", indices.astype(scope.dtype), float(self.padding_index))
