@@ -16,8 +16,9 @@ import tempfile
 import threading
 import weakref
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,21 @@ class Wake:
         self._sender.close()
 
 
-Seen = tuple[list[dict[str, Any]], int, bool | None]       # events, the number that they reach to, whether there are more (None: never again)
+@dataclass
+class Batch:
+    """Events that were read at once, for all who follow from the same place."""
+
+    events: list[dict[str, Any]]
+    _written: dict[Callable[[dict[str, Any]], bytes], bytes] = field(default_factory=dict)
+
+    def written(self, write: Callable[[dict[str, Any]], bytes]) -> bytes:
+        """The events one after the other, written once however many read them."""
+        if write not in self._written:
+            self._written[write] = b"".join(map(write, self.events))
+        return self._written[write]
+
+
+Seen = tuple[Batch, int, bool | None]       # events, the number that they reach to, whether there are more (None: never again)
 
 
 class Bell:
@@ -175,10 +190,19 @@ class Bell:
 
 async def follow(store: Store, job_id: str, after: int = 0, types: Iterable[str] = (), *, bell: Bell | None = None, poll: float = POLL_SECONDS,
                  idle: float | None = None) -> AsyncGenerator[dict[str, Any] | None]:
+    """`follow_batches`, event by event; None instead of an empty batch."""
+    async with aclosing(follow_batches(store, job_id, after, types, bell=bell, poll=poll, idle=idle)) as batches:
+        async for batch in batches:
+            for event in batch.events or [None]:
+                yield event
+
+
+async def follow_batches(store: Store, job_id: str, after: int = 0, types: Iterable[str] = (), *, bell: Bell | None = None,
+                         poll: float = POLL_SECONDS, idle: float | None = None) -> AsyncGenerator[Batch]:
     """A job's events after number `after`: those that have happened, then those that happen, up to and with the terminal one.
 
-    With `idle`, None is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed or the
-    bell is stopped. Without a bell it polls.
+    With `idle`, an empty batch is yielded whenever nothing has come for so many seconds (send a comment then). Ends also when the job is removed or
+    the bell is stopped. Without a bell it polls.
     """
     wanted, loop = tuple(types), asyncio.get_running_loop()
     news = bell.subscribe(job_id) if bell is not None else None
@@ -190,16 +214,16 @@ async def follow(store: Store, job_id: str, after: int = 0, types: Iterable[str]
             else:
                 news.clear()
                 batch, after, more = await bell.look(store, job_id, after, wanted)
-            for event in batch:
+            if batch.events:
                 spoke_at = loop.time()
-                yield event
+                yield batch
             if more is None or (bell is not None and bell.stopped):
                 return
             if not more:
                 await (asyncio.sleep(poll) if news is None else news.wait())
             if idle is not None and loop.time() - spoke_at >= idle:
                 spoke_at = loop.time()
-                yield None
+                yield Batch([])
     finally:
         if bell is not None and news is not None:
             bell.unsubscribe(job_id, news)
@@ -210,9 +234,9 @@ def _look(store: Store, job_id: str, after: int, types: tuple[str, ...]) -> Seen
     with store.read():
         head = store.head(job_id)
         if head is None:
-            return [], after, None
+            return Batch([]), after, None
         last, ended = head
         batch = store.events(job_id, after=after, limit=BATCH, types=types) if after < last else []
     if len(batch) == BATCH and batch[-1]["seq"] < last:
-        return batch, batch[-1]["seq"], True
-    return batch, max(after, last), None if ended else False
+        return Batch(batch), batch[-1]["seq"], True
+    return Batch(batch), max(after, last), None if ended else False

@@ -17,7 +17,7 @@ from service.jobs import TERMINAL_EVENTS, event_id, event_seq
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.problems import documented, unknown_name
 from service.routes.render import Answer, dumps, listed
-from service.stream import follow
+from service.stream import follow, follow_batches
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
 Form = Literal["sse", "ndjson", "json", "text"]
@@ -93,8 +93,7 @@ async def get_events(
         return Response(status_code=204)
     if api.streams >= api.settings.max_streams:
         raise overloaded(f"{api.settings.max_streams:,} event streams are open: close some, or ask for a list with wait=60", 5)
-    write = {"sse": sse, "ndjson": ndjson, "text": text}[form]
-    return Stream(api, lambda: write(api, job_id, number, wanted), MEDIA_TYPES[form])
+    return Stream(api, lambda: pieces(api, job_id, number, wanted, form), MEDIA_TYPES[form])
 
 
 def accepted(accept: str) -> Form:
@@ -138,28 +137,29 @@ async def listing(api: Api, job_id: str, after: int, types: tuple[str, ...], lim
     return Answer(listed(found[:limit], len(found) > limit))
 
 
-async def sse(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
-    yield RETRY
-    async for event in follow(api.store, job_id, after, types, bell=api.bell, idle=COMMENT_SECONDS):
-        if event is None:
-            yield b": still here\n\n"
-        else:
-            yield b"id: %d\nevent: %b\ndata: %b\n\n" % (event["seq"], event["type"].encode(), dumps(event))
-    if api.stopping:
+async def pieces(api: Api, job_id: str, after: int, types: tuple[str, ...], form: Form) -> AsyncGenerator[bytes]:
+    """What a stream sends, as much at once as there is; a comment where nothing comes for long."""
+    if form == "sse":
+        yield RETRY
+    idle = COMMENT_SECONDS if form == "sse" else None
+    async with aclosing(follow_batches(api.store, job_id, after, types, bell=api.bell, idle=idle)) as batches:
+        async for batch in batches:
+            yield batch.written(WRITERS[form]) or b": still here\n\n"
+    if form == "sse" and api.stopping:
         yield RETRY
 
 
-async def ndjson(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
-    async for event in follow(api.store, job_id, after, types, bell=api.bell):
-        yield dumps(event) + b"\n"
+def sse(event: Mapping[str, Any]) -> bytes:
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event["seq"], event["type"].encode(), dumps(event))
 
 
-async def text(api: Api, job_id: str, after: int, types: tuple[str, ...]) -> AsyncGenerator[bytes]:
-    async for event in follow(api.store, job_id, after, types, bell=api.bell):
-        if event is not None:
-            yield line(event).encode() + b"\n"
+def ndjson(event: Mapping[str, Any]) -> bytes:
+    return dumps(event) + b"\n"
 
 
-def line(event: Mapping[str, Any]) -> str:
+def text(event: Mapping[str, Any]) -> bytes:
     """An event's message on one line."""
-    return " ".join(event["message"].split()) or event["type"]
+    return (" ".join(event["message"].split()) or event["type"]).encode() + b"\n"
+
+
+WRITERS: dict[str, Callable[[Mapping[str, Any]], bytes]] = {"sse": sse, "ndjson": ndjson, "text": text}
