@@ -146,8 +146,7 @@ class Built:
 def build(job: Job, tables: Mapping[str, Table], *, numbered: bool = False) -> Built:
     """Everything that a run of the job needs; `numbered`: whole numbers as a target are class numbers. Raises SpecError as `check` does."""
     setup = set_up(job, tables, numbered=numbered)
-    forward = setup.network.forward(1, False)
-    graph = setup.maker(1, True)
+    forward, graph = setup.forward, setup.graph
     parameters, buffers = (_arrays(job, *found) for found in ((forward.parameters, forward.initial), (forward.buffers, forward.initial_buffers)))
     index, mode = drawn(setup)
     return Built(job, setup.maker, setup.prepared.parts, index, mode, setup.batch_size, steps_per_epoch(setup), parameters, buffers,

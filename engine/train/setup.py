@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 from engine.data.fit import Notes
@@ -46,8 +47,13 @@ class Setup:
     scores: Scores
     monitor: str
     batch_size: int
-    estimate: Estimate
+    graph: StepGraph       # of a full batch in train mode
+    forward: Forward       # of one row
     notes: Notes
+
+    @cached_property
+    def estimate(self) -> Estimate:
+        return estimate(self.graph, sum(len(step.state) for step in self.job.optimiser.steps), self.job.dtype)
 
 
 def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Setup:
@@ -66,13 +72,14 @@ def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, 
     maker = StepMaker(network, objectives, trainable)
     graph = _step(maker, batch_size, notes)
     _check_gradients(graph, notes)
-    found = estimate(graph, sum(len(step.state) for step in job.optimiser.steps), job.dtype)
-    _check_quota(job, found, batch_size, limits, notes)
     if job.data.sampling == "balanced" and prepared.parts["train"].labels is None:
         notes.problem("/data/sampling", "no_classes", "balanced sampling needs a target of classes")
     scores, monitor = _scores(job, prepared, objectives, notes)
+    setup = Setup(job, prepared, network, objectives, maker, forward.layers, scores, monitor, batch_size, graph, forward, notes)
+    if limits or job.limits.max_memory_bytes is not None:
+        _check_quota(job, setup.estimate, batch_size, limits, notes)
     _stop(notes)
-    return Setup(job, prepared, network, objectives, maker, forward.layers, scores, monitor, batch_size, found, notes)
+    return setup
 
 
 def _stop(notes: Notes) -> None:
