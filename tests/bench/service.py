@@ -1,5 +1,194 @@
-"""The service's figures: POST to first epoch, jobs a second, resident memory. Filled in from a real server."""
+"""The service's figures, from real servers: POST to first epoch, jobs a second, what open streams cost, resident memory, a first start with no kernel
+compiled."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import selectors
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.serving import Server, serving
+
+ROUNDS, JOBS, CLIENTS, STREAMS = 40, 120, 6, 500
+SMALL, LONG = (16, 32, 3), (64, 128, 10)        # W1 and W2 of the training figures
+
+
+class Connection:
+    """One client's connection, as thin as can be: it shares the processors with what it measures."""
+
+    def __init__(self, url: str):
+        self.http = http.client.HTTPConnection(url.removeprefix("http://"), timeout=120)
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        self.http.request(method, path, None if body is None else json.dumps(body), {"content-type": "application/json"})
+        answer = self.http.getresponse()
+        found = json.loads(answer.read())
+        assert answer.status < 300, found
+        return found
+
+    def until(self, job_id: str, kind: str) -> dict[str, Any]:
+        """Follow the job's stream up to the first event of a type."""
+        self.http.request("GET", f"/v1/jobs/{job_id}/events?format=ndjson")
+        answer = self.http.getresponse()
+        for line in answer:
+            event = json.loads(line)
+            if event["type"] == kind:
+                self.http.close()
+                return event
+        raise AssertionError(f"job {job_id} ended without {kind}")
+
+
+def spec(sizes: tuple[int, int, int], dataset: Any, epochs: int) -> dict[str, Any]:
+    layers = [{"kind": "dense", "units": sizes[1], "activation": "relu"}, {"kind": "dense", "units": sizes[2]}]
+    return {"model": {"kind": "chain", "layers": layers}, "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": epochs,
+            "data": {"dataset": dataset, "target": "y", "batch_size": 32}}
+
+
+def columns(sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(rows, sizes[0])).round(3)
+    return {"columns": {"x": x.tolist(), "y": (np.abs(x[:, 0] + x[:, 1]) * sizes[2]).astype(int).clip(0, sizes[2] - 1).tolist()}}
+
+
+def first_epoch(server: Server, dataset: Any) -> float:
+    """Median milliseconds from the beginning of a POST to the first epoch event, on a warm worker."""
+    client, took = Connection(server.url), []
+    for number in range(ROUNDS + 5):
+        began = time.perf_counter()
+        job = client.ask("POST", "/v1/jobs", spec(SMALL, dataset, 5))
+        client.until(job["id"], "epoch")
+        took.append(time.perf_counter() - began)
+        client.until(job["id"], "job.succeeded")
+    return 1000 * statistics.median(took[5:])
+
+
+def jobs_per_second(server: Server, dataset: str) -> float:
+    """Jobs posted over several connections, from the first POST until the last one has succeeded."""
+    clients = [Connection(server.url) for _ in range(CLIENTS)]
+    began = time.perf_counter()
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        shares = pool.map(lambda client: [client.ask("POST", "/v1/jobs", spec(SMALL, dataset, 2))["id"] for _ in range(JOBS // CLIENTS)], clients)
+        made = sorted(job_id for share in shares for job_id in share)
+    for job_id in made:
+        clients[0].until(job_id, "job.succeeded")
+    return JOBS / (time.perf_counter() - began)
+
+
+@contextmanager
+def streams(server: Server, job_id: str, count: int) -> Iterator[None]:
+    """So many open streams of a job, read by one thread."""
+    waiting, host = selectors.DefaultSelector(), server.url.removeprefix("http://")
+    name, _, port = host.partition(":")
+    opened = []
+    for _ in range(count):
+        one = socket.create_connection((name, int(port)))
+        one.sendall(f"GET /v1/jobs/{job_id}/events?format=sse HTTP/1.1\r\nhost: {host}\r\n\r\n".encode())
+        one.setblocking(False)
+        waiting.register(one, selectors.EVENT_READ)
+        opened.append(one)
+    over = threading.Event()
+
+    def read() -> None:
+        while not over.is_set():
+            for key, _ in waiting.select(0.1):
+                if not key.fileobj.recv(1 << 16):       # type: ignore[union-attr]
+                    waiting.unregister(key.fileobj)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    yield
+    over.set()
+    reader.join()
+    for one in opened:
+        one.close()
+
+
+def slow_down(server: Server, dataset: str) -> float:
+    """How much longer an epoch takes while streams are open, in percent; spells with and without take turns."""
+    client = Connection(server.url)
+    long = spec(LONG, dataset, 1_000_000)
+    long["data"]["repeat"] = 20         # an epoch a second or so
+    job_id = client.ask("POST", "/v1/jobs", long)["id"]
+    client.until(job_id, "epoch")
+
+    def pace() -> float:
+        """Steps a second, over two seconds."""
+        begin, began = client.ask("GET", f"/v1/jobs/{job_id}")["step"], time.perf_counter()
+        time.sleep(2)
+        return (client.ask("GET", f"/v1/jobs/{job_id}")["step"] - begin) / (time.perf_counter() - began)
+
+    alone, watched = [], []
+    for _ in range(5):
+        alone.append(pace())
+        with streams(server, job_id, STREAMS):
+            time.sleep(1)
+            watched.append(pace())
+    client.ask("POST", f"/v1/jobs/{job_id}/cancel")
+    client.until(job_id, "job.cancelled")
+    return 100 * (statistics.median(alone) / statistics.median(watched) - 1)
+
+
+def resident(pid: int) -> dict[str, float]:
+    """MB of a process and its children by what they do: resident, and the share of it that is theirs alone."""
+    children = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+    found = {}
+    for one in (str(pid), *children):
+        name = Path("/proc", one, "cmdline").read_text().split("\0")[-2].removeprefix("service.") if one != str(pid) else "supervisor"
+        rollup = dict(line.split(":") for line in Path("/proc", one, "smaps_rollup").read_text().splitlines()[1:])
+        found[name] = (int(rollup["Rss"].split()[0]) / 1024, int(rollup["Pss"].split()[0]) / 1024)
+    return {**{f"resident_{name}_mb": rss for name, (rss, _) in found.items()}, "resident_mb": sum(rss for rss, _ in found.values()),
+            "proportional_mb": sum(pss for _, pss in found.values())}
+
+
+def cold(folder: Path) -> dict[str, float]:
+    """Seconds of a first start with no kernel compiled: until a job of the digits sample, posted as soon as the API answers, starts and has an epoch."""
+    began = time.time()
+    with serving(folder / "cold", cache=folder / "cache") as server:
+        ready = time.time() - began
+        client = Connection(server.url)
+        found = {"cold_ready_s": ready}
+        for name in ("cold", "warm"):
+            asked = time.time()
+            job = client.ask("POST", "/v1/jobs", {**spec(LONG, "sample:digits", 3), "data": {"dataset": "sample:digits", "target": "label"}})
+            client.until(job["id"], "job.started")
+            found[f"{name}_post_to_started_s"] = time.time() - asked
+            client.until(job["id"], "epoch")
+            found[f"{name}_post_to_epoch_s"] = time.time() - asked
+        return found
 
 
 def measure_service() -> dict[str, object]:
-    return {}
+    found: dict[str, object] = {}
+
+    def tell(**figures: float) -> None:
+        for name, value in figures.items():
+            print(f"service  {name:24} {value:10.2f}", flush=True)
+        found.update(figures)
+
+    tell(load_before=os.getloadavg()[0])
+    with tempfile.TemporaryDirectory() as folder:
+        with serving(Path(folder, "home"), workers=1, threads=1) as server:
+            time.sleep(1)
+            tell(**resident(server.process.pid))
+            client = Connection(server.url)
+            small, large = (client.ask("POST", "/v1/datasets", {"name": "bench", **columns(sizes, rows)})["id"] for sizes, rows in
+                            ((SMALL, 1000), (LONG, 20_000)))
+            tell(first_epoch_ms=first_epoch(server, small))
+            tell(first_epoch_inline_ms=first_epoch(server, columns(SMALL, 200)))
+            tell(jobs_per_second=jobs_per_second(server, small))
+            tell(slow_down_percent=slow_down(server, large))
+        tell(**cold(Path(folder)), load_after=os.getloadavg()[0])
+    return found
