@@ -17,7 +17,8 @@ from engine.core import FLOATS, Node, apply, count, leaf, lift
 from engine.errors import ShapeError, TrainyardError
 from engine.spec import Family, Spec
 
-losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"})
+losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"},
+                planned=("ctc",))
 
 Epsilon = Field(None, ge=0, description="added before logarithms; left out: the spacing of numbers near 1")
 

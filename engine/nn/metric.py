@@ -16,7 +16,7 @@ from pydantic import Field
 from engine.core import Node, constant
 from engine.spec import Family, Spec
 
-metrics = Family("metric", {"acc": "accuracy", "auroc": "auc", "mean_accuracy": "accuracy"})
+metrics = Family("metric", {"acc": "accuracy", "auroc": "auc", "mean_accuracy": "accuracy"}, planned=("auc", "average_precision", "log_loss"))
 
 Kind = Literal["class", "number"]
 

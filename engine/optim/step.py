@@ -16,7 +16,8 @@ from engine.kernels.formula import pass_text
 from engine.kernels.library import define
 from engine.spec import Family, Spec
 
-steps = Family("optimiser", {"clip_gradient": "clip_grad", "l2": "weight_decay", "clipnorm": "clip_norm", "clipvalue": "clip_grad"})
+steps = Family("optimiser", {"clip_gradient": "clip_grad", "l2": "weight_decay", "clipnorm": "clip_norm", "clipvalue": "clip_grad"},
+               planned=("muon", "accumulate", "gradient_noise", "lookahead", "ema"))
 """Rules and transforms together: what a list of optimisers may hold."""
 
 

@@ -54,6 +54,7 @@ class Plan:
     groups: list[Group] = field(default_factory=list)
     base: int = 0
     nbytes: int = 0
+    nanoseconds: float = 0.0    # on one core, by the launches' own estimates
     fixed: list[tuple[int, np.ndarray]] = field(default_factory=list)
     makers: list[Node] = field(default_factory=list)     # the node that each row works for
     offsets: dict[Node, int] = field(default_factory=dict)
@@ -194,6 +195,7 @@ def _resolve(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: list[Grou
         words = [_word(word, plan.offsets) for word in launch.words]
         plan.rows.append(Row(launch.kernel, launch.dtype, words, launch.size, repr(node)))
         plan.makers.append(node)
+        plan.nanoseconds += launch.size * launch.cost
 
 
 def _word(word: Any, home: Mapping[Any, int]) -> int | str:

