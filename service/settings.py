@@ -21,7 +21,7 @@ class Settings(BaseSettings):
     url: str = Field("http://127.0.0.1:8000", description="the service that the command line talks to")
     token: str = Field("", repr=False, description="bearer token; empty: none on loopback, generated and printed once elsewhere")
     workers: int = Field(1, ge=0, description="jobs trained at the same time, a process each")
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1, description="threads of all workers together")
+    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="threads of all workers together")
 
     lease_seconds: float = Field(15, gt=0, description="a worker unheard of for so long loses its job")
     renew_seconds: float = Field(5, gt=0, description="how often the supervisor renews leases")

@@ -1,1 +1,0 @@
-from engine.plan.graphs import GraphMaker, StepGraph  # noqa: F401
