@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-ENGINE = [{"errors", "env"}, {"spec", "kernels"}, {"core"}, {"ops"}, {"graph", "autodiff"}, {"optim", "nn", "data"}, {"plan"}, {"devices"},
+ENGINE = [{"errors", "env", "special"}, {"spec", "kernels"}, {"core"}, {"ops"}, {"graph", "autodiff"}, {"optim", "nn", "data"}, {"plan"}, {"devices"},
           {"train", "catalogue"}]
 SERVICE = [{"settings", "errors"}, {"jobs"}, {"store"}, {"stream", "artifacts"}, {"datasets", "samples"},
            {"child", "heartbeat", "tables", "endings", "recording"}, {"attempt", "worker", "predictor", "ask"}, {"crew", "supervisor"},

@@ -13,7 +13,8 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
-from scipy import special
+
+from engine import special
 
 FUNCTIONS: dict[str, Any] = {
     "exp": np.exp, "expm1": np.expm1, "log": np.log, "log1p": np.log1p, "tanh": np.tanh, "sigmoid": special.expit, "erf": special.erf,

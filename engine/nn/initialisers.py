@@ -13,11 +13,11 @@ from typing import Annotated, Any, ClassVar, Literal, Union
 
 import numpy as np
 from pydantic import Field, PlainValidator, TypeAdapter
-from scipy.special import ndtr, ndtri
 
 from engine.core import Shape, count
 from engine.errors import ShapeError
 from engine.spec import Family, Spec
+from engine.special import ndtr, ndtri
 
 initialisers = Family("initialiser", {"kalman_uniform": "kaiming_uniform", "kalman_normal": "kaiming_normal", "xavier": "glorot_uniform",
                                       "he": "kaiming_normal"})

@@ -9,8 +9,8 @@ from math import pi, sqrt
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from engine import special
 from engine.core import Op
 from engine.ops.elementwise import unary
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special
 
+from engine import special
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
+from engine import special
 from engine.ops.elementwise import binary, unary
 
 unary("sqrt", "sqrt(x)", "0.5 / y", np.sqrt, "The square root; NaN below 0.", over=(0.2, 3.0))

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
 
+from engine import special
 from engine.core import Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.kernels.library import kernel
 from engine.ops.elementwise import same
