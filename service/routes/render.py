@@ -63,12 +63,12 @@ def present(**fields: Any) -> Json:
 
 
 class Answer(Response):
-    """A JSON answer."""
+    """A JSON answer, with a line end for those who read it in a terminal."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        return content if isinstance(content, bytes) else dumps(content)
+        return (content if isinstance(content, bytes) else dumps(content)).removesuffix(b"\n") + b"\n"
 
 
 def listed(data: list[Json], has_more: bool) -> Json:
