@@ -14,7 +14,7 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.errors import DtypeError, ShapeError
-from engine.kernels.library import kernel
+from engine.kernels.library import define, kernel
 
 SMALL = 1 << 23        # multiply-adds below which our tiles are as fast as a call of BLAS, or faster
 NARROW = 8               # columns up to which vectors of four lanes win over whole ones
@@ -78,48 +78,30 @@ def matmul_blas(arena, words, begin, end):
 
 # ---------------------------------------------------------------- CPU: small products
 
-@kernel("matmul_tiles")
-def matmul_tiles(arena, words, begin, end):
-    """Rows [begin, end) of C = A B; A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A."""
+TILES = """\
+def run(arena, words, begin, end):
     n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    for j in range(0, n, 16):
-        columns = min(16, n - j)
+    for j in range(0, n, LANES):
+        columns = min(LANES, n - j)
         b = view(arena, words[2] + j * WIDTH, real)
         i = begin
         while i < end:
             c = view(arena, words[0] + (i * n + j) * WIDTH, real)
             a = view(arena, words[1] + i * a_row * WIDTH, real)
             if end - i >= 6:
-                tile(6, 16, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(6, LANES, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 6
             elif end - i >= 2:
-                tile(2, 16, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(2, LANES, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 2
             else:
-                tile(1, 16, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(1, LANES, c, n, a, a_row, a_step, b, n, k, columns)
                 i += 1
-
-
-@kernel("matmul_narrow")
-def matmul_narrow(arena, words, begin, end):
-    """The same for outputs of few columns: short vectors waste fewer lanes."""
-    n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    for j in range(0, n, 4):
-        columns = min(4, n - j)
-        b = view(arena, words[2] + j * WIDTH, real)
-        i = begin
-        while i < end:
-            c = view(arena, words[0] + (i * n + j) * WIDTH, real)
-            a = view(arena, words[1] + i * a_row * WIDTH, real)
-            if end - i >= 6:
-                tile(6, 4, c, n, a, a_row, a_step, b, n, k, columns)
-                i += 6
-            elif end - i >= 2:
-                tile(2, 4, c, n, a, a_row, a_step, b, n, k, columns)
-                i += 2
-            else:
-                tile(1, 4, c, n, a, a_row, a_step, b, n, k, columns)
-                i += 1
+"""
+# Rows [begin, end) of C = A B, A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A.
+# An output of few columns wastes fewer lanes of a short vector.
+define("matmul_tiles", TILES.replace("LANES", "16"))
+define("matmul_narrow", TILES.replace("LANES", "4"))
 
 
 @kernel("transpose_2d")
