@@ -21,7 +21,7 @@ from typing import Any
 from engine.data.table import Table
 from engine.errors import CheckpointError, Problem, SpecError
 from engine.train import Job
-from engine.train.gradients import gradients
+from engine.train.gradients import gradients, trained_gradients
 from engine.train.predict import Predictor
 from service import artifacts
 from service.ask import LONGEST, pack, socket_path
@@ -114,12 +114,9 @@ class Answers:
         return model.evaluate_split(open_tables(self.store, job.references()), request["split"], metrics)
 
     def call_gradients(self, request: Json) -> Json:
-        """`request` as it was posted; with a job that one's model, loss and trained parameters."""
-        if "job" not in request:
-            return gradients(request["request"])
-        model, spec = self.models.get(request), request["job"]["spec"]
-        parameters = {path: array.tolist() for path, array in model.parameters.items()}
-        return gradients({"model": spec["model"], "loss": spec["loss"], "parameters": parameters, **request["request"]})
+        """`request` as it was posted; with a job that one's model, loss, preprocessing and trained parameters."""
+        asked = request["request"]
+        return trained_gradients(self.models.get(request), asked) if "job" in request else gradients(asked)
 
     def _table(self, where: Mapping[str, str]) -> Table:
         return open_sample(where["sample"]) if "sample" in where else open_table(self.settings.home, where["sha256"])

@@ -130,6 +130,8 @@ def test_serve_says_when_it_is_ready_owns_its_home_and_stops_with_its_children(r
     running.wait(job_id)
     first_answer = ask(f"{url}/v1/jobs/{job_id}/predict", {"inputs": [[0.5] * 16]})
     assert len(first_answer["probabilities"][0]) == 3 and first_answer["classes"][0] in (0, 1, 2)
+    derivatives = ask(f"{url}/v1/jobs/{job_id}/gradients", {"data": {"columns": {"x": [[0.5] * 16], "y": [1]}}})
+    assert derivatives["value"] > 0 and len(derivatives["gradients"]["layers.1.bias"]) == 3
     predictor = next(pid for pid in running.children() if "service.predictor" in Path("/proc", str(pid), "cmdline").read_text())
     os.kill(predictor, signal.SIGKILL)
     until(lambda: predictor not in running.children())
