@@ -52,6 +52,11 @@ class Spec(BaseModel):
         return cls.model_fields["kind"].default
 
     @classmethod
+    def renamed(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Fields that came under one of the kind's aliases, as fields of the kind that was meant."""
+        return {**given, "kind": cls.kind_name()}
+
+    @classmethod
     def sentence(cls) -> str:
         """The first sentence of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
@@ -107,7 +112,7 @@ class Family:
             if found is None:
                 raise PydanticCustomError("unknown_kind", "no {family} is called '{kind}'",
                                           {"family": self.name, "kind": value["kind"], "suggestion": self.suggest(value["kind"])})
-            return {**value, "kind": found.kind_name()}
+            return found.renamed(value)
         if isinstance(value, Mapping):
             raise PydanticCustomError("missing_kind", "{family} needs a 'kind'", {"family": self.name})
         return value

@@ -18,7 +18,8 @@ from tests.user import Event, User, epochs
 EPOCHS = 80
 JOB: dict[str, Any] = {
     "name": "journey",
-    "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 256, "activation": "relu"}, {"kind": "dropout", "rate": 0.1}, {"kind": "dense", "units": 10}]},
+    "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 256, "activation": "relu"}, {"kind": "dropout", "rate": 0.1},
+                                          {"kind": "dense", "units": 10}]},
     "loss": "logit_cross_entropy", "optimiser": {"kind": "adam", "learning_rate": 0.001}, "epochs": EPOCHS,
     "data": {"dataset": "sample:digits", "target": "label", "batch_size": 4, "validation": {"fraction": 0.2}},
     "callbacks": [{"kind": "checkpoint", "every_epochs": 5}], "metrics": ["accuracy"], "seed": 7}
@@ -32,6 +33,10 @@ class Journey:
     plain_events: list[Event]
     hard_events: list[Event]
     connections: int            # how many streams it took
+
+    @property
+    def jobs(self) -> tuple[str, str]:
+        return self.hard, self.plain
 
     def model(self, job_id: str) -> bytes:
         answer = self.user.http.get(f"/v1/jobs/{job_id}/model", params={"checkpoint": "last", "format": "safetensors"})
@@ -74,7 +79,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Journey]:
 def test_the_job_resumes_by_itself_and_says_so(journey: Journey) -> None:
     job = journey.user.get(f"/v1/jobs/{journey.hard}")
     assert job["status"] == "succeeded" and job["attempt"] == 3 and job["epoch"] == EPOCHS and job["progress"] == 1.0
-    assert [attempt["ended_by"] for attempt in job["attempts"]][0] == "signal_9" and job["attempts"][-1]["ended_by"] == "succeeded"
+    assert job["attempts"][0]["ended_by"] == "signal_9" and job["attempts"][-1]["ended_by"] == "succeeded"
     told = [event for event in journey.hard_events if event["type"] in ("job.started", "job.requeued")]
     assert [event["type"] for event in told] == ["job.started", "job.requeued", "job.started", "job.requeued", "job.started"]
     assert told[0]["data"]["resumed_from"] == 0 < told[2]["data"]["resumed_from"] <= told[4]["data"]["resumed_from"]
@@ -98,14 +103,14 @@ def test_each_epoch_is_told_once_with_the_same_numbers(journey: Journey) -> None
 
 
 def test_the_loss_of_each_step_is_there_once_with_the_same_numbers(journey: Journey) -> None:
-    hard, plain = (journey.user.get(f"/v1/jobs/{job_id}/metrics", by="step", series="loss", points=100_000) for job_id in (journey.hard, journey.plain))
+    hard, plain = (journey.user.get(f"/v1/jobs/{job_id}/metrics", by="step", series="loss", points=100_000) for job_id in journey.jobs)
     assert hard["columns"]["step"] == list(range(1, epochs(journey.plain_events)[-1]["step"] + 1)) and not hard["thinned"]
     assert hard["columns"] == plain["columns"]
 
 
 def test_the_model_and_the_whole_state_are_the_same_bytes(journey: Journey) -> None:
     assert journey.model(journey.hard) == journey.model(journey.plain)
-    sums = [{row["step"]: row["sha256"] for row in journey.user.get(f"/v1/jobs/{job_id}/checkpoints")["data"]} for job_id in (journey.hard, journey.plain)]
+    sums = [{row["step"]: row["sha256"] for row in journey.user.get(f"/v1/jobs/{job_id}/checkpoints")["data"]} for job_id in journey.jobs]
     last = epochs(journey.plain_events)[-1]["step"]
     assert sums[0][last] == sums[1][last]
 
@@ -114,7 +119,7 @@ def test_the_model_predicts_like_the_other_one(journey: Journey, tmp_path: Path)
     rows = journey.user.get("/v1/catalogue/samples")["data"][0]["rows"]
     assert rows == 1797
     inputs = np.random.default_rng(0).random((5, 64)).round(3).tolist()
-    hard, plain = (journey.user.post(f"/v1/jobs/{job_id}/predict", {"inputs": inputs}) for job_id in (journey.hard, journey.plain))
+    hard, plain = (journey.user.post(f"/v1/jobs/{job_id}/predict", {"inputs": inputs}) for job_id in journey.jobs)
     assert hard["outputs"] == plain["outputs"] and hard["classes"] == plain["classes"] and set(hard["classes"]) <= set(range(10))
     assert np.allclose(np.sum(hard["probabilities"], 1), 1)
     found = journey.user.post(f"/v1/jobs/{journey.hard}/evaluate", {"split": "validation"})

@@ -121,7 +121,8 @@ def test_the_tutorial_network_has_its_published_losses(user: User) -> None:
         return {"kind": "dense", "units": len(weight[0]), "init": {"weight": {"kind": "values", "values": weight}, "bias": "zeros"}, **more}
 
     layers = [dense([[5, -5, -5, -5]], activation="sigmoid"), dense([[5], [-2], [5], [-5]])]
-    data = {"dataset": {"columns": {"x": x[:, None].tolist(), "y": y[:, None].tolist()}}, "target": "y", "batch_size": "full", "sampling": "sequential"}
+    points = {"columns": {"x": x[:, None].tolist(), "y": y[:, None].tolist()}}
+    data = {"dataset": points, "target": "y", "batch_size": "full", "sampling": "sequential"}
     job_id = user.submit({"model": {"kind": "chain", "layers": layers}, "loss": "mse", "optimiser": {"kind": "adam", "learning_rate": 0.001},
                           "data": data, "epochs": 8001, "metrics": []})
     assert user.watch(job_id)[-1]["type"] == "job.succeeded"

@@ -59,7 +59,7 @@ class User:
     def watch(self, job_id: str, each: Callable[[Event], bool] = lambda event: False) -> list[Event]:
         """All events up to the last one, over as many connections as it takes; `each` sees them as they come and may cut the connection."""
         told: list[Event] = []
-        while not told or not told[-1]["type"] in ("job.succeeded", "job.failed", "job.cancelled"):
+        while not told or told[-1]["type"] not in ("job.succeeded", "job.failed", "job.cancelled"):
             try:
                 for event in self.stream(job_id, told[-1]["seq"] if told else 0):
                     told.append(event)

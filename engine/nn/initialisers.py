@@ -62,7 +62,11 @@ class Initialiser(Spec):
     def draw(self, draw: Draw) -> np.ndarray:
         """Values of `draw.shape` in float64."""
 
+    def check(self, shape: Shape) -> None:
+        """Raise ShapeError where there are no such values of this shape."""
+
     def array(self, shape: Shape, *, seed: int = 0, path: str = "", dtype: str = "float32") -> np.ndarray:
+        self.check(shape)
         return np.ascontiguousarray(self.draw(Draw(seed, path, shape)), dtype=dtype)
 
 
@@ -154,9 +158,11 @@ class Orthogonal(Initialiser):
     gain: float = 1.0
     kind: Literal["orthogonal"] = "orthogonal"
 
+    def check(self, shape: Shape) -> None:
+        if len(shape) < 2:
+            raise ShapeError(f"orthogonal needs at least two axes, found shape {list(shape)}; take normal instead")
+
     def draw(self, draw: Draw) -> np.ndarray:
-        if len(draw.shape) < 2:
-            raise ShapeError(f"orthogonal needs at least two axes, found shape {list(draw.shape)}; take normal instead")
         rows, columns = count(draw.shape[:-1]), draw.shape[-1]
         q, r = np.linalg.qr(draw.normal((max(rows, columns), min(rows, columns))))
         q = q * np.where(np.diag(r) < 0, -1.0, 1.0)
@@ -172,9 +178,11 @@ class Sparse(Initialiser):
     std: float = Field(0.01, gt=0)
     kind: Literal["sparse"] = "sparse"
 
+    def check(self, shape: Shape) -> None:
+        if len(shape) != 2:
+            raise ShapeError(f"sparse is for arrays of two axes, found shape {list(shape)}")
+
     def draw(self, draw: Draw) -> np.ndarray:
-        if len(draw.shape) != 2:
-            raise ShapeError(f"sparse is for arrays of two axes, found shape {list(draw.shape)}")
         zeros = int(np.ceil(self.sparsity * draw.shape[1]))
         order = np.argsort(draw.uniform(), axis=1)
         return np.where(np.argsort(order, axis=1) < zeros, 0.0, draw.normal() * self.std)
@@ -267,14 +275,16 @@ class Values(Initialiser):
     values: list[Any] = Field(description="nested lists of numbers, of the parameter's shape")
     kind: Literal["values"] = "values"
 
-    def draw(self, draw: Draw) -> np.ndarray:
+    def check(self, shape: Shape) -> None:
         try:
-            values = np.asarray(self.values, dtype=np.float64)
+            found = np.asarray(self.values, dtype=np.float64).shape
         except (TypeError, ValueError):
-            raise ShapeError(f"the values given do not form an array of numbers; expected shape {list(draw.shape)}") from None
-        if values.shape != draw.shape:
-            raise ShapeError(f"the values given have shape {list(values.shape)}, the parameter has {list(draw.shape)}")
-        return values
+            raise ShapeError(f"the values given do not form an array of numbers; expected shape {list(shape)}") from None
+        if found != shape:
+            raise ShapeError(f"the values given have shape {list(found)}, the parameter has {list(shape)}")
+
+    def draw(self, draw: Draw) -> np.ndarray:
+        return np.asarray(self.values, dtype=np.float64)
 
 
 AnyInitialiser = initialisers.union()

@@ -105,6 +105,10 @@ class Scope:
     def _keep(self, store: dict[str, Parameter], name: str, shape: Shape, init: Initialiser) -> Node:
         path = join(self._home, name)
         if path not in store:
+            try:
+                init.check(shape)
+            except ShapeError as error:
+                raise ShapeError(f"its {name}: {error.message}") from None
             node = self._walk.given.get(path)
             store[path] = Parameter(leaf(shape, self.dtype, name=path) if node is None else node, shape, init)
             if store is self._walk.traced.parameters:
@@ -121,6 +125,10 @@ class Scope:
         if traced.key is None:
             traced.key = leaf((2,), "int64", name="key")
         return traced.key
+
+    def maker(self, node: Node) -> str | None:
+        """The layer that made an array, as errors call it; None for the model's inputs."""
+        return self._walk.origin.get(id(node))
 
     def place(self) -> int:
         """A number for each use of randomness in the model, the same in every trace."""

@@ -91,6 +91,14 @@ class Descent(Rule):
     learning_rate: Rate = 0.1
     kind: Literal["descent"] = "descent"
 
+    @classmethod
+    def renamed(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Elsewhere "sgd" with a momentum is what is called momentum or nesterov here."""
+        if given["kind"] not in cls.aliases or not given.keys() & {"momentum", "nesterov"}:
+            return super().renamed(given)
+        rest = {name: value for name, value in given.items() if name != "nesterov" or not isinstance(value, bool)}
+        return {**rest, "kind": "nesterov" if given.get("nesterov") is True else "momentum" if "momentum" in given else "descent"}
+
 
 @rule
 class Momentum(Rule):

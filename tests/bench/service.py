@@ -66,7 +66,7 @@ def columns(sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
 def first_epoch(server: Server, dataset: Any) -> float:
     """Median milliseconds from the beginning of a POST to the first epoch event, on a warm worker."""
     client, took = Connection(server.url), []
-    for number in range(ROUNDS + 5):
+    for _ in range(ROUNDS + 5):
         began = time.perf_counter()
         job = client.ask("POST", "/v1/jobs", spec(SMALL, dataset, 5))
         client.until(job["id"], "epoch")
@@ -154,7 +154,7 @@ def resident(pid: int) -> dict[str, float]:
 
 
 def cold(folder: Path) -> dict[str, float]:
-    """Seconds of a first start with no kernel compiled: until a job of the digits sample, posted as soon as the API answers, starts and has an epoch."""
+    """Seconds of a first start with no kernel compiled: until it is ready, and until its first job has started and has an epoch; then a second."""
     began = time.time()
     with serving(folder / "cold", cache=folder / "cache") as server:
         ready = time.time() - began

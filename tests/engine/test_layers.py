@@ -152,7 +152,7 @@ def test_values_do_not_depend_on_what_else_is_in_the_model():
 @pytest.mark.parametrize("layer, shape, words", [
     (Chain(Dense(4), Reshape([3])), (2,), r"layers.1 \(reshape\).*\[3\] of \[4\].*comes from layers.0 \(dense\)"),
     (Chain(Dense(4), Chain(Reshape([3]), name="body")), (2,), r"layers.body.0 \(reshape\).*layers.0 \(dense\)"),
-    (Parallel([Dense(2), Dense(3)]), (2,), r"parallel.*'add'.*one shape.*0 \[2\], 1 \[3\]"),
+    (Parallel([Dense(2), Dense(3)]), (2,), r"parallel.*'add'.*one shape.*layers.0 \(dense\) \[2\], layers.1 \(dense\) \[3\]"),
     (Parallel([Dense(2), Dense(3)]), [(2,), (2,), (2,)], "2 layers and found 3 inputs"),
     (Parallel({"a": Dense(2)}), {"b": (2,)}, "named inputs b.*found layers a"),
     (Dense(2), {"a": (2,)}, "put a parallel layer before it")])

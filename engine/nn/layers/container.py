@@ -20,7 +20,7 @@ Connection = Literal["add", "concat", "multiply", "mean", "max", "separate"]
 _JOIN = {"add": "add", "mean": "add", "multiply": "multiply", "max": "maximum"}
 
 
-def connect(connection: str, outputs: Mapping[str, Node]) -> Any:
+def connect(scope: Scope, connection: str, outputs: Mapping[str, Node]) -> Any:
     """Several outputs as one. "concat" is along the last axis; "separate" leaves them apart, by name."""
     nodes = list(outputs.values())
     if connection == "separate":
@@ -29,7 +29,7 @@ def connect(connection: str, outputs: Mapping[str, Node]) -> Any:
         raise ShapeError(f"only single arrays can be joined by {connection!r}; one of the layers {', '.join(outputs)} gives several")
     like = [n.shape[:-1] for n in nodes] if connection == "concat" else [n.shape for n in nodes]
     if any(shape != like[0] for shape in like):
-        shown = ", ".join(f"{name} {list(n.shape[1:])}" for name, n in outputs.items())
+        shown = ", ".join(f"{scope.maker(n) or name} {list(n.shape[1:])}" for name, n in outputs.items())
         must = "equal axes but the last" if connection == "concat" else "one shape"
         raise ShapeError(f"outputs joined by {connection!r} must have {must}, found {shown}")
     if connection == "concat":
@@ -118,7 +118,7 @@ class Parallel(Layer):
         named = isinstance(self.layers, Mapping)
         inputs = self._inputs(x)
         outputs = {key if named else layer.name or key: scope.run(layer, f"layers.{key}", inputs[key]) for key, layer in self.branches.items()}
-        return connect(self.connection, outputs)
+        return connect(scope, self.connection, outputs)
 
     def _inputs(self, x: Sequence[Any]) -> dict[str, Any]:
         keys = list(self.branches)
@@ -146,4 +146,4 @@ class SkipConnection(Layer):
     def forward(self, scope: Scope, *x: Any) -> Any:
         if len(x) != 1:
             raise ShapeError(f"skip_connection works on one array, found {len(x)}")
-        return connect(self.connection, {"the layer": scope.run(self.layer, "layer", x[0]), "the input": x[0]})
+        return connect(scope, self.connection, {"the layer": scope.run(self.layer, "layer", x[0]), "the input": x[0]})
