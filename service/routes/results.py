@@ -120,5 +120,5 @@ def pack(arrays: dict[str, np.ndarray], facts: str, form: str) -> bytes:
     if form == "safetensors":
         return save(arrays, {"trainyard": facts})
     file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **{**arrays, "trainyard": np.frombuffer(facts.encode(), np.uint8)})
+    np.savez(file, allow_pickle=False, **{**dict(sorted(arrays.items())), "trainyard": np.frombuffer(facts.encode(), np.uint8)})
     return file.getvalue()

@@ -116,41 +116,57 @@ def streams(server: Server, job_id: str, count: int) -> Iterator[None]:
         one.close()
 
 
-def slow_down(server: Server, dataset: str) -> float:
-    """How much longer an epoch takes while streams are open, in percent; spells with and without take turns."""
+def slow_down(server: Server, dataset: str) -> dict[str, float]:
+    """How much longer a step takes while streams are open, in percent, by the clock and by the worker's own processor time, and the share of a
+    processor that the API takes then. Spells with and without streams take turns."""
     client = Connection(server.url)
     long = spec(LONG, dataset, 1_000_000)
     long["data"]["repeat"] = 20         # an epoch a second or so
     job_id = client.ask("POST", "/v1/jobs", long)["id"]
     client.until(job_id, "epoch")
+    worker, api = (next(pid for pid, name in processes(server.process.pid).items() if name == wanted) for wanted in ("worker", "app"))
 
-    def pace() -> float:
-        """Steps a second, over two seconds."""
-        begin, began = client.ask("GET", f"/v1/jobs/{job_id}")["step"], time.perf_counter()
+    def pace() -> tuple[float, float, float]:
+        """Of two seconds: seconds a step, processor seconds a step, and the API's processors."""
+        began, used, answered = time.perf_counter(), processor_seconds(worker), processor_seconds(api)
+        step = client.ask("GET", f"/v1/jobs/{job_id}")["step"]
         time.sleep(2)
-        return (client.ask("GET", f"/v1/jobs/{job_id}")["step"] - begin) / (time.perf_counter() - began)
+        steps = client.ask("GET", f"/v1/jobs/{job_id}")["step"] - step
+        passed = time.perf_counter() - began
+        return passed / steps, (processor_seconds(worker) - used) / steps, (processor_seconds(api) - answered) / passed
 
     alone, watched = [], []
-    for _ in range(5):
+    for _ in range(6):
         alone.append(pace())
         with streams(server, job_id, STREAMS):
             time.sleep(1)
             watched.append(pace())
     client.ask("POST", f"/v1/jobs/{job_id}/cancel")
     client.until(job_id, "job.cancelled")
-    return 100 * (statistics.median(alone) / statistics.median(watched) - 1)
+    (clock, used, _), (clock_watched, used_watched, answering) = (map(statistics.median, zip(*spells, strict=True)) for spells in (alone, watched))
+    return {"slow_down_percent": 100 * (clock_watched / clock - 1), "slow_down_cpu_percent": 100 * (used_watched / used - 1),
+            "streams_api_processors": answering}
+
+
+def processor_seconds(pid: int) -> float:
+    fields = Path("/proc", str(pid), "stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def processes(pid: int) -> dict[int, str]:
+    """A server's processes by what they do."""
+    children = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+    return {pid: "supervisor", **{int(one): Path("/proc", one, "cmdline").read_text().split("\0")[-2].removeprefix("service.") for one in children}}
 
 
 def resident(pid: int) -> dict[str, float]:
-    """MB of a process and its children by what they do: resident, and the share of it that is theirs alone."""
-    children = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+    """MB of a server's processes: resident in each, and with pages that they share counted once."""
     found = {}
-    for one in (str(pid), *children):
-        name = Path("/proc", one, "cmdline").read_text().split("\0")[-2].removeprefix("service.") if one != str(pid) else "supervisor"
-        rollup = dict(line.split(":") for line in Path("/proc", one, "smaps_rollup").read_text().splitlines()[1:])
+    for one, name in processes(pid).items():
+        rollup = dict(line.split(":") for line in Path("/proc", str(one), "smaps_rollup").read_text().splitlines()[1:])
         found[name] = (int(rollup["Rss"].split()[0]) / 1024, int(rollup["Pss"].split()[0]) / 1024)
     return {**{f"resident_{name}_mb": rss for name, (rss, _) in found.items()}, "resident_mb": sum(rss for rss, _ in found.values()),
-            "proportional_mb": sum(pss for _, pss in found.values())}
+            "resident_shared_once_mb": sum(pss for _, pss in found.values())}
 
 
 def cold(folder: Path) -> dict[str, float]:
@@ -189,6 +205,6 @@ def measure_service() -> dict[str, object]:
             tell(first_epoch_ms=first_epoch(server, small))
             tell(first_epoch_inline_ms=first_epoch(server, columns(SMALL, 200)))
             tell(jobs_per_second=jobs_per_second(server, small))
-            tell(slow_down_percent=slow_down(server, large))
+            tell(**slow_down(server, large))
         tell(**cold(Path(folder)), load_after=os.getloadavg()[0])
     return found
