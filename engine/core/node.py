@@ -1,4 +1,4 @@
-"""What can be computed (`Op`, its launches, the registry) and one use of it (`Node`: data, no arrays).
+"""What can be computed (`Op`, the registry) and one use of it (`Node`: data, no arrays).
 
 Nodes act like numpy arrays; a value is computed when Python asks for it.
 """
@@ -12,36 +12,10 @@ from typing import Any
 import numpy as np
 
 from engine.core.case import Case
+from engine.core.launch import Launch
 from engine.core.shape import DTYPES, FLOATS, Shape, broadcast_shape, count
 from engine.core.values import evaluate
 from engine.errors import DtypeError, TrainyardError, nearest
-
-
-@dataclass(frozen=True, eq=False)
-class Scratch:
-    """Bytes that one node's launches share among themselves."""
-
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class Launch:
-    """One row of a plan before addresses are known.
-
-    `words` are int64: a Node stands for the byte offset of its slot, a Scratch for its offset, an int for itself, a float for its bits, a text for
-    the address of a function that the device has ("gemm").
-    The kernel makes `[0, size)` of its output in any order of ranges whose edges are multiples of `grain`.
-    `cost` is nanoseconds per unit of `size` on one core, roughly: it decides the fixed chunks that threads share.
-    An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (a row, where an operand is broadcast).
-    """
-
-    kernel: str
-    dtype: str
-    words: tuple[Any, ...]
-    size: int
-    grain: int = 1
-    cost: float = 1.0
-    elementwise: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +117,9 @@ class Node:
         return np.array(self.numpy(), dtype=dtype, copy=True if copy is None else copy)
 
     def item(self) -> float:
+        if self.size != 1:
+            raise ValueError(f"one number is asked of an array of shape {list(self.shape)}: index it, reduce it (.sum(), .all(), ...), or choose by "
+                             "element with where(condition, a, b)")
         return self.numpy().item()
 
     def __float__(self) -> float:
@@ -171,14 +148,19 @@ class Node:
     def __neg__(self) -> Node: return apply("negative", self)
     def __pos__(self) -> Node: return self
     def __abs__(self) -> Node: return apply("abs", self)
-    def __matmul__(self, other: Any) -> Node: return apply("matmul", self, other)
-    def __rmatmul__(self, other: Any) -> Node: return apply("matmul", other, self)
+    def __floordiv__(self, other: Any) -> Node: return apply("floor", self / other)
+    def __mod__(self, other: Any) -> Node: return self - (self // other) * other
+    def __matmul__(self, other: Any) -> Node: return NUMPY["matmul"](self, other)
+    def __rmatmul__(self, other: Any) -> Node: return NUMPY["matmul"](other, self)
     def __lt__(self, other: Any) -> Node: return apply("less", self, other)
     def __le__(self, other: Any) -> Node: return apply("less_equal", self, other)
     def __gt__(self, other: Any) -> Node: return apply("greater", self, other)
     def __ge__(self, other: Any) -> Node: return apply("greater_equal", self, other)
     def __eq__(self, other: Any) -> Node: return apply("equal", self, other)  # type: ignore[override]
     def __ne__(self, other: Any) -> Node: return apply("not_equal", self, other)  # type: ignore[override]
+    def __and__(self, other: Any) -> Node: return (self != 0) * (other != 0)
+    def __or__(self, other: Any) -> Node: return apply("maximum", self != 0, other != 0)
+    def __invert__(self) -> Node: return self == 0
     __hash__ = object.__hash__
 
     # shapes and reductions
@@ -189,24 +171,37 @@ class Node:
     def mean(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("mean", self, axis=axis, keepdims=keepdims)
     def max(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("max", self, axis=axis, keepdims=keepdims)
     def min(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("min", self, axis=axis, keepdims=keepdims)
+    def prod(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("prod", self, axis=axis, keepdims=keepdims)
+    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Node: return apply("argmax", self, axis=axis, keepdims=keepdims)
+    def var(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("square", self - self.mean(axis, True)).mean(axis, keepdims)
+    def std(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("sqrt", self.var(axis, keepdims))
+    def any(self, axis: Any = None, keepdims: bool = False) -> Node: return (self != 0).max(axis, keepdims)
+    def all(self, axis: Any = None, keepdims: bool = False) -> Node: return (self != 0).min(axis, keepdims)
+    def flatten(self) -> Node: return self.reshape(self.size)
+    def ravel(self) -> Node: return self.reshape(self.size)
+    def squeeze(self, axis: int | None = None) -> Node: return NUMPY["squeeze"](self, axis)
+    def clip(self, low: float, high: float) -> Node: return apply("clip", self, low=low, high=high)
     def astype(self, dtype: Any) -> Node: return apply("cast", self, dtype=np.dtype(dtype).name)
 
-    # numpy's own functions on nodes make nodes: np.exp(node), array - node, np.sum(node)
+    # numpy's own functions on nodes: np.exp(node), array - node, np.sum(node, 0)
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
-        name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
-        if method != "__call__" or kwargs or name not in OPS:
-            return NotImplemented
-        return apply(name, *inputs)
+        if method != "__call__" or kwargs:
+            raise TypeError(f"numpy's {ufunc.__name__} changes or reduces an array here: write a = a + b for a += b, and np.sum for np.add.reduce")
+        return numpy_function(ufunc, inputs, {})
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        name = _FUNCTIONS.get(func.__name__, func.__name__)
-        if name in ("concat", "stack"):
-            return apply(name, *args[0], **kwargs)
-        return apply(name, *args, **kwargs) if name in OPS else NotImplemented
+        return numpy_function(func, args, kwargs)
 
 
-_UFUNCS = {"absolute": "abs", "true_divide": "divide", "float_power": "power"}
-_FUNCTIONS = {"concatenate": "concat", "amax": "max", "amin": "min"}
+NUMPY: dict[str, Callable[..., Any]] = {}
+"""What numpy's functions do with nodes, by name (see ops/array_functions.py)."""
+
+
+def numpy_function(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    if func.__name__ not in NUMPY:
+        raise TypeError(f"numpy's {func.__name__} is not known here: write it with the functions of engine.ops, or, where no derivative is wanted, "
+                        "ask for the value first with node.numpy()")
+    return NUMPY[func.__name__](*args, **kwargs)
 
 
 def _is(value: Any, number: int) -> bool:
@@ -266,14 +261,19 @@ def apply(op: Op | str, *inputs: Any, **attrs: Any) -> Node:
 
 
 def _unify(inputs: Sequence[Any]) -> tuple[Node, ...]:
-    """Inputs of one float dtype (that of the arrays among them; numbers follow) and one shape, by explicit cast and broadcast nodes."""
+    """Inputs of one float dtype and one shape, by explicit cast and broadcast nodes."""
+    nodes = promote(*inputs)
+    shape = broadcast_shape(*(n.shape for n in nodes))
+    return tuple(n if n.shape == shape else apply("broadcast", n, shape=shape) for n in nodes)
+
+
+def promote(*inputs: Any) -> list[Node]:
+    """Inputs as nodes of one float dtype: that of the arrays among them; numbers follow."""
     typed = [x for x in inputs if isinstance(x, Node | np.ndarray)]
     found = {x.dtype if isinstance(x, Node) else x.dtype.name for x in typed}
     floats = [d for d in found if d in FLOATS]
     dtype = "float64" if "float64" in floats or not floats else "float32"
-    nodes = [_cast(lift(x, dtype), dtype) for x in inputs]
-    shape = broadcast_shape(*(n.shape for n in nodes))
-    return tuple(n if n.shape == shape else apply("broadcast", n, shape=shape) for n in nodes)
+    return [_cast(lift(x, dtype), dtype) for x in inputs]
 
 
 def _cast(node: Node, dtype: str) -> Node:

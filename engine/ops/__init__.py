@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from engine.core import OPS, Op
-from engine.ops import activations, arithmetic, cross_entropy, indexing, maths, matmul, normalise, pieces, random, reduce, shape, softmax  # noqa: F401
+from engine.ops import (  # noqa: F401
+    activations,
+    arithmetic,
+    array_functions,
+    cross_entropy,
+    indexing,
+    maths,
+    matmul,
+    normalise,
+    pieces,
+    random,
+    reduce,
+    shape,
+    softmax,
+)
 from engine.ops.activations import ACTIVATIONS
 
 globals().update({name: op for name, op in OPS.items() if op.public})   # also where a module here has the name of its op

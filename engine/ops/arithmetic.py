@@ -24,7 +24,7 @@ binary("add", "x + y", ("1", "1"), np.add, "x + y.")
 binary("subtract", "x - y", ("1", "-1"), np.subtract, "x - y.")
 binary("multiply", "x * y", ("y", "x"), np.multiply, "x y.")
 binary("divide", "x / y", ("1 / y", "-z / y"), np.divide, "x / y.", y=(0.3, 3.0))
-binary("power", "pow(x, y)", ("y * pow(x, y - 1)", "z * log(x) if x > 0 else 0"), np.power, "x to the power y.", x=(0.3, 3.0))
+binary("power", "pow(x, y)", ("0 if y == 0 else y * pow(x, y - 1)", "z * log(x) if x > 0 else 0"), np.power, "x to the power y.", x=(0.3, 3.0))
 binary("maximum", "maximum(x, y)", ("1 if x > y else 0", "0 if x > y else 1"), np.maximum,
        "The greater; where equal, the derivative goes to y.", distinct=True)
 binary("minimum", "minimum(x, y)", ("1 if x < y else 0", "0 if x < y else 1"), np.minimum,

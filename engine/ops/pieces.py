@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as index_of
 from types import EllipsisType
 from typing import Any
 
@@ -91,6 +92,7 @@ register(Op(
 
 def index(node: Node, key: Any) -> Node:
     """`node[key]`: numbers, slices, None and ... as in numpy; arrays of whole numbers pick along the axes where they stand, side by side."""
+    key = _places_of_mask(key, node.shape) if isinstance(key, np.ndarray) and key.dtype == np.bool_ else key
     keys = list(key) if isinstance(key, tuple) else [key]
     used = sum(k is not None and k is not Ellipsis for k in keys)
     if used > node.ndim:
@@ -115,6 +117,12 @@ def index(node: Node, key: Any) -> Node:
     return _pick(part, [(i, k) for i, k in enumerate(k for k in keys if k is None or isinstance(k, slice) or _is_array(k)) if _is_array(k)])
 
 
+def _places_of_mask(mask: np.ndarray, shape: Shape) -> tuple[np.ndarray, ...]:
+    if not mask.ndim or mask.shape != shape[:mask.ndim]:
+        raise IndexError(f"a mask of {list(mask.shape)} does not fit the first axes of {list(shape)}")
+    return np.nonzero(mask)
+
+
 def _is_array(key: Any) -> bool:
     return isinstance(key, Node | np.ndarray | list) and np.ndim(key) > 0
 
@@ -125,7 +133,7 @@ def _range_of(key: Any, size: int, axis: int) -> range:
     if _is_array(key):
         return range(size)
     try:
-        i = int(key.__index__() if hasattr(key, "__index__") else key)
+        i = int(key) if isinstance(key, Node) else index_of(key)
     except (TypeError, ValueError):
         raise TypeError(f"cannot index with {key!r}: give whole numbers, slices, None, ... or arrays of whole numbers") from None
     if not -size <= i < size:
@@ -156,11 +164,11 @@ def _pick(node: Node, arrays: list[tuple[int, Any]]) -> Node:
 
 def _places(key: Any, size: int) -> Node:
     """An array of places as a node; those of numpy are checked, and counted from the end where negative."""
-    if isinstance(key, Node):
-        return key
-    places = np.asarray(key)
-    if places.dtype.kind not in "iu":
+    places = key if isinstance(key, Node) else np.asarray(key)
+    if np.dtype(places.dtype).kind not in "iu":
         raise DtypeError(f"an index array holds whole numbers, found {places.dtype}; for a mask use where()")
+    if isinstance(places, Node):
+        return places
     if places.size and (places.min() < -size or places.max() >= size):
         raise IndexError(f"an index lies outside the {size} elements: they run from {places.min()} to {places.max()}")
     return lift(np.where(places < 0, places + size, places).astype(np.int64))
