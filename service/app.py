@@ -86,7 +86,8 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, sockets: Sequence[socket.socket] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; what is still being answered then has `stop_seconds`."""
     config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False, backlog=2048,
-                            timeout_keep_alive=75, server_header=False, timeout_graceful_shutdown=max(1, int(settings.stop_seconds - ENDING_SECONDS)))
+                            timeout_keep_alive=75, server_header=False, proxy_headers=False,
+                            timeout_graceful_shutdown=max(1, int(settings.stop_seconds - ENDING_SECONDS)))
     Server(config).run(list(sockets) if sockets else None)
 
 

@@ -46,7 +46,7 @@ class Api:
         self.bell.stop()
 
 
-def api_of(request: Request) -> Api:
+async def api_of(request: Request) -> Api:      # async, or each request would wait for a thread first
     return request.app.state.api
 
 
