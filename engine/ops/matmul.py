@@ -1,7 +1,8 @@
 """Matrix products: `a @ b`, either operand transposed, batched over equal leading axes.
 
-Large products call BLAS; small ones, where the call costs more than the arithmetic, are done by a kernel of our own. A product is cut for threads
-along the longer side of its output, in chunks that the plan fixes: other cuts would give other bits.
+Most products are done by tiles of our own, which keep a block of the output in registers: small ones as the operands lie, larger ones from copied
+panels. Stacks and long or flat products call BLAS. A product is cut for threads in chunks that the plan fixes; with BLAS other cuts would give other
+bits.
 """
 
 # pyright: reportUndefinedVariable=false
@@ -16,9 +17,11 @@ from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, 
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import define, kernel
 
-SMALL = 1 << 23        # multiply-adds below which our tiles are as fast as a call of BLAS, or faster
-NARROW = 8               # columns up to which vectors of four lanes win over whole ones
+SMALL = 1 << 23          # multiply-adds up to which operands need no copying
 SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
+NARROW = 8               # columns up to which vectors of four lanes win over whole ones
+FEW_ROWS = 48            # below this, copying panels costs more than it saves
+LONG = 2048              # beyond this, a panel does not stay in the second-level cache
 
 
 def shape(a: Node, b: Node, transpose_a: bool = False, transpose_b: bool = False) -> tuple[Shape, str]:
@@ -78,30 +81,52 @@ def matmul_blas(arena, words, begin, end):
 
 # ---------------------------------------------------------------- CPU: small products
 
-TILES = """\
-def run(arena, words, begin, end):
-    n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    for j in range(0, n, LANES):
-        columns = min(LANES, n - j)
-        b = view(arena, words[2] + j * WIDTH, real)
-        i = begin
-        while i < end:
-            c = view(arena, words[0] + (i * n + j) * WIDTH, real)
+# Rows [first, last) of one panel of C, LANES columns wide: b is the panel of B, its rows `ldb` elements apart.
+PANEL = """
+        i = first
+        while i < last:
+            c = view(arena, words[0] + (i * n + j * LANES) * WIDTH, real)
             a = view(arena, words[1] + i * a_row * WIDTH, real)
-            if end - i >= 6:
-                tile(6, LANES, c, n, a, a_row, a_step, b, n, k, columns)
+            if last - i >= 6:
+                tile(6, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
                 i += 6
-            elif end - i >= 2:
-                tile(2, LANES, c, n, a, a_row, a_step, b, n, k, columns)
+            elif last - i >= 2:
+                tile(2, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
                 i += 2
             else:
-                tile(1, LANES, c, n, a, a_row, a_step, b, n, k, columns)
+                tile(1, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
                 i += 1
 """
 # Rows [begin, end) of C = A B, A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A.
-# An output of few columns wastes fewer lanes of a short vector.
+TILES = """\
+def run(arena, words, begin, end):
+    n, k, a_row, a_step, first, last, ldb = words[3], words[4], words[5], words[6], begin, end, words[3]
+    for j in range((n + LANES - 1) // LANES):
+        columns = min(LANES, n - j * LANES)
+        b = view(arena, words[2] + j * LANES * WIDTH, real)
+""" + PANEL
+# Panels [begin, end) of C = A op(B): each panel of B is first copied to where its rows lie end to end, so that it stays in the nearest cache.
+# Words C, A, B, n, k, row stride and step of A, m, whether B is turned, room for the panels.
+PANELS = """\
+def run(arena, words, begin, end):
+    n, k, a_row, a_step, first, last, ldb = words[3], words[4], words[5], words[6], 0, words[7], LANES
+    across, along = (k, 1) if words[8] == 1 else (1, n)
+    for j in range(begin, end):
+        columns = min(LANES, n - j * LANES)
+        b = view(arena, words[9] + begin * k * LANES * WIDTH, real)     # one panel after the other in the same place
+        source = view(arena, words[2] + j * LANES * across * WIDTH, real)
+        if across == 1 and columns == LANES:
+            for p in range(k):
+                for q in range(LANES):
+                    b[p * LANES + q] = source[p * along + q]
+        else:
+            for p in range(k):
+                for q in range(columns):
+                    b[p * LANES + q] = source[p * along + q * across]
+""" + PANEL
 define("matmul_tiles", TILES.replace("LANES", "16"))
-define("matmul_narrow", TILES.replace("LANES", "4"))
+define("matmul_narrow", TILES.replace("LANES", "4"))     # an output of few columns wastes fewer lanes of a short vector
+define("matmul_panels", PANELS.replace("LANES", "16"))
 
 
 @kernel("transpose_2d")
@@ -122,6 +147,8 @@ def launch(node: Node) -> Sequence[Launch]:
     batch = count(node.shape[:-2])
     if batch == 1 and m * n * k <= (SMALL_TURNED if tb else SMALL):
         return _small(node, a, b, m, n, k, ta, tb)
+    if batch == 1 and m >= FEW_ROWS and k <= LONG:
+        return (_panels(node, a, b, m, n, k, ta, tb),)
     by_rows = m >= n
     side = m if by_rows else n
     words = (node, a, b, m, n, k, int(ta), int(tb), int(by_rows), "gemm", batch)
@@ -134,18 +161,28 @@ def _quarter(side: int) -> int:
 
 
 def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Sequence[Launch]:
-    a_row, a_step = (1, m) if ta else (k, 1)
     cost = n * k / 20
     name = "matmul_narrow" if n <= NARROW else "matmul_tiles"
     if not tb:
-        return (Launch(name, node.dtype, (node, a, b, n, k, a_row, a_step), m, grain=6, cost=cost),)
+        return (Launch(name, node.dtype, (node, a, b, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost),)
     turned = Scratch(n * k * np.dtype(node.dtype).itemsize)
     return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, cost=n * 0.5),
-            Launch(name, node.dtype, (node, a, turned, n, k, a_row, a_step), m, grain=6, cost=cost))
+            Launch(name, node.dtype, (node, a, turned, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost))
 
 
-def _case(name: str, a: Shape, b: Shape, **attrs: Any) -> Case:
-    return Case(name, (Sample(a), Sample(b)), attrs)
+def _panels(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Launch:
+    panels = -(-n // 16)
+    room = Scratch(panels * 16 * k * np.dtype(node.dtype).itemsize)
+    return Launch("matmul_panels", node.dtype, (node, a, b, n, k, *_strides(m, k, ta), m, int(tb), room), panels, cost=m * k * 16 / 40)
+
+
+def _strides(m: int, k: int, ta: bool) -> tuple[int, int]:
+    """From a row of op(A) to the next, and from a number of a row to the next."""
+    return (1, m) if ta else (k, 1)
+
+
+def _case(name: str, a: Shape, b: Shape, gradient: bool = True, **attrs: Any) -> Case:
+    return Case(name, (Sample(a), Sample(b)), attrs, gradient)
 
 
 MATMUL = register(Op(
@@ -158,5 +195,7 @@ MATMUL = register(Op(
         _case("stack", (3, 4, 5), (3, 5, 2)), _case("stack turned", (3, 5, 4), (3, 2, 5), transpose_a=True, transpose_b=True),
         _case("large", (40, 64), (64, 33)), _case("large turned left", (64, 40), (64, 33), transpose_a=True),
         _case("large turned right", (40, 64), (33, 64), transpose_b=True), _case("wide", (20, 70), (70, 90)),
+        _case("panels", (55, 410), (410, 405), gradient=False), _case("panels turned left", (405, 55), (405, 410), gradient=False, transpose_a=True),
+        _case("panels turned right", (55, 410), (405, 410), gradient=False, transpose_b=True), _case("flat", (9, 1000), (1000, 950), gradient=False),
     )))
 matmul = MATMUL
