@@ -10,7 +10,7 @@ from pydantic import Field
 
 from engine.core import FLOATS, Node, apply, count
 from engine.errors import ShapeError
-from engine.nn.loss import ClassLoss, Epsilon, Loss, alike, epsilon_of, losses, one_hot
+from engine.nn.loss import ClassLoss, Epsilon, Loss, alike, class_numbers, epsilon_of, losses, one_hot
 
 Smoothing = Field(0.0, ge=0, lt=1, description="the share of each target given to all classes alike")
 
@@ -50,7 +50,7 @@ class LogitCrossEntropy(SmoothedClassLoss):
 
     def terms(self, y_hat: Node, y: Node) -> Node:
         numbers = y.dtype not in FLOATS and y.shape == y_hat.shape[:-1] and y_hat.ndim > 1 and not self.label_smoothing
-        y = (y if y.dtype == "int32" else y.astype("int32")) if numbers else self.targets(y_hat, y)
+        y = class_numbers(self.kind_name(), y_hat, y) if numbers else self.targets(y_hat, y)
         if y_hat.ndim == 2:
             return apply("softmax_cross_entropy", y_hat, y)
         rows, classes = count(y_hat.shape[:-1]), y_hat.shape[-1]

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from engine.core import FLOATS, Node, apply, count, leaf, lift
 from engine.errors import ShapeError, TrainyardError
+from engine.ops.indexing import outside
 from engine.spec import Family, Spec
 
 losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"},
@@ -139,8 +140,18 @@ def one_hot(kind: str, y_hat: Node, y: Node) -> Node:
         hint = "; take the last axis away with y[:, 0]" if y.shape == (*y_hat.shape[:-1], 1) else ""
         raise ShapeError(f"{kind} with predictions {list(y_hat.shape)} expects class numbers {list(y_hat.shape[:-1])} or one-hot rows "
                          f"{list(y_hat.shape)}, found targets {list(y.shape)}{hint}")
-    indices = y if y.dtype == "int32" else y.astype("int32")
-    return apply("one_hot", indices, classes=y_hat.shape[-1]).astype(y_hat.dtype)
+    return apply("one_hot", class_numbers(kind, y_hat, y), classes=y_hat.shape[-1]).astype(y_hat.dtype)
+
+
+def class_numbers(kind: str, y_hat: Node, y: Node) -> Node:
+    """Targets as int32 class numbers of the classes of predictions. Raises where they are known and there is no such class."""
+    classes = y_hat.shape[-1]
+    if classes == 1:
+        raise ShapeError(f"{kind} tells classes apart, and predictions {list(y_hat.shape)} have one: give an output for each class, or take "
+                         f"binary_cross_entropy or mse with targets of {list(y_hat.shape)}")
+    if (wrong := outside(y, classes)) is not None:
+        raise TrainyardError(f"{kind} with {classes} classes takes class numbers from 0 to {classes - 1}, found {wrong}")
+    return y if y.dtype == "int32" else y.astype("int32")
 
 
 def real(node: Any) -> Node:

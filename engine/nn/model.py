@@ -110,13 +110,15 @@ def _numbers(output: Any) -> Any:
 def outline(layer: Layered, input_shape: InputShape, dtype: str = "float32") -> Traced:
     """The layer's graph for one row of inputs of these shapes (without the batch axis), in test mode; no arrays are made."""
     def made(shape: Shape) -> Node:
+        if isinstance(shape, int) or any(n < 0 for n in shape):
+            raise ShapeError(f"input_shape is the lengths of one row's axes, such as (3,) or (28, 28, 1); found {shape!r}")
         return leaf((1, *shape), dtype)
 
     if isinstance(input_shape, Mapping):
         inputs: Any = {name: made(shape) for name, shape in input_shape.items()}
     else:
-        several = len(input_shape) > 0 and not isinstance(input_shape[0], int)
-        inputs = [made(shape) for shape in input_shape] if several else made(tuple(input_shape))  # type: ignore[arg-type]
+        several = not isinstance(input_shape, int) and len(input_shape) > 0 and not isinstance(input_shape[0], int)
+        inputs = [made(shape) for shape in input_shape] if several else made(input_shape)  # type: ignore[arg-type]
     return trace(layer, inputs, training=False, dtype=dtype)
 
 

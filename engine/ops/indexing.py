@@ -14,6 +14,14 @@ from engine.kernels.library import kernel
 INDEX_TYPES = ("int32", "int64", "uint8")
 
 
+def outside(indices: Node, rows: int) -> float | None:
+    """A number among indices whose values are known that is no row of 0 to rows - 1; None where all are, or where nothing is known yet."""
+    values = indices.value
+    if values is None or not values.size or (values.min() >= 0 and values.max() < rows and (values.dtype.kind in "iu" or not (values % 1).any())):
+        return None
+    return values[~np.isin(values, np.arange(rows))][0].item()
+
+
 @kernel("gather")
 def gather_kernel(arena, words, begin, end):
     """out[i] = table[index[i]]. Words: out, table, rows of the table, indices, their bytes, elements of a row."""

@@ -8,7 +8,7 @@ import engine  # noqa: F401  binds what computes values
 from engine.autodiff.api import gradient
 from engine.autodiff.tree import leaves
 from engine.core import leaf
-from engine.errors import ShapeError, SpecError
+from engine.errors import ShapeError, SpecError, TrainyardError
 from engine.nn import (
     Activation,
     AnyLayer,
@@ -42,7 +42,7 @@ def test_every_layer_says_its_shape_and_has_a_gradient(kind):
     layer = TypeAdapter(AnyLayer).validate_python({"kind": kind, **fields})
     assert output_size(layer, takes) == gives
     model = layer.build(takes, dtype="float64")
-    batch = np.random.default_rng(0).uniform(0, 4, (5, *takes))
+    batch = np.random.default_rng(0).integers(0, 4, (5, *takes)).astype(float)
     assert model(batch).shape == (5, *gives)
     again = TypeAdapter(AnyLayer).validate_python(layer.model_dump(mode="json"))
     assert np.array_equal(again.build(takes, dtype="float64")(batch), model(batch))
@@ -79,6 +79,13 @@ def test_embedding_looks_up_rows_and_padding_gives_zeros_and_learns_nothing():
     words = np.array([[0, 1, 3]])
     assert np.array_equal(model(words)[0, [0, 2]], model["weight"][[0, 3]]) and not model(words)[0, 1].any()
     assert gradient(lambda m: m(words).sum(), model)[0]["weight"].tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
+
+
+def test_embedding_refuses_numbers_without_a_row():
+    model = Embedding(4, 2).build(input_shape=(3,))
+    for wrong in (4, -1):
+        with pytest.raises(TrainyardError, match=f"0 to 3, found {wrong}"):
+            model(np.array([[0, 1, wrong]]))
 
 
 def test_layer_norm_brings_rows_to_mean_zero_and_variance_one():
@@ -165,6 +172,12 @@ def test_a_shape_error_points_into_the_description():
     with pytest.raises(ShapeError) as caught:
         Chain(Dense(4), SkipConnection(Chain(Reshape([3]), name="x"))).build((2,))
     assert caught.value.pointer == "/layers/1/layer/layers/0" and caught.value.path == "layers.1.layer.0 (reshape)"
+
+
+@pytest.mark.parametrize("shape", [3, (-1,), [(2,), 3]])
+def test_an_input_shape_is_lengths_of_axes(shape):
+    with pytest.raises(ShapeError, match="input_shape is the lengths"):
+        Dense(1).build(shape)
 
 
 def test_sizes_that_only_data_can_tell_are_named():

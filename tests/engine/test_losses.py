@@ -101,6 +101,16 @@ def test_columns_against_rows_are_refused_not_stretched():
         losses.cross_entropy(np.zeros(3), np.zeros((), int))
 
 
+@pytest.mark.parametrize("kind", ["cross_entropy", "logit_cross_entropy", "kl_divergence", "focal"])
+def test_class_numbers_that_are_no_class_are_refused(kind):
+    loss, p = getattr(losses, kind), np.full((2, 3), 1 / 3)
+    for wrong, found in (([3, 0], "3"), ([0, -1], "-1"), ([0.0, 0.5], "0.5"), ([np.nan, 0.0], "nan")):
+        with pytest.raises(TrainyardError, match=f"from 0 to 2, found {found}"):
+            loss(p, np.array(wrong))
+    with pytest.raises(ShapeError, match="binary_cross_entropy"):
+        loss(p[:, :1], np.array([0, 1]))
+
+
 def test_smoothed_labels_are_smoothed_targets():
     for kind in ("cross_entropy", "logit_cross_entropy"):
         f, y_hat = getattr(losses, kind), CASES[kind][0]

@@ -7,10 +7,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag
 
 from engine.core import Node, apply, count
-from engine.errors import Problem, ShapeError, SpecError
+from engine.errors import Problem, ShapeError, SpecError, TrainyardError
 from engine.nn.activation import ActivationField, activate, name_of
 from engine.nn.initialisers import GlorotUniform, Init, Normal, Zeros
 from engine.nn.layer import Layer, Scope, Size, layers, one, real
+from engine.ops.indexing import outside
 
 UnitsOrTarget = Annotated[Annotated[Size, Tag("number")] | Annotated[Literal["target"], Tag("target")],
                           Discriminator(lambda value: "target" if value == "target" else "number")]
@@ -63,6 +64,8 @@ class Embedding(Layer):
             raise SpecError([Problem("/vocabulary", "missing_field", "how many different numbers there are must be said: the data does not tell")])
         if self.padding_index is not None and self.padding_index >= self.vocabulary:
             raise SpecError([Problem("/padding_index", "out_of_range", f"must be below vocabulary, found {self.padding_index}")])
+        if (wrong := outside(indices, self.vocabulary)) is not None:
+            raise TrainyardError(f"embedding has rows for the numbers 0 to {self.vocabulary - 1}, found {wrong}")
         indices = indices if indices.dtype == "int32" else indices.astype("int32")
         y = apply("gather", scope.parameter("weight", (self.vocabulary, self.units), self.initial("weight", Normal(std=1.0))), indices)
         if self.padding_index is None:
