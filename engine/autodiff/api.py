@@ -78,7 +78,7 @@ def _variables(args: Sequence[Any]) -> list[Variable]:
     variables = [Variable(argument) for argument in args]
     if args and not any(v.nodes for v in variables):
         raise DtypeError(f"there is nothing to differentiate in {', '.join(type(a).__name__ for a in args)}: give floats, float arrays or a model "
-                         "(integers are taken as sizes, indices or labels: write 2.0 for a number)")
+                         "(integers are taken as sizes, indices or labels: write 2.0 for a number; a layer is made a model with layer.build(...))")
     return variables
 
 
@@ -136,6 +136,8 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], directions: Sequence[Any]
 
     `f` may return a tree of arrays; the tangent has the same nesting.
     """
+    if not (isinstance(primals, tuple | list) and isinstance(directions, tuple | list)):
+        raise DtypeError("jvp takes its arguments and their directions as tuples: jvp(f, (x,), (v,))")
     if len(primals) != len(directions):
         raise ShapeError(f"jvp takes one direction for each of the {len(primals)} arguments, found {len(directions)}")
     with tracing() as nested:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field
 
 from engine.core import FLOATS, Node, apply
-from engine.errors import ShapeError
+from engine.errors import ShapeError, TrainyardError
 from engine.nn.initialisers import Init, Initialiser
 from engine.nn.model import InputShape, Model, build, output_size
 from engine.nn.trace import LayerInfo, Parameter, Scope, Traced, Value, shape_of, trace
@@ -48,6 +48,10 @@ class Layer(Spec):
     def last_activation(self) -> str | None:
         """The activation that the output went through last, if the layer knows."""
         return None
+
+    def __call__(self, *x: Any) -> Any:
+        raise TrainyardError(f"{type(self).__name__} describes a layer and has no arrays yet: make a model of it first, with "
+                             "model = layer.build(input_shape=...), and call model(x)")
 
     def build(self, input_shape: InputShape = (1,), seed: int = 0, dtype: str = "float32") -> Model:
         """The layer with its arrays, ready to be called. `input_shape` is without the batch axis; for several inputs a list, or a dict by name."""

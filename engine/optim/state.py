@@ -18,6 +18,7 @@ from engine.nn.paths import join
 from engine.optim.rules import Rule
 from engine.optim.step import OptimiserStep
 from engine.optim.transforms import Chain, ClipGlobalNorm, NormTransform
+from engine.spec import FOREIGN_NAMES
 
 
 @dataclass(eq=False)
@@ -62,7 +63,8 @@ def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
 
     state = transform(tree_of(model), leaf)
     if not made:
-        raise TrainyardError("there is nothing to train: the model has no arrays of real numbers")
+        hint = "; a layer is made a model first, with layer.build(input_shape=...)" if hasattr(model, "build") else ""
+        raise TrainyardError(f"there is nothing to train: the model has no arrays of real numbers{hint}")
     return state
 
 
@@ -82,6 +84,7 @@ def update(state: Any, model: Any, gradients: Any) -> None:
             raise TrainyardError(f"{type(state).__name__} remembers past gradients: make its state once with state = setup(rule, model), "
                                  "then call update(state, model, gradients)")
         state = setup(state, model)
+    made_by_setup(state)
     work: dict[int, tuple[Leaf, np.ndarray, np.ndarray]] = {}
     for leaf, array, gradient in _together(state, tree_of(model), gradients, ""):
         if id(leaf) in work:
@@ -93,22 +96,41 @@ def update(state: Any, model: Any, gradients: Any) -> None:
 def _together(state: Any, tree: Any, gradients: Any, path: str) -> Iterator[tuple[Leaf, np.ndarray, np.ndarray]]:
     if gradients is None or state is None:
         return
+    if _form(state) != _form(tree):
+        raise TrainyardError(f"this state was made for another model: at {path or 'the top'} it has {_form(state)}, the model has {_form(tree)}; "
+                             "make the model's own with setup(rule, model)")
     if isinstance(state, Leaf):
         gradient = np.asarray(gradients) if not isinstance(gradients, Mapping | list | tuple) else None
         if gradient is None or gradient.shape != tree.shape:
             found = f"shape {list(gradient.shape)}" if gradient is not None else f"a {type(gradients).__name__}"
             hint = "; gradient() returns a tuple, one entry for each argument: pass grads[0]" if isinstance(gradients, tuple) else ""
             raise ShapeError(f"the gradient of {path or 'the array'} has {found}, the array has shape {list(tree.shape)}{hint}")
+        if not tree.flags.writeable:
+            raise TrainyardError(f"{path or 'the array'} is read-only, and update moves arrays in place: train a copy of it")
         yield state, tree, gradient
         return
     if isinstance(gradients, tuple) and not isinstance(tree, tuple):
         raise TrainyardError("update was given the whole tuple that gradient() returns, which has one entry for each argument: pass grads[0]")
     if isinstance(state, Mapping):
+        _known(gradients, state, path)
         for name, child in state.items():
             yield from _together(child, tree[name], _child(gradients, name, path), join(path, str(name)))
     elif isinstance(state, list | tuple):
         for i, child in enumerate(state):
             yield from _together(child, tree[i], _child(gradients, i, path), join(path, str(i)))
+
+
+def _form(tree: Any) -> str:
+    """What a branch of a model or of its state looks like."""
+    if isinstance(tree, Mapping):
+        return f"entries {', '.join(map(str, tree))}"
+    return f"a list of {len(tree)}" if isinstance(tree, list | tuple) else "an array"
+
+
+def _known(found: Any, state: Mapping[str, Any], path: str) -> None:
+    wrong = next((name for name in found if name not in state), None) if isinstance(found, Mapping) else None
+    if wrong is not None:
+        raise TrainyardError(f"there is a gradient of {join(path, str(wrong))}, which the model has not; here it has {', '.join(map(str, state))}")
 
 
 def _child(gradients: Any, name: Any, path: str) -> Any:
@@ -172,7 +194,8 @@ def adjust(state: Any, learning_rate: float | None = None, **changes: float) -> 
     known = sorted({name for leaf in found for s in leaf.steps for name in s.hyper_names()})
     for name in changes:
         if name not in known:
-            hint = nearest(name, known)
+            foreign = FOREIGN_NAMES.get(name)
+            hint = foreign if foreign in known else nearest(name, known)
             raise TrainyardError(f"no rule here has a {name!r}" + (f"; did you mean {hint!r}?" if hint else f"; they have {', '.join(known)}"))
     for leaf in found:
         leaf.steps = tuple(s.adjusted({k: v for k, v in changes.items() if k in s.hyper_names()}) for s in leaf.steps)
@@ -187,6 +210,12 @@ def each(state: Any) -> Iterator[Leaf]:
         if isinstance(leaf, Leaf) and id(leaf) not in seen:
             seen.add(id(leaf))
             yield leaf
+
+
+def made_by_setup(state: Any) -> None:
+    """Raises TrainyardError for what is no state."""
+    if next(each(state), None) is None:
+        raise TrainyardError(f"a state is what setup(rule, model) made, found {state!r}: write state = setup(optim.Adam(), model)")
 
 
 def freeze(state: Any) -> None:

@@ -22,7 +22,7 @@ from engine.autodiff.tree import leaves
 from engine.errors import NonFiniteError, SkipUpdate, StopTraining, TrainyardError
 from engine.nn.model import Model
 from engine.optim.rules import Rule
-from engine.optim.state import Leaf, at_epoch, each, setup, tree_of, update
+from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
 from engine.optim.transforms import Chain
 from engine.train.traced import Pass, traced_pass
@@ -121,6 +121,7 @@ def _remembered(ps: Params, rule: Any) -> Any:
 
 def _set_up(state: Any, model: Any) -> Any:
     if not isinstance(state, OptimiserStep | Chain):
+        made_by_setup(state)
         return state
     if any(s.state for s in state.steps):
         warnings.warn(f"{type(state).__name__} remembers past gradients, and forgets them after this call of train: make its state once with "

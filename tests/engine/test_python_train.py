@@ -167,6 +167,14 @@ def test_a_loss_that_forgets_the_model_is_an_error():
         train(lambda m, x, y: float(mse(m, x, y)), model, [(X, X)], optim.Descent(0.1))
 
 
+@pytest.mark.parametrize("state", [None, optim.Adam, {}])
+def test_training_without_a_state_is_an_error(state):
+    with pytest.raises(TrainyardError, match=r"setup\("):
+        train(mse, line(), [(X, X)], state)
+    with pytest.raises(TrainyardError, match=r"setup\("):
+        train_step(mse, line(), (X, X), state)
+
+
 def test_a_rule_with_memory_is_set_up_with_a_warning():
     with pytest.warns(UserWarning, match="setup"):
         train(mse, line(), [(X, X)], optim.Adam())

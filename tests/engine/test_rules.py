@@ -194,6 +194,22 @@ def test_common_mistakes_are_explained():
         setup(model, Adam())  # type: ignore[arg-type]
     with pytest.raises(TrainyardError, match="nothing to train"):
         setup(Adam(), {"a": np.arange(3)})
+    with pytest.raises(TrainyardError, match=r"gradient of layers\.0\.wait"):
+        update(Descent(), model, {"layers": [{"wait": np.ones((2, 1))}]})
+    with pytest.raises(TrainyardError, match=r"another model: at layers it has a list of 1, the model has a list of 2"):
+        update(setup(Adam(), model), Layers(Dense(1), Dense(1)).build((2,)), grads[0])
+    with pytest.raises(TrainyardError, match=r"state = setup\(optim.Adam"):
+        update(Adam, model, grads[0])
+    with pytest.raises(TrainyardError, match="make a model of it first"):
+        Dense(1)(np.ones((3, 2)))
+    with pytest.raises(TrainyardError, match=r"layer.build\("):
+        setup(Adam(), Dense(1))
+    with pytest.raises(TrainyardError, match="'learning_rate'"):
+        adjust(setup(Adam(), model), eta=0.1)
+    frozen = np.ones(2)
+    frozen.setflags(write=False)
+    with pytest.raises(TrainyardError, match="read-only"):
+        update(Descent(), frozen, np.ones(2))
     before = model["layers"][0]["weight"].copy()
     update(Descent(1.0), model, grads[0])
     assert np.allclose(model["layers"][0]["weight"], before - 1)
