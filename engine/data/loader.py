@@ -29,12 +29,12 @@ class DataLoader:
                  replacement: bool = False, seed: int = 0):
         self.data = data = arrays(data)
         self.rows = rows_of(data)
-        if batch_size != "full" and (not isinstance(batch_size, int) or batch_size < 1):
+        if batch_size != "full" and (isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1):
             raise ValueError(f"batch_size is a whole number from 1, or 'full'; found {batch_size!r}")
         if batch_size != "full" and batch_size > max(self.rows, 1):
             warnings.warn(f"batch_size {batch_size} is more than the {self.rows} rows there are: one batch has them all", stacklevel=2)
             batch_size = "full"
-        self.batch_size = max(self.rows, 1) if batch_size == "full" else batch_size
+        self.batch_size = max(self.rows, 1) if batch_size == "full" else int(batch_size)
         self.shuffle, self.partial, self.replacement, self.seed = shuffle, partial, replacement, seed
         self.epoch = 0
 

@@ -53,8 +53,10 @@ def test_what_cannot_be_loaded_is_said():
         DataLoader((np.ones(3), np.ones(4)))
     with pytest.raises(ShapeError):
         DataLoader(3.0)
-    with pytest.raises(ValueError, match="batch_size"):
-        DataLoader(np.ones(3), batch_size=0)
+    for size in (0, True, 2.0, "ful"):
+        with pytest.raises(ValueError, match="batch_size"):
+            DataLoader(np.ones(3), batch_size=size)  # type: ignore[arg-type]
+    assert sizes(DataLoader(np.ones(3), batch_size=int(np.int64(2)))) == sizes(DataLoader(np.ones(3), batch_size=np.int64(2)))  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="3 rows"):
         assert sizes(DataLoader(np.ones(3), batch_size=8, partial=False)) == [3]
 
