@@ -1,4 +1,4 @@
-"""A home folder with a real store; the schema is made once and copied."""
+"""A home folder with a real store, whose schema is made once and copied; and supervisors with their processes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from service.store import Store
 from service.store.migrate import migrate
+from tests.service.running import Running
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,25 @@ def open_store(home: Path) -> Iterator[Callable[[], Store]]:
 def store(request: pytest.FixtureRequest, open_store: Callable[[], Store]) -> Store:
     """An empty store of each kind that there is; every test of the store runs on all of them."""
     return open_store()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
+    """Starts supervisors; all are gone after the test."""
+    started: list[Running] = []
+
+    def start(*arguments: object, **settings: object) -> Running:
+        started.append(Running(tmp_path / "home", *arguments, **settings))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """One supervisor with two workers, for the tests that leave it as it was."""
+    one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
+    yield one
+    one.close()

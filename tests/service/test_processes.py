@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,28 +17,6 @@ import pytest
 from tests.service.running import ROOT, Running, classifier, until
 
 LONG = 100_000      # epochs of a job that is stopped before its end
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts supervisors; all are gone after the test."""
-    started: list[Running] = []
-
-    def start(*arguments: object, **settings: object) -> Running:
-        started.append(Running(tmp_path / "home", *arguments, **settings))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One supervisor with two workers, for the tests that leave it as it was."""
-    one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
-    yield one
-    one.close()
 
 
 def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -7,35 +7,13 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.service.running import Running, classifier, until
-
-
-@pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts supervisors; all are gone after the test."""
-    started: list[Running] = []
-
-    def start(*arguments: object, **settings: object) -> Running:
-        started.append(Running(tmp_path / "home", *arguments, **settings))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.close()
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """One supervisor with two workers, for the tests that leave it as it was."""
-    one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
-    yield one
-    one.close()
 
 
 def alive(pid: int) -> bool:
