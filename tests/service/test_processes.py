@@ -12,8 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.service.running import ROOT, Running, classifier, until
 
 LONG = 100_000      # epochs of a job that is stopped before its end
