@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # the supervisor imports this module and must stay free of th
 
 TITLES = {
     "malformed_json": "The body is not JSON",
-    "invalid_request": "The request cannot be read",
+    "invalid_request": "The request cannot be answered as written",
     "invalid_spec": "The job cannot be run as written",
     "unauthorised": "A token is needed",
     "forbidden": "This is not allowed here",

@@ -27,7 +27,7 @@ from service import artifacts
 from service.ask import LONGEST, pack, socket_path
 from service.datasets import open_table
 from service.datasets.csv import likely_delimiter
-from service.errors import ServiceError, conflict, invalid_spec, too_large
+from service.errors import ServiceError, conflict, invalid_request, invalid_spec, too_large
 from service.samples import open_sample
 from service.settings import Settings
 from service.store import Store
@@ -83,7 +83,8 @@ class Answers:
         try:
             return {"ok": getattr(self, f"call_{request['call']}")(request)}
         except SpecError as error:
-            return {"problem": problem(invalid_spec(error.problems))}
+            of_spec = request["call"] == "gradients"        # it has a model and a loss of its own
+            return {"problem": problem(invalid_spec(error.problems) if of_spec else invalid_request(error.problems[0].detail, error.problems))}
         except ServiceError as error:
             return {"problem": problem(error)}
         except CheckpointError as error:

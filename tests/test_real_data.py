@@ -84,6 +84,8 @@ def test_passengers_of_the_titanic(user: User) -> None:
     assert found["class_names"] == [0, 1] and np.mean([a == b["survived"] for a, b in zip(found["classes"], people, strict=True)]) >= 0.75
     one = user.post(f"/v1/jobs/{job_id}/predict", {"rows": [{**people[0], "age": None, "fare": "7.25", "embarked": "Atlantis"}]})
     assert len(one["classes"]) == 1 and "Atlantis" in str(one["warnings"])
+    wrong = user.http.post(f"/v1/jobs/{job_id}/predict", json={"rows": [{**people[0], "agee": 3, "fare": "much"}]}).json()
+    assert wrong["code"] == "invalid_request" and "/rows/0/agee" in [problem["pointer"] for problem in wrong["errors"]]
 
 
 @needs_data

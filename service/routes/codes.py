@@ -4,7 +4,7 @@ from __future__ import annotations
 
 ANSWERS = {
     "malformed_json": "The body is not JSON.",
-    "invalid_request": "A parameter, a header or the form of the body is wrong; `errors` says which.",
+    "invalid_request": "A parameter, a header or something in the body is wrong; `errors` says which.",
     "invalid_spec": "The job cannot be run as written; `errors` has every problem with a pointer into the spec.",
     "unauthorised": "Send the token of this service: `Authorization: Bearer TOKEN`.",
     "forbidden": "The Host or Origin of the request is not this service: web pages of others may not use it.",
