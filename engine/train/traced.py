@@ -9,8 +9,8 @@ from __future__ import annotations
 import dis
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -33,8 +33,10 @@ from engine.plan.program import Program
 from engine.plan.update import Update
 
 MOST_KEPT = 8
-# Names and instructions by which a function may change or show something beside its result.
-EFFECTS = {"print", "append", "extend", "add", "update", "insert", "pop", "write", "next", "input", "setattr", "log", "info", "debug", "warning"}
+# Names and instructions by which a function may change or show something beside its result, or give another result each time.
+EFFECTS = {"print", "append", "extend", "add", "update", "insert", "pop", "write", "next", "input", "setattr", "log", "info", "debug", "warning",
+           "random", "rand", "randn", "randint", "integers", "choice", "shuffle", "permutation", "normal", "standard_normal", "uniform",
+           "default_rng", "time", "perf_counter", "monotonic", "now"}
 STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "YIELD_VALUE", "IMPORT_NAME")
 
 _kept: OrderedDict[Hashable, Pass] = OrderedDict()
@@ -203,10 +205,22 @@ def _ours(value: Any) -> bool:
     return name.split(".")[0] in ("engine", "numpy") and not isinstance(value, np.ndarray)
 
 
-def _quiet(f: FunctionType) -> bool:
-    """Whether nothing in the function's own code looks like an effect."""
-    code = f.__code__
-    return not EFFECTS & set(code.co_names) and not any(step.opname in STORES for step in dis.get_instructions(code))
+def _quiet(f: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> bool:
+    """Whether nothing in the function's code, or in that of people's functions it calls, looks like an effect or a draw of random numbers."""
+    codes = list(_codes(f.__code__))
+    if any(EFFECTS & set(code.co_names) or any(step.opname in STORES for step in dis.get_instructions(code)) for code in codes):
+        return False
+    read = [f.__globals__.get(name) for code in codes for name in code.co_names] + [cell.cell_contents for cell in f.__closure__ or ()]
+    called = {getattr(value, "__func__", value) for value in read if isinstance(value, FunctionType | MethodType) and not _ours(value)}
+    return all(_quiet(g, seen | {f}) for g in called - seen - {f})
+
+
+def _codes(code: CodeType) -> Iterator[CodeType]:
+    """A function's code, and that of the functions and comprehensions written inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _codes(constant)
 
 
 def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int) -> StepGraph | None:

@@ -69,6 +69,21 @@ def test_a_function_that_does_something_else_each_time_is_not() -> None:
     assert not is_traced(lambda m, x, y: plain(m, x, y) * float(numbers.__next__()))
 
 
+def test_a_function_that_draws_random_numbers_is_not() -> None:
+    assert not is_traced(lambda m, x, y: plain(m, x, y) * (2.0 if np.random.rand() > 2 else 1.0))
+
+
+def test_effects_are_seen_in_the_functions_that_a_function_calls() -> None:
+    seen: list[int] = []
+
+    def noisy(m: Any, x: Any, y: Any) -> Any:
+        seen.append(1)
+        return plain(m, x, y)
+
+    assert not is_traced(lambda m, x, y: noisy(m, x, y)) and not is_traced(lambda m, x, y: [noisy(m, x, y) for _ in range(1)][0])
+    assert is_traced(lambda m, x, y: plain(m, x, y))
+
+
 def test_a_list_of_batches_is_not() -> None:
     assert not is_traced(plain, [(X, Y)])
 
