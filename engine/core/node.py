@@ -179,6 +179,7 @@ class Node:
     def all(self, axis: Any = None, keepdims: bool = False) -> Node: return (self != 0).min(axis, keepdims)
     def flatten(self) -> Node: return self.reshape(self.size)
     def ravel(self) -> Node: return self.reshape(self.size)
+    def copy(self) -> Node: return self     # nodes never change
     def squeeze(self, axis: int | None = None) -> Node: return NUMPY["squeeze"](self, axis)
     def clip(self, low: float, high: float) -> Node: return apply("clip", self, low=low, high=high)
     def astype(self, dtype: Any) -> Node: return apply("cast", self, dtype=np.dtype(dtype).name)
