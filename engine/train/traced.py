@@ -211,7 +211,8 @@ def _quiet(f: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> bool
     if any(EFFECTS & set(code.co_names) or any(step.opname in STORES for step in dis.get_instructions(code)) for code in codes):
         return False
     read = [f.__globals__.get(name) for code in codes for name in code.co_names] + [cell.cell_contents for cell in f.__closure__ or ()]
-    called = {getattr(value, "__func__", value) for value in read if isinstance(value, FunctionType | MethodType) and not _ours(value)}
+    functions = [value.__func__ if isinstance(value, MethodType) else value for value in read]
+    called = {g for g in functions if isinstance(g, FunctionType) and not _ours(g)}
     return all(_quiet(g, seen | {f}) for g in called - seen - {f})
 
 
