@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, PlainValidator, TypeAdapter, model_serializer
 from pydantic_core import PydanticCustomError
 
+from engine.errors import TrainyardError
 from engine.kernels.formula import pass_text
 from engine.kernels.library import define
 from engine.optim.rules import Rule
@@ -109,6 +110,10 @@ class Chain(Spec):
 
     def __init__(self, *steps: Any, **kwargs: Any):
         given = kwargs.pop("steps", steps)
+        given = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
+        made = next((step for step in given if isinstance(step, type)), None)
+        if made is not None:
+            raise TrainyardError(f"a chain holds rules and transforms with their numbers: write {made.__name__}(), found the class")
         known = [step if isinstance(step, Chain) else _one.validate_python(step) for step in given]
         super().__init__(steps=tuple(s for step in known for s in step.steps), **kwargs)
 

@@ -92,6 +92,9 @@ def test_a_chain_hands_the_gradient_on():
         x = np.array([1.0, 10.0, 100.0])
         update(setup(chain, x), x, np.array([1.0, 2.0, 3.0]))
         assert np.allclose(x, expected), chain
+    assert Chain([ClipGrad(2.0), Descent()]) == Chain(ClipGrad(2.0), Descent())
+    with pytest.raises(TrainyardError, match=r"write Descent\(\)"):
+        Chain(ClipGrad(2.0), Descent)
 
 
 @pytest.mark.parametrize("clip, a, b", [(ClipNorm(1.0), 0.6, 1.0), (ClipGlobalNorm(6.5), 1.5, 6.0), (ClipGlobalNorm(20.0), 3.0, 12.0)])
