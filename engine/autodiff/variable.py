@@ -11,6 +11,7 @@ import numpy as np
 
 from engine.autodiff.tree import leaves, transform
 from engine.core import FLOATS, Node, apply, evaluate, leaf, lift
+from engine.errors import DtypeError
 
 _inside: ContextVar[bool] = ContextVar("inside", default=False)
 
@@ -62,6 +63,8 @@ class Variable:
 
 def watch(value: Any, name: str = "", dtype: str | None = None) -> Node | None:
     """The node whose derivative is asked for, or None for what has none: integers (sizes, indices, labels), texts, functions."""
+    if is_model(value):
+        raise DtypeError("a model inside a list, tuple or dict is not differentiated: give each model as an argument of its own")
     if isinstance(value, Node):
         return apply("identity", value) if value.dtype in FLOATS else None
     if isinstance(value, float | np.floating) or (isinstance(value, np.ndarray) and value.dtype.kind in "fc"):

@@ -246,7 +246,8 @@ def lift(value: Any, dtype: str | None = None) -> Node:
         if array.dtype.kind not in "iuf":
             raise DtypeError(f"expected numbers, found an array of {array.dtype}; give float32, float64, int32, int64 or uint8")
         array = array.astype("float64" if array.dtype.kind == "f" else "int64")
-    return leaf(array.shape, array.dtype.name, value=np.ascontiguousarray(array).reshape(array.shape))
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
+    return leaf(array.shape, array.dtype.name, value=array)
 
 
 # ---------------------------------------------------------------- making nodes

@@ -45,8 +45,8 @@ def tree_of(model: Any) -> Any:
 
 
 def trains(value: Any) -> bool:
-    """Whether a leaf of a model is an array that can be trained: real numbers, not integers."""
-    return isinstance(value, np.ndarray) and value.dtype.name in FLOATS
+    """Whether a leaf of a model is an array that can be trained: real numbers in the machine's byte order, not integers."""
+    return isinstance(value, np.ndarray) and value.dtype.name in FLOATS and value.dtype.isnative
 
 
 def setup(rule: OptimiserStep | Chain, model: Any) -> Any:

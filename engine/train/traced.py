@@ -186,7 +186,7 @@ def _columns(model: Model, data: DataLoader) -> list[np.ndarray] | None:
     listed = list(data.data) if isinstance(data.data, tuple) else [data.data] if isinstance(data.data, np.ndarray) else []
     for column in listed:
         whole = column.dtype.name in ("int32", "int64", "uint8") and bool(column.size) and column.min() >= 0 and column.max() < 2**31
-        if not column.flags.c_contiguous or not (whole or column.dtype.name == model.dtype):
+        if not column.flags.c_contiguous or not column.dtype.isnative or not (whole or column.dtype.name == model.dtype):
             return None
     return listed or None
 

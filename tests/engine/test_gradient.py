@@ -54,6 +54,20 @@ def test_integers_and_what_is_not_used_have_no_derivative():
         gradient(lambda n: n * n, 3)
 
 
+def test_arrays_of_any_byte_order_and_layout_are_read_as_numbers():
+    x = np.arange(12.0).reshape(3, 4)
+    for array in (x.astype(">f8"), np.asfortranarray(x), np.repeat(x, 2, 0)[::2, ::-1]):
+        assert np.allclose(gradient(lambda a: (a * a).sum(), array)[0], 2 * array)
+    model = nn.Dense(1).build(input_shape=(4,))
+    assert np.array_equal(model(x.astype(">f4")), model(x))
+
+
+def test_a_model_inside_a_container_is_refused():
+    model = nn.Dense(1).build(input_shape=(3,))
+    with pytest.raises(DtypeError, match="argument of its own"):
+        gradient(lambda both: both["model"](V[None]).sum(), {"model": model})
+
+
 def test_control_flow_follows_the_values():
     def f(x):
         while x < 100:
