@@ -172,13 +172,14 @@ def _pointer(loc: tuple[Any, ...], raw: Any) -> tuple[str, Any]:
     """The JSON Pointer of a pydantic location, without the union tags that pydantic puts in, and the object the last step is in.
 
     A step is a tag when the value here has no such key although a later step, or nothing, follows: objects are told by their `kind`, bare
-    strings by what they say.
+    strings by what they say. It is a tag too when the value here has such a key, but with nothing in it, and the next key besides: momentum has a
+    field `momentum`.
     """
     path, here, parent = [], raw, raw
     for position, step in enumerate(loc):
         rest = loc[position + 1:]
         if isinstance(here, Mapping) and isinstance(step, str):
-            if step in here:
+            if step in here and not (rest and rest[0] in here and not isinstance(here[step], Mapping | list | tuple)):
                 parent, here = here, here[step]
                 path.append(step)
             elif not rest and not _is_tag(step, here):

@@ -84,7 +84,7 @@ def parse(body: bytes) -> Any:
     except ServiceError:
         raise
     except ValueError as error:
-        raise ServiceError(400, "malformed_json", f"this is not JSON: {error}") from None
+        raise ServiceError(400, "malformed_json", f"this is not JSON: {error}" if body.strip() else "the body is empty: send JSON") from None
     _check_depth(value)
     if unfit or risky:
         _refuse([Problem(place, "not_finite", "NaN and infinities are not numbers that JSON has; write null for a missing one")

@@ -45,6 +45,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str, str | None, tuple[str, ...]]]
     "an unknown layer deep inside": (job({"kind": "skip_connection", "layer": {"kind": "chain", "layers": [{"kind": "dropot"}]}}),
                                      "/model/layers/0/layer/layers/0/kind", "unknown_kind", "dropout", ("'dropot'",)),
     "a field of another library": (job(optimiser={"kind": "adam", "lr": 0.1}), "/optimiser/lr", "unknown_field", "learning_rate", ()),
+    "a field beside one that is called like its kind": (job(optimiser={"kind": "momentum", "momentum": 0.9, "learning_rate": -1}),
+                                                        "/optimiser/learning_rate", "out_of_range", None, ("-1",)),
     "a word for a number": (job(dense("ten")), "/model/layers/0/units", "invalid_value", None, ("integer", "'ten'")),
     "half a unit": (job(dense(4.5)), "/model/layers/0/units", "invalid_value", None, ("integer", "4.5")),
     "negative units": (job(dense(-3)), "/model/layers/0/units", "out_of_range", None, ("-3",)),
