@@ -73,6 +73,8 @@ def _compiled(f: Callable[..., Any], model: Model, data: DataLoader, columns: Se
     chains, counts = ({getattr(remembered[path], name) for path in trained} for name in ("steps", "step"))
     if len(chains) != 1 or len(counts) != 1 or not _same_again(f, model, columns, sizes[0], keys[0]):
         return None
+    if _traced(f, model, columns, data.rows, known=True) is None:
+        return None
     key = (keys, setting)
     if key not in _kept:
         _keep(key, Pass(model, columns, data, graphs, chains.pop(), trained))
@@ -224,10 +226,13 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int) -> StepGraph | None:
-    """The step's graph for a batch of `rows`; None where the function asks for a value, fails, or keeps a node."""
+def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int, known: bool = False) -> StepGraph | None:
+    """The step's graph for a batch of `rows`; None where the function asks for a value, fails, or keeps a node. Where the numbers of the `known`
+    columns are looked at too, a class number that is no class fails."""
     parameters, buffers = ({path: leaf(a.shape, a.dtype.name, name=path) for path, a in kept.items()} for kept in (model.parameters, model.buffers))
-    batch = {f"item.{i}": leaf((rows, *c.shape[1:]), c.dtype.name if c.dtype.name in FLOATS else "int32") for i, c in enumerate(columns)}
+    types = [c.dtype.name if c.dtype.name in FLOATS else "int32" for c in columns]
+    batch = {f"item.{i}": leaf((rows, *c.shape[1:]), dtype, value=c.astype(dtype, copy=False) if known else None)
+             for i, (c, dtype) in enumerate(zip(columns, types, strict=True))}
     calls = model.calls
     try:
         twin = model.bind({**parameters, **buffers}, training=True)

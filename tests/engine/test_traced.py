@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine import DataLoader, callbacks, freeze, losses, nn, optim, setup, train
-from engine.errors import NonFiniteError
+from engine.errors import NonFiniteError, TrainyardError
 from engine.nn.model import Model
 from engine.train.traced import traced_pass
 
@@ -82,6 +82,11 @@ def test_effects_are_seen_in_the_functions_that_a_function_calls() -> None:
 
     assert not is_traced(lambda m, x, y: noisy(m, x, y)) and not is_traced(lambda m, x, y: sum(noisy(m, x, y) for _ in range(2)))
     assert is_traced(lambda m, x, y: plain(m, x, y))
+
+
+def test_class_numbers_that_are_no_class_are_refused_by_the_step_that_meets_them() -> None:
+    with pytest.raises(TrainyardError, match="from 0 to 2, found 3"):
+        train(lambda m, x, y: losses.focal(m(x), y), made(), DataLoader((X, Y + 1), batch_size=32), optim.Descent(0.1))
 
 
 def test_a_list_of_batches_is_not() -> None:
