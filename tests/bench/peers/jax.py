@@ -8,7 +8,7 @@ import numpy as np
 
 
 def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, threads: int, mode: str) -> Callable[[int], float]:
-    """A function that trains so many more steps and returns the last step's loss."""
+    """A function that trains so many more steps and returns the mean loss of the last 20."""
     import jax
     import jax.numpy as jnp
 
@@ -41,6 +41,6 @@ def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, thr
     def train(steps: int) -> float:
         carry, losses = run(state[0], jnp.arange(state[1], state[1] + steps))
         state[0], state[1] = carry, state[1] + steps
-        return float(losses[-1])
+        return float(losses[-20:].mean())
 
     return train

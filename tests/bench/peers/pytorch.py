@@ -8,7 +8,7 @@ import numpy as np
 
 
 def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, threads: int, mode: str) -> Callable[[int], float]:
-    """A function that trains so many more steps and returns the last step's loss."""
+    """A function that trains so many more steps and returns the mean loss of the last 20."""
     import torch
     from torch import nn
 
@@ -33,7 +33,7 @@ def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, thr
 
     def train(steps: int) -> float:
         nonlocal done
-        loss = torch.tensor(0.0)
+        losses = []
         for _ in range(steps):
             k = done % batches
             optimiser.zero_grad(set_to_none=True)
@@ -41,6 +41,7 @@ def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, thr
             loss.backward()
             optimiser.step()
             done += 1
-        return float(loss)
+            losses = [*losses[-19:], loss.detach()]
+        return float(torch.stack(losses).mean())
 
     return train
