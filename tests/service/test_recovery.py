@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from service.jobs import TERMINAL
 from tests.service.running import Running, classifier, until
 
 
@@ -33,6 +34,14 @@ def put_to_sleep(running: Running, pids: list[int]) -> bool:
     return False
 
 
+def kill_worker(running: Running, job_id: str) -> None:
+    """Kill the process that trains the job, unless the job has no worker or has ended. One that was killed before stays in the job for a moment."""
+    while (job := running.store.get_job(job_id))["status"] not in TERMINAL and job["worker"] is not None:
+        with suppress(ProcessLookupError):
+            return os.kill(job["worker"]["pid"], signal.SIGKILL)
+        time.sleep(0.005)
+
+
 def kill_now_and_then(running: Running, kills: int, per_job: int) -> None:
     """R1: a seeded job of 50 epochs ends with the same bytes and tells the same losses, whenever its trainer is killed."""
     chance, spec = random.Random(1), classifier(running.dataset(), 50, units=256, every=5)
@@ -46,8 +55,7 @@ def kill_now_and_then(running: Running, kills: int, per_job: int) -> None:
         job_id = running.add(spec, max_attempts=per_job + 1)
         for _ in range(per_job):
             time.sleep(chance.random() * length / per_job)
-            if (worker := running.store.get_job(job_id)["worker"]) is not None:
-                os.kill(worker["pid"], signal.SIGKILL)
+            kill_worker(running, job_id)
         assert running.wait(job_id)["status"] == "succeeded"
         assert running.weights(job_id) == running.weights(whole)
         told = [event["data"] for event in running.store.events(job_id, limit=1000, types=["epoch"]) if event["type"] == "epoch"]
