@@ -6,7 +6,7 @@ Every kernel has the C signature `void(arena: uint8*, words: const int64*, begin
 from __future__ import annotations
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 SIGNATURE = types.void(types.CPointer(types.uint8), types.CPointer(types.int64), types.int64, types.int64)
@@ -91,6 +91,17 @@ def gemm(typingctx, address, trans_a, trans_b, m, n, k, alpha, a, lda, b, ldb, b
         return context.get_dummy_value()
 
     return sig, codegen
+
+
+@intrinsic
+def prefetch(typingctx, pointer):
+    """Ask for the cache line at `pointer`, which will be read soon. Any address is allowed."""
+    def codegen(context, builder, signature, args):
+        ask = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [_PTR, _I32, _I32, _I32]), "llvm.prefetch.p0")
+        builder.call(ask, [builder.bitcast(args[0], _PTR), *(ir.Constant(_I32, word) for word in (0, 3, 1))])     # to read, into every cache, data
+        return context.get_dummy_value()
+
+    return types.void(pointer), codegen
 
 
 @intrinsic

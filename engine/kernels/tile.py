@@ -9,60 +9,82 @@ from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
+HEIGHT = 6      # rows of the tallest block: six accumulators hide the latency of a multiply-add, and with two registers each still fit AVX2's sixteen
+
 _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 
 
-def _vector_function(builder, operation, vector):
-    """LLVM's fused multiply-add, masked load or masked store for a vector type; lanes outside a mask are not touched."""
-    mask, pointer = ir.VectorType(_I1, vector.count), ir.IntType(8).as_pointer()
-    result, args = {"fma": (vector, [vector] * 3), "masked.load": (vector, [pointer, _I32, mask, vector]),
-                    "masked.store": (ir.VoidType(), [vector, pointer, _I32, mask])}[operation]
-    suffix = f"v{vector.count}{'f32' if str(vector.element) == 'float' else 'f64'}" + (".p0" if operation.startswith("masked") else "")
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(result, args), f"llvm.{operation}.{suffix}")
-
-
 @intrinsic
-def tile(typingctx, rows, lanes, c, ldc, a, a_row, a_step, b, ldb, k, columns):
-    """C[0:rows, 0:columns] = A B for literal numbers of rows and of lanes in a vector; at most one vector of columns.
+def tile(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns):
+    """C[0:rows, 0:columns] = S + A B, for 1 to HEIGHT rows and at most a vector of `lanes` (a literal) columns.
 
-    Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j.
+    Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j, S[i, j] at i * lds + j.
+    S is zero where `lds` is -1, one row for all (a bias) where it is 0, and may be C itself, which then accumulates.
     """
-    if not isinstance(rows, types.IntegerLiteral) or not isinstance(lanes, types.IntegerLiteral):
+    if not isinstance(lanes, types.IntegerLiteral):
         return None
-    count, width = rows.literal_value, lanes.literal_value
-    real = c.dtype
-    sig = types.void(rows, lanes, c, types.int64, a, types.int64, types.int64, b, types.int64, types.int64, types.int64)
+    width, real, whole = lanes.literal_value, c.dtype, types.int64
+    sig = types.void(lanes, c, whole, s, whole, a, whole, whole, b, whole, whole, whole, whole)
 
     def codegen(context, builder, signature, args):
-        _, _, c, ldc, a, a_row, a_step, b, ldb, k, columns = args
-        number = context.get_value_type(real)
-        size = 4 if real == types.float32 else 8
-        vector = ir.VectorType(number, width)
-        indices = ir.VectorType(_I64, width)
-        limit = _splat(builder, columns, indices)
-        mask = builder.icmp_signed("<", ir.Constant(indices, [ir.Constant(_I64, i) for i in range(width)]), limit)
-        zero = ir.Constant(vector, [ir.Constant(number, 0.0)] * vector.count)
-        sums = [cgutils.alloca_once_value(builder, zero) for _ in range(count)]
-        load, store, fma = (_vector_function(builder, name, vector) for name in ("masked.load", "masked.store", "fma"))
-        align = ir.Constant(_I32, size)
-        with cgutils.for_range(builder, k) as loop:
-            p = loop.index
-            right = builder.call(load, [_bytes(builder, builder.gep(b, [builder.mul(p, ldb)])), align, mask, zero])
-            along = builder.mul(p, a_step)
-            for i, total in enumerate(sums):
-                at = builder.add(builder.mul(ir.Constant(_I64, i), a_row), along)
-                left = _splat(builder, builder.load(builder.gep(a, [at])), vector)
-                builder.store(builder.call(fma, [left, right, builder.load(total)]), total)
-        for i, total in enumerate(sums):
-            at = builder.mul(ir.Constant(_I64, i), ldc)
-            builder.call(store, [builder.load(total), _bytes(builder, builder.gep(c, [at])), align, mask])
+        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns = args
+        vector = ir.VectorType(context.get_value_type(real), width)
+        places = ir.Constant(ir.VectorType(_I64, width), list(range(width)))
+        mask = builder.icmp_signed("<", places, _splat(builder, columns, places.type))
+        started = builder.icmp_signed(">=", lds, ir.Constant(_I64, 0))
+        block = _Block(builder, vector, mask, builder.and_(mask, _splat(builder, started, mask.type)))
+        end = builder.append_basic_block("end")
+        switch = builder.switch(rows, end)
+        for height in range(1, HEIGHT + 1):
+            with builder.goto_block(builder.append_basic_block(f"rows{height}")):
+                switch.add_case(ir.Constant(_I64, height), builder.block)
+                sums = [cgutils.alloca_once_value(builder, block.load(s, builder.mul(ir.Constant(_I64, i), lds), first=True)) for i in range(height)]
+                block.accumulate(sums, a, a_row, a_step, b, ldb, k)
+                for i, total in enumerate(sums):
+                    block.store(builder.load(total), c, builder.mul(ir.Constant(_I64, i), ldc))
+                builder.branch(end)
+        builder.position_at_end(end)
         return context.get_dummy_value()
 
     return sig, codegen
 
 
-def _bytes(builder, pointer):
-    return builder.bitcast(pointer, ir.IntType(8).as_pointer())
+class _Block:
+    """Vectors of one type, of which the lanes within a mask are read and written."""
+
+    def __init__(self, builder, vector, mask, first):
+        self.builder, self.vector, self.mask, self.first = builder, vector, mask, first
+        self.zero = ir.Constant(vector, [ir.Constant(vector.element, 0.0)] * vector.count)
+        self.align = ir.Constant(_I32, 4 if str(vector.element) == "float" else 8)
+        pointer = ir.IntType(8).as_pointer()
+        self._fma = self._function("fma", vector, [vector] * 3)
+        self._load = self._function("masked.load", vector, [pointer, _I32, mask.type, vector])
+        self._store = self._function("masked.store", ir.VoidType(), [vector, pointer, _I32, mask.type])
+
+    def _function(self, name, result, args):
+        suffix = f"v{self.vector.count}{'f32' if str(self.vector.element) == 'float' else 'f64'}" + (".p0" if "masked" in name else "")
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, args), f"llvm.{name}.{suffix}")
+
+    def load(self, pointer, shift, first=False):
+        """The vector at `shift` elements; what a block starts from only where there is something to start from."""
+        return self.builder.call(self._load, [self._at(pointer, shift), self.align, self.first if first else self.mask, self.zero])
+
+    def store(self, value, pointer, shift):
+        self.builder.call(self._store, [value, self._at(pointer, shift), self.align, self.mask])
+
+    def accumulate(self, sums, a, a_row, a_step, b, ldb, k):
+        """Add A B to the accumulators, one row of B at a time."""
+        builder = self.builder
+        with cgutils.for_range(builder, k) as loop:
+            right = self.load(b, builder.mul(loop.index, ldb))
+            along = builder.mul(loop.index, a_step)
+            for i, total in enumerate(sums):
+                at = builder.add(builder.mul(ir.Constant(_I64, i), a_row), along)
+                left = _splat(builder, builder.load(builder.gep(a, [at])), self.vector)
+                builder.store(builder.call(self._fma, [left, right, builder.load(total)]), total)
+
+    def _at(self, pointer, shift):
+        return self.builder.bitcast(self.builder.gep(pointer, [shift]), ir.IntType(8).as_pointer())
 
 
 def _splat(builder, value, vector):

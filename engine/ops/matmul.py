@@ -19,7 +19,6 @@ from engine.kernels.library import define, kernel
 
 SMALL = 1 << 23          # multiply-adds up to which operands need no copying
 SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
-NARROW = 8               # columns up to which vectors of four lanes win over whole ones
 FEW_ROWS = 48            # below this, copying panels costs more than it saves
 LONG = 2048              # beyond this, a panel does not stay in the second-level cache
 
@@ -81,21 +80,22 @@ def matmul_blas(arena, words, begin, end):
 
 # ---------------------------------------------------------------- CPU: small products
 
-# Rows [first, last) of one panel of C, LANES columns wide: b is the panel of B, its rows `ldb` elements apart.
+# Rows [first, last) of one panel of C, LANES columns wide: b is the panel of B, its rows `ldb` elements apart. Blocks are about equally high, and
+# the last columns are done with vectors no longer than they need.
 PANEL = """
         i = first
         while i < last:
+            rest = last - i
+            rows = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
             c = view(arena, words[0] + (i * n + j * LANES) * WIDTH, real)
             a = view(arena, words[1] + i * a_row * WIDTH, real)
-            if last - i >= 6:
-                tile(6, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
-                i += 6
-            elif last - i >= 2:
-                tile(2, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
-                i += 2
+            if columns > 8:
+                tile(16, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
+            elif columns > 4:
+                tile(8, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
             else:
-                tile(1, LANES, c, n, a, a_row, a_step, b, ldb, k, columns)
-                i += 1
+                tile(4, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
+            i += rows
 """
 # Rows [begin, end) of C = A B, A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A.
 TILES = """\
@@ -125,7 +125,6 @@ def run(arena, words, begin, end):
                     b[p * LANES + q] = source[p * along + q * across]
 """ + PANEL
 define("matmul_tiles", TILES.replace("LANES", "16"))
-define("matmul_narrow", TILES.replace("LANES", "4"))     # an output of few columns wastes fewer lanes of a short vector
 define("matmul_panels", PANELS.replace("LANES", "16"))
 
 
@@ -162,12 +161,11 @@ def _quarter(side: int) -> int:
 
 def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Sequence[Launch]:
     cost = n * k / 20
-    name = "matmul_narrow" if n <= NARROW else "matmul_tiles"
     if not tb:
-        return (Launch(name, node.dtype, (node, a, b, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost),)
+        return (Launch("matmul_tiles", node.dtype, (node, a, b, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost),)
     turned = Scratch(n * k * np.dtype(node.dtype).itemsize)
     return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, cost=n * 0.5),
-            Launch(name, node.dtype, (node, a, turned, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost))
+            Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost))
 
 
 def _panels(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Launch:
