@@ -17,7 +17,7 @@ import numpy as np
 from tests.bench.contest import contest
 from tests.bench.peers import sklearn
 from tests.bench.service import measure_service
-from tests.bench.workloads import WORKLOADS
+from tests.bench.workloads import WORKLOADS, load
 
 
 def versions() -> dict[str, str]:
@@ -40,8 +40,8 @@ def bench(name: str, against: list[str], threads: int, rounds: int) -> dict[str,
     with tempfile.TemporaryDirectory() as folder:
         path = workload.save(Path(folder))
         if "sklearn" in against:
-            data = dict(np.load(path))
-            np.savez(path, **{**data, **sklearn.weights(data, workload.sizes, workload.batch)})
+            columns, _ = load(path)
+            np.savez(path, **columns, **sklearn.initial(workload, columns))  # type: ignore[arg-type]
         result = contest(name, path, against, threads, rounds)
     for row in result["rows"]:  # type: ignore[attr-defined]
         ratio = result["ratios"].get(f"{row['who']} {row['mode']}")  # type: ignore[attr-defined]

@@ -9,17 +9,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-
-from tests.bench.workloads import WORKLOADS
+from tests.bench.workloads import WORKLOADS, load
 
 
 def main(who: str, mode: str, name: str, path: str, threads: int) -> None:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
     workload = WORKLOADS[name]
-    data = dict(np.load(Path(path)))
-    train = importlib.import_module(f"tests.bench.peers.{who}").prepare(data, workload.sizes, workload.batch, threads, mode)
-    epoch = len(data["x"]) // workload.batch
+    columns, weights = load(Path(path))
+    train = importlib.import_module(f"tests.bench.peers.{who}").prepare(workload, columns, weights, threads, mode)
+    epoch = len(columns["y"]) // workload.batch
     warm = 100 if name != "W9" else 13 * epoch
     print(json.dumps({"loss": train(warm)}), flush=True)
     steps = max(epoch, workload.steps // epoch * epoch) if who in ("ours", "sklearn") else workload.steps

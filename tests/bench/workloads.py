@@ -1,46 +1,72 @@
-"""The workloads: a multilayer perceptron each, its batch size, its data and its initial weights, the same for everyone who runs it."""
+"""The workloads: a model each, its batch size, its data and its initial weights, the same for everyone who runs it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from engine.nn import Chain
+
+Arrays = dict[str, np.ndarray]
+Layer = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`sizes` of the layers, input first; relu between them; softmax cross-entropy; Adam at 0.001.
+    """`layers` are those of a job's model, in its words; softmax cross-entropy; Adam at 0.001.
 
+    `columns` makes so many rows from random numbers: the target `y` (classes) and the inputs, `x` alone or several by name.
     Enough rows that the first 100 steps see few of them twice: memorised noise would make losses differ by rounding alone.
     """
 
     name: str
-    sizes: tuple[int, ...]
+    layers: tuple[Layer, ...]
+    columns: Callable[[np.random.Generator, int], Arrays]
     batch: int
     rows: int
     steps: int      # steps per measurement, a few tenths of a second
 
-    def data(self) -> dict[str, np.ndarray]:
-        """Rows x [rows, features], classes y, and weights w0, b0, w1, ... [in, out]."""
-        rng = np.random.default_rng(7)
-        arrays = {"x": rng.standard_normal((self.rows, self.sizes[0])).astype(np.float32),
-                  "y": rng.integers(0, self.sizes[-1], self.rows).astype(np.int32)}
-        for i, (fan_in, fan_out) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
-            arrays[f"w{i}"] = (rng.standard_normal((fan_in, fan_out)) * np.sqrt(2 / fan_in)).astype(np.float32)
-            arrays[f"b{i}"] = np.zeros(fan_out, np.float32)
-        return arrays
-
     def save(self, folder: Path) -> Path:
+        """A file of the columns and of the initial weights, which are told by path: "layers.0.weight" [in, out]."""
+        columns = self.columns(np.random.default_rng(7), self.rows)
+        shapes = {name: column.shape[1:] for name, column in columns.items() if name != "y"}
+        model = Chain(list(self.layers)).build(shapes["x"] if list(shapes) == ["x"] else shapes, seed=7)
         path = folder / f"{self.name}.npz"
-        np.savez(path, **self.data())  # type: ignore[arg-type]
+        np.savez(path, **columns, **model.parameters)
         return path
 
 
+def load(path: Path) -> tuple[Arrays, Arrays]:
+    """Columns and weights of a workload's file."""
+    data = dict(np.load(path))
+    weights = {name: data.pop(name) for name in list(data) if name.startswith("layers.")}
+    return data, weights
+
+
+def dense(*units: int) -> tuple[Layer, ...]:
+    """Dense layers with relu between them."""
+    return tuple({"kind": "dense", "units": n, "activation": "relu" if i < len(units) - 1 else "identity"} for i, n in enumerate(units))
+
+
+def numbers(classes: int, *shape: int) -> Callable[[np.random.Generator, int], Arrays]:
+    """Normal numbers, and classes that have nothing to do with them."""
+    return lambda rng, rows: {"x": rng.standard_normal((rows, *shape)).astype(np.float32), "y": rng.integers(0, classes, rows).astype(np.int32)}
+
+
+def convolution(filters: int) -> tuple[Layer, ...]:
+    """A convolution that keeps height and width, relu, and the greatest of every two by two."""
+    return ({"kind": "conv", "filters": filters, "kernel_size": 3, "padding": "same", "activation": "relu"}, {"kind": "max_pool", "pool_size": 2})
+
+
 WORKLOADS = {w.name: w for w in (
-    Workload("W1", (16, 32, 3), 32, 32 * 64, 20_000),
-    Workload("W2", (64, 128, 10), 32, 32 * 64, 8_000),
-    Workload("W3", (784, 128, 10), 64, 64 * 64, 1_000),
-    Workload("W4", (784, 512, 512, 10), 128, 128 * 104, 104),
-    Workload("W9", (64, 100, 10), 200, 1600, 4_000),
+    Workload("W1", dense(32, 3), numbers(3, 16), 32, 32 * 64, 20_000),
+    Workload("W2", dense(128, 10), numbers(10, 64), 32, 32 * 64, 8_000),
+    Workload("W3", dense(128, 10), numbers(10, 784), 64, 64 * 64, 1_000),
+    Workload("W4", dense(512, 512, 10), numbers(10, 784), 128, 128 * 104, 104),
+    Workload("W5", (*convolution(16), *convolution(32), {"kind": "flatten"}, *dense(10)), numbers(10, 28, 28, 1), 64, 64 * 104, 52),
+    Workload("W9", dense(100, 10), numbers(10, 64), 200, 1600, 4_000),
 )}

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-import numpy as np
+import jax
+import jax.numpy as jnp
+
+from tests.bench.workloads import Arrays, Layer, Workload
 
 
-def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, threads: int, mode: str) -> Callable[[int], float]:
+def conv(layer: Layer, x: Any, weight: Any, bias: Any) -> Any:
+    return jax.lax.conv_general_dilated(x, weight, (1, 1), layer["padding"].upper(), dimension_numbers=("NHWC", "HWIO", "NHWC")) + bias
+
+
+def max_pool(layer: Layer, x: Any) -> Any:
+    window = (1, layer["pool_size"], layer["pool_size"], 1)
+    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+
+
+LAYERS: dict[str, Callable[..., Any]] = {
+    "dense": lambda layer, x, weight, bias: x @ weight + bias, "conv": conv, "flatten": lambda layer, x: x.reshape(len(x), -1), "max_pool": max_pool}
+ACTIVATIONS = {"relu": jax.nn.relu}
+
+
+def run_layer(layer: Layer, path: str, weights: dict[str, Any], x: Any) -> Any:
+    """What one layer of a job makes of `x`."""
+    if layer["kind"] == "chain":
+        for i, one in enumerate(layer["layers"]):
+            x = run_layer(one, f"{path or 'layers'}.{i}", weights, x)
+        return x
+    own = {name.removeprefix(path + "."): array for name, array in weights.items() if name.startswith(path + ".")}
+    y = LAYERS[layer["kind"]](layer, x, **own)
+    return ACTIVATIONS.get(layer.get("activation", ""), lambda y: y)(y)
+
+
+def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
     """A function that trains so many more steps and returns the mean loss of the last 20."""
-    import jax
-    import jax.numpy as jnp
-
-    depth = len(sizes) - 1
-    x, y = jnp.asarray(data["x"]), jnp.asarray(data["y"])
-    parameters = [(jnp.asarray(data[f"w{i}"]), jnp.asarray(data[f"b{i}"])) for i in range(depth)]
+    batch, batches = workload.batch, len(columns["y"]) // workload.batch
+    data, parameters = jax.tree.map(jnp.asarray, columns), jax.tree.map(jnp.asarray, weights)
     zeros = jax.tree.map(jnp.zeros_like, parameters)
-    batches = len(data["x"]) // batch
+    model = {"kind": "chain", "layers": workload.layers}
 
     def loss_of(parameters, rows, labels):
-        for i, (w, b) in enumerate(parameters):
-            rows = rows @ w + b
-            rows = jax.nn.relu(rows) if i < depth - 1 else rows
-        return -jnp.take_along_axis(jax.nn.log_softmax(rows), labels[:, None], axis=1).mean()
+        scores = run_layer(model, "", parameters, rows["x"] if list(rows) == ["x"] else rows)
+        return -jnp.take_along_axis(jax.nn.log_softmax(scores), labels[..., None], axis=-1).mean()
 
     def step(carry, k):
         parameters, m, v = carry
-        at = (k % batches) * batch
-        rows, labels = jax.lax.dynamic_slice_in_dim(x, at, batch), jax.lax.dynamic_slice_in_dim(y, at, batch)
+        rows = {name: jax.lax.dynamic_slice_in_dim(column, (k % batches) * batch, batch) for name, column in data.items()}
+        labels = rows.pop("y")
         loss, gradients = jax.value_and_grad(loss_of)(parameters, rows, labels)
         t = (k + 1).astype(jnp.float32)
         m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, gradients)

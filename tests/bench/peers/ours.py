@@ -8,22 +8,23 @@ import numpy as np
 
 from engine.data.table import Table
 from engine.train import Job, start
+from tests.bench.workloads import Arrays, Workload
 
 
-def document(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, epochs: int) -> dict:
-    """The job: the same weights, batches in order, the same optimiser."""
-    layers = []
-    for i, units in enumerate(sizes[1:]):
-        init = {name: {"kind": "values", "values": data[f"{key}{i}"].tolist()} for name, key in (("weight", "w"), ("bias", "b"))}
-        layers.append({"kind": "dense", "units": units, "init": init, "activation": "relu" if i < len(sizes) - 2 else "identity"})
-    return {"model": {"kind": "chain", "layers": layers}, "loss": "logit_cross_entropy", "optimiser": {"kind": "adam", "learning_rate": 0.001},
-            "data": {"dataset": "bench", "target": "y", "batch_size": batch, "sampling": "sequential"}, "epochs": epochs, "metrics": []}
+def document(workload: Workload, inputs: list[str]) -> dict:
+    """The job: batches in order, the same optimiser."""
+    data = {"dataset": "bench", "inputs": ["*"] if inputs == ["x"] else {name: [name] for name in inputs}, "target": "y",
+            "batch_size": workload.batch, "sampling": "sequential"}
+    return {"model": {"kind": "chain", "layers": list(workload.layers)}, "loss": "logit_cross_entropy", "metrics": [], "data": data,
+            "optimiser": {"kind": "adam", "learning_rate": 0.001}, "epochs": 10**6}
 
 
-def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, threads: int, mode: str) -> Callable[[int], float]:
-    """A function that trains so many more steps and returns the mean loss of the last 20 (of batch 200: of the last epoch, as scikit-learn's)."""
-    table = Table.from_columns({"x": data["x"], "y": data["y"]})
-    run = start(Job.model_validate(document(data, sizes, batch, 10**6)), {"bench": table}, threads=threads)
+def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
+    """A function that trains so many more steps and returns the mean loss of the last 20 (of W9: of the last epoch, as scikit-learn's)."""
+    job = Job.model_validate(document(workload, [name for name in columns if name != "y"]))
+    run = start(job, {"bench": Table.from_columns(columns)}, threads=threads)
+    for path, values in weights.items():
+        run.session.parameters[path][...] = values
 
     def train(steps: int) -> float:
         phase, before, losses = run.train, run.step, []
@@ -34,6 +35,6 @@ def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, thr
             losses.append(series[:, 0])
             if run.position == phase.steps:
                 run._next_epoch()
-        return float(losses[-1].mean() if batch == 200 else np.concatenate(losses)[-20:].mean())
+        return float(losses[-1].mean() if workload.name == "W9" else np.concatenate(losses)[-20:].mean())
 
     return train

@@ -7,28 +7,31 @@ from collections.abc import Callable
 
 import numpy as np
 
+from tests.bench.workloads import Arrays, Workload
 
-def classifier(sizes: tuple[int, ...], batch: int, epochs: int, learning_rate: float):
+
+def classifier(workload: Workload, epochs: int, learning_rate: float):
     from sklearn.neural_network import MLPClassifier
 
-    return MLPClassifier(sizes[1:-1], alpha=0.0, batch_size=batch, learning_rate_init=learning_rate, max_iter=epochs, shuffle=False, random_state=0,
-                         tol=0.0, n_iter_no_change=10**9)
+    hidden = [layer["units"] for layer in workload.layers[:-1]]
+    return MLPClassifier(hidden, alpha=0.0, batch_size=workload.batch, learning_rate_init=learning_rate, max_iter=epochs, shuffle=False,
+                         random_state=0, tol=0.0, n_iter_no_change=10**9)
 
 
-def weights(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int) -> dict[str, np.ndarray]:
+def initial(workload: Workload, columns: Arrays) -> Arrays:
     """Its initial weights, by training one epoch at a learning rate of nothing: the same seed gives them again."""
     warnings.simplefilter("ignore")
-    model = classifier(sizes, batch, 1, 1e-30).fit(data["x"], data["y"])
-    pairs = zip(model.coefs_, model.intercepts_, strict=True)
-    return {f"{name}{i}": np.asarray(array, np.float32) for i, pair in enumerate(pairs) for name, array in zip("wb", pair, strict=True)}
+    model = classifier(workload, 1, 1e-30).fit(columns["x"], columns["y"])
+    named = {"weight": model.coefs_, "bias": model.intercepts_}
+    return {f"layers.{i}.{name}": np.asarray(array, np.float32) for name, arrays in named.items() for i, array in enumerate(arrays)}
 
 
-def prepare(data: dict[str, np.ndarray], sizes: tuple[int, ...], batch: int, threads: int, mode: str) -> Callable[[int], float]:
+def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
     """A function that trains so many steps from the beginning and returns the last epoch's mean loss."""
     warnings.simplefilter("ignore")
-    batches = len(data["x"]) // batch
+    batches = len(columns["y"]) // workload.batch
 
     def train(steps: int) -> float:
-        return float(classifier(sizes, batch, max(1, steps // batches), 0.001).fit(data["x"], data["y"]).loss_)
+        return float(classifier(workload, max(1, steps // batches), 0.001).fit(columns["x"], columns["y"]).loss_)
 
     return train
