@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from engine.data.table import Table
 from engine.errors import CheckpointError
-from engine.train import Job, start
+from engine.train import Job, Recent, start
 from engine.train.events import checkpoint_event
 from service import artifacts, endings
 from service.artifacts import Corrupt
@@ -63,8 +63,8 @@ def take(store: Store, owner: str, lease_seconds: float, threads: int) -> Taken 
 class Attempt:
     """The training of one claimed job. `stop` may be called from any thread, at any time."""
 
-    def __init__(self, store: Store, settings: Settings, heart: Heartbeat, taken: Taken, threads: int):
-        self.store, self.settings, self.heart, self.threads = store, settings, heart, threads
+    def __init__(self, store: Store, settings: Settings, heart: Heartbeat, taken: Taken, threads: int, recent: Recent):
+        self.store, self.settings, self.heart, self.threads, self.recent = store, settings, heart, threads, recent
         self.claim, self.row, self.checkpoints = taken.claim, taken.row, taken.checkpoints
         self.run: Any = None
         self.stopping = False
@@ -130,7 +130,8 @@ class Attempt:
         damaged: list[int] = []
         for step, data in self._generations(damaged):
             try:
-                self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"])
+                self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"],
+                                 recent=self.recent)
             except CheckpointError:
                 damaged.append(step)
                 continue

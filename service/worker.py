@@ -13,7 +13,7 @@ import numpy as np
 from numba.core import event as compiler
 
 from engine.data.table import Table
-from engine.train import Job, start
+from engine.train import Job, Recent, start
 from service import child, heartbeat
 from service.attempt import Attempt, take
 from service.errors import StorageFull
@@ -39,6 +39,7 @@ class Worker:
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
         self.heart = Heartbeat(self.wake.folder)
+        self.recent = Recent()
         self.attempt: Attempt | None = None
         self.draining = False
 
@@ -63,7 +64,7 @@ class Worker:
         if taken is None:
             return False
         self.heart.phase = heartbeat.BUSY
-        self.attempt = Attempt(self.store, self.settings, self.heart, taken, self.threads)
+        self.attempt = Attempt(self.store, self.settings, self.heart, taken, self.threads, self.recent)
         try:
             if self.draining:
                 self.attempt.stop()

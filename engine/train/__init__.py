@@ -2,6 +2,7 @@
 
 from engine.train.build import Summary, build, check
 from engine.train.job import Job
+from engine.train.planned import Recent
 from engine.train.start import start
 
-__all__ = ["Job", "Summary", "build", "check", "start"]
+__all__ = ["Job", "Recent", "Summary", "build", "check", "start"]

@@ -58,6 +58,7 @@ AnyCallback = Annotated[callbacks.union(), BeforeValidator(_refuse_unbuilt_callb
 Metrics = Annotated[Annotated[list[AnyMetric], Tag("list")] | Annotated[dict[str, list[AnyMetric]], Tag("dict")], form("list", "dict")]
 Text = Annotated[str, StringConstraints(max_length=512)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
+LABELS = ("name", "metadata", "priority", "max_attempts", "retain_seconds")        # fields that have no part in what is computed
 
 
 class Limits(Spec):

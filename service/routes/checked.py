@@ -10,10 +10,9 @@ from collections.abc import Mapping
 
 from engine.data.table import Table
 from engine.train.build import Summary, check
-from engine.train.job import Job
+from engine.train.job import LABELS, Job
 from service.settings import Settings
 
-LABELS = ("name", "metadata", "priority", "max_attempts", "retain_seconds")        # fields that no check looks at
 INLINE = "inline"
 KEPT = 512
 
@@ -27,7 +26,7 @@ class Checked:
 
     def check(self, job: Job, tables: Mapping[str, Table], contents: Mapping[str, str], settings: Settings) -> Summary:
         """`engine.train.check`; `contents` tells the data of each table."""
-        spec = {name: value for name, value in job.spec().items() if name not in LABELS}
+        spec = job.model_dump(mode="json", exclude=set(LABELS))
         if INLINE in contents:
             spec["data"] = {**spec["data"], "dataset": INLINE}
         key = hashlib.sha256(json.dumps([spec, contents], sort_keys=True).encode()).hexdigest()

@@ -16,12 +16,12 @@ from engine.data.table import Table
 from engine.errors import Problem, SpecError
 from engine.spec import problems
 from engine.train.build import Summary
-from engine.train.job import Job
+from engine.train.job import LABELS, Job
 from service import artifacts, datasets
 from service.errors import ServiceError, too_large
 from service.jobs import new_id
 from service.routes.api import Api
-from service.routes.checked import INLINE, LABELS
+from service.routes.checked import INLINE
 from service.routes.problems import refused_spec
 from service.routes.render import Json
 from service.settings import Settings
