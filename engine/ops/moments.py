@@ -1,0 +1,109 @@
+"""batch_moments: mean and variance of each feature, over all axes but the last.
+
+An array is read as rows of `lanes` times its features, so that few features still fill vectors. Moments are taken in fixed blocks of rows, which are
+combined in a fixed order: the same bits for any number of threads.
+"""
+
+# pyright: reportUndefinedVariable=false
+from __future__ import annotations
+
+import numpy as np
+
+from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, register
+from engine.errors import DtypeError, ShapeError
+from engine.kernels.library import kernel
+
+WIDE = 64             # numbers in a row as it is read, at least
+BLOCK = 4096          # numbers that one block measures: they stay in the nearest cache
+MOST_BLOCKS = 256
+
+
+@kernel("batch_moments_blocks")
+def moments_blocks(arena, words, begin, end):
+    """Mean and sum of squared distances from it, of each column of each block. Words: out, x, numbers, numbers in a block, columns."""
+    columns = words[4]
+    for b in range(begin, end):
+        size = min(words[3], words[2] - b * words[3])
+        x = view(arena, words[1] + b * words[3] * WIDTH, real)
+        mean = view(arena, words[0] + 2 * b * columns * WIDTH, real)
+        squares = view(arena, words[0] + (2 * b + 1) * columns * WIDTH, real)
+        for c in range(columns):
+            store(mean, c, 0.0)
+            store(squares, c, 0.0)
+        for first in range(0, size, columns):
+            for c in range(min(columns, size - first)):
+                store(mean, c, mean[c] + load(x, first + c))
+        for c in range(columns):
+            mean[c] /= real(max((size - c + columns - 1) // columns, 1))
+        for first in range(0, size, columns):
+            for c in range(min(columns, size - first)):
+                far = load(x, first + c) - mean[c]
+                store(squares, c, squares[c] + far * far)
+
+
+@kernel("batch_moments_join")
+def moments_join(arena, words, begin, end):
+    """The blocks' moments as one (Chan, Golub and LeVeque 1979). Words: out, blocks, numbers, numbers in a block, columns, features."""
+    columns, features = words[4], words[5]
+    blocks, lanes = (words[2] + words[3] - 1) // words[3], columns // features
+    out, part = view(arena, words[0], real), view(arena, words[1], real)
+    count = float64(words[2] // features)
+    for c in range(begin, end):
+        mean, squares = float64(0.0), float64(0.0)
+        for b in range(blocks):
+            size = min(words[3], words[2] - b * words[3])
+            for j in range(lanes):
+                mean += float64((size - j * features - c + columns - 1) // columns) * part[2 * b * columns + j * features + c]
+        mean /= count
+        for b in range(blocks):
+            size = min(words[3], words[2] - b * words[3])
+            for j in range(lanes):
+                far = part[2 * b * columns + j * features + c] - mean
+                squares += part[(2 * b + 1) * columns + j * features + c] + far * far * float64((size - j * features - c + columns - 1) // columns)
+        out[c] = mean
+        out[features + c] = squares / count
+
+
+def lanes_of(features: int) -> int:
+    """How often the features are repeated in a row as it is read."""
+    return max(1, WIDE // max(features, 1))
+
+
+def block_of(x: Node) -> tuple[int, int]:
+    """Numbers in a block, whole rows of `lanes` times the features; and how many blocks there are."""
+    columns = x.shape[-1] * lanes_of(x.shape[-1])
+    rows = max(1, BLOCK // columns, -(-x.size // (MOST_BLOCKS * columns)))
+    return rows * columns, -(-x.size // (rows * columns))
+
+
+def flat(x: np.ndarray) -> np.ndarray:
+    return x.reshape(-1, x.shape[-1])
+
+
+def _shape(x: Node) -> tuple[Shape, str]:
+    if x.ndim < 2 or not x.size:
+        raise ShapeError(f"batch_moments takes rows of features, at least one of each, found {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise DtypeError(f"batch_moments takes floats, found {x.dtype}; cast first")
+    return (2, x.shape[-1]), x.dtype
+
+
+def _launch(node: Node) -> list[Launch]:
+    x, = node.inputs
+    features, (block, blocks) = x.shape[-1], block_of(x)
+    lanes = lanes_of(features)
+    parts = Scratch(2 * blocks * lanes * features * np.dtype(x.dtype).itemsize)
+    return [Launch("batch_moments_blocks", x.dtype, (parts, x, x.size, block, lanes * features), blocks, cost=0.3 * block),
+            Launch("batch_moments_join", x.dtype, (node, parts, x.size, block, lanes * features, features), features, cost=3.0 * blocks * lanes)]
+
+
+def _compose(node: Node) -> Node:
+    x, axes = node.inputs[0], tuple(range(node.inputs[0].ndim - 1))
+    mean = x.mean(axes)
+    return apply("stack", mean, apply("square", x - mean).mean(axes))
+
+
+register(Op("batch_moments", shape=_shape, oracle=lambda x: np.stack([flat(x).mean(0), flat(x).var(0)]), launch=_launch, compose=_compose,
+            formula="stack(mean(x), var(x))", description="Mean and variance of each feature over all axes but the last.",
+            cases=(Case("rows", (Sample((7, 5)),)), Case("four axes", (Sample((2, 5, 3, 6)),)), Case("one", (Sample((1, 1)),)),
+                   Case("many blocks", (Sample((97, 3, 70)),), gradient=False))))
