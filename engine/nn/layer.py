@@ -19,10 +19,8 @@ from engine.nn.trace import LayerInfo, Parameter, Scope, Traced, Value, shape_of
 from engine.spec import Family, Spec
 
 layers = Family("layer", planned=(
-    "scale", "bilinear", "embedding_bag", "conv", "conv_transpose", "depthwise_conv", "max_pool", "mean_pool", "adaptive_max_pool",
-    "adaptive_mean_pool", "global_max_pool", "global_mean_pool", "upsample", "pixel_shuffle", "pad", "rnn", "lstm", "gru", "gru_v3", "batch_norm",
-    "instance_norm", "group_norm", "weight_norm", "alpha_dropout", "multi_head_attention", "positional_encoding", "pairwise_fusion", "maxout",
-    "lambda", "conv2d", "avg_pool"))
+    "scale", "bilinear", "embedding_bag", "conv", "conv_transpose", "depthwise_conv", "upsample", "pixel_shuffle", "pad", "rnn", "lstm", "gru",
+    "gru_v3", "multi_head_attention", "positional_encoding", "pairwise_fusion", "maxout", "lambda", "conv2d"))
 
 Size = Annotated[int, Field(strict=True, ge=1)]
 

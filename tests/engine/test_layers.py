@@ -31,8 +31,14 @@ x = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 
 SAMPLES = {"dense": ({"units": 4, "activation": "tanh"}, (3,), (4,)), "embedding": ({"vocabulary": 5, "units": 2}, (3,), (3, 2)),
            "flatten": ({}, (2, 3), (6,)), "reshape": ({"shape": [3, -1]}, (2, 3), (3, 2)), "activation": ({"activation": "softmax"}, (3,), (3,)),
-           "layer_norm": ({}, (2, 3), (2, 3)), "dropout": ({"rate": 0.3}, (3,), (3,)), "chain": ({"layers": ["flatten"]}, (2, 2), (4,)),
+           "layer_norm": ({}, (2, 3), (2, 3)), "dropout": ({"rate": 0.3}, (3,), (3,)),
+           "batch_norm": ({"activation": "relu"}, (2, 3), (2, 3)), "instance_norm": ({"affine": True}, (2, 3), (2, 3)),
+           "group_norm": ({"groups": 2}, (2, 4), (2, 4)), "alpha_dropout": ({}, (3,), (3,)),
+           "weight_norm": ({"layer": {"kind": "dense", "units": 2}}, (3,), (2,)), "chain": ({"layers": ["flatten"]}, (2, 2), (4,)),
            "parallel": ({"layers": ["flatten", "flatten"], "connection": "concat"}, (2, 2), (8,)),
+           "max_pool": ({"pool_size": 2}, (5, 4, 3), (2, 2, 3)), "mean_pool": ({"pool_size": [3], "padding": "same"}, (7, 2), (3, 2)),
+           "adaptive_max_pool": ({"output_size": 2}, (5, 4, 3), (2, 2, 3)), "global_max_pool": ({}, (5, 4, 3), (1, 1, 3)),
+           "adaptive_mean_pool": ({"output_size": 2, "dimensions": 3}, (4, 5, 2, 1), (2, 2, 2, 1)), "global_mean_pool": ({}, (5, 3), (1, 3)),
            "skip_connection": ({"layer": {"kind": "dense", "units": 3}}, (3,), (3,))}
 
 
