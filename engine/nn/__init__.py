@@ -8,9 +8,14 @@ from engine.nn.layer import Layer, Scope, trace
 from engine.nn.layers import AnyLayer
 from engine.nn.layers.container import Chain, Parallel, SkipConnection
 from engine.nn.layers.dense import Dense, Embedding
-from engine.nn.layers.normalisation import Dropout, LayerNorm
+from engine.nn.layers.dropout import AlphaDropout, Dropout
+from engine.nn.layers.normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
+from engine.nn.layers.pooling import AdaptiveMaxPool, AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool, MaxPool, MeanPool
+from engine.nn.layers.recurrent import GRU, LSTM, RNN, GRUv3
 from engine.nn.layers.shape import Activation, Flatten, Reshape
+from engine.nn.layers.weight_norm import WeightNorm
 from engine.nn.model import Model, output_size
 
-__all__ = ["Activation", "AnyLayer", "Chain", "Dense", "Dropout", "Embedding", "Flatten", "Layer", "LayerNorm", "Model", "Parallel", "Reshape",
-           "Scope", "SkipConnection", "initialisers", "output_size", "trace"]
+__all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", "AnyLayer", "BatchNorm", "Chain", "Dense", "Dropout", "Embedding",
+           "Flatten", "GRU", "GRUv3", "GlobalMaxPool", "GlobalMeanPool", "GroupNorm", "InstanceNorm", "LSTM", "Layer", "LayerNorm", "MaxPool",
+           "MeanPool", "Model", "Parallel", "RNN", "Reshape", "Scope", "SkipConnection", "WeightNorm", "initialisers", "output_size", "trace"]

@@ -5,13 +5,13 @@ A layer asks its `Scope` for parameters, buffers and random numbers, and runs it
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, Union
 from zlib import crc32
 
 from engine.core import FLOATS, Node, Shape, count, leaf
-from engine.errors import ShapeError, SpecError
+from engine.errors import Problem, ShapeError, SpecError
 from engine.nn.initialisers import Initialiser
 from engine.nn.paths import join
 
@@ -61,7 +61,10 @@ class LayerInfo:
 
 @dataclass
 class Traced:
-    """A layer's graph. `ties` tells the path of a layer used again by the path of its first use, whose parameters it shares."""
+    """A layer's graph. `ties` tells the path of a layer used again by the path of its first use, whose parameters it shares.
+
+    `assigned` is what buffers become after the step; `warnings` have pointers into the description.
+    """
 
     output: Any = None
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -70,6 +73,7 @@ class Traced:
     layers: list[LayerInfo] = field(default_factory=list)
     key: Node | None = None
     ties: dict[str, str] = field(default_factory=dict)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 @dataclass
@@ -83,24 +87,34 @@ class _Walk:
     kept: list[Any] = field(default_factory=list)              # what the ids above belong to
 
 
+Maker = Callable[["Scope", Node, Initialiser], Node]
+"""(the layer's scope, the leaf of a parameter, its initial values) -> what the layer computes with in its place."""
+
+
 class Scope:
     """One layer's view of the trace: where it is, and what it may ask for."""
 
-    def __init__(self, walk: _Walk, path: str, home: str, training: bool, dtype: str, info: LayerInfo):
-        self._walk, self.path, self._home, self.training, self.dtype, self._info = walk, path, home, training, dtype, info
+    def __init__(self, walk: _Walk, path: str, home: str, training: bool, dtype: str, info: LayerInfo, made: Mapping[str, Maker]):
+        self._walk, self.path, self._home, self.training, self.dtype, self._info, self._made = walk, path, home, training, dtype, info, made
         self._places = 0
 
     def parameter(self, name: str, shape: Shape, init: Initialiser) -> Node:
-        """The leaf of a trained array; its path is the layer's and `name`."""
-        return self._keep(self._walk.traced.parameters, name, shape, init)
+        """The leaf of a trained array, whose path is the layer's and `name`; or what the layer around this one makes of it."""
+        node = self._keep(self._walk.traced.parameters, name, shape, init)
+        return self._made[name](self, node, init) if name in self._made else node
 
     def buffer(self, name: str, shape: Shape, init: Initialiser) -> Node:
-        """The leaf of an array that is kept with the model but not trained."""
-        return self._keep(self._walk.traced.buffers, name, shape, init)
+        """An array that is kept with the model but not trained: its leaf, or what an earlier use of the layer in this step has assigned."""
+        kept = self._keep(self._walk.traced.buffers, name, shape, init)
+        return self._walk.traced.assigned.get(join(self._home, name), kept)
 
     def assign(self, name: str, node: Node) -> None:
         """Say what a buffer becomes after this step."""
         self._walk.traced.assigned[join(self._home, name)] = node
+
+    def warn(self, field: str, code: str, detail: str) -> None:
+        """Say what a user should know about one field of the layer's description."""
+        self._walk.traced.warnings.append(Problem(f"{self._info.pointer}/{field}", code, detail))
 
     def _keep(self, store: dict[str, Parameter], name: str, shape: Shape, init: Initialiser) -> Node:
         path = join(self._home, name)
@@ -135,9 +149,10 @@ class Scope:
         self._places += 1
         return crc32(f"{self.path}:{self._places}".encode())
 
-    def run(self, layer: Layered, key: str, *x: Any) -> Any:
+    def run(self, layer: Layered, key: str, *x: Any, made: Mapping[str, Maker] | None = None) -> Any:
         """Run a child, whose place in this layer's description is `key` ("layers.0"). A `name` stands in the path instead of the index.
 
+        `made` says, for the child's parameters by name, what the child computes with instead.
         A container inside a container is one step of the path: "layers.body.1.weight".
         """
         pointer = f"{self._info.pointer}/{key.replace('.', '/')}"
@@ -145,19 +160,19 @@ class Scope:
         named = join(place, layer.name) if layer.name and index.isdigit() else key
         path = join(self.path, named.removeprefix("layers.") if self.path else named)
         try:
-            return _run(self._walk, layer, path, pointer, self.training, self.dtype, x)
+            return _run(self._walk, layer, path, pointer, self.training, self.dtype, x, made or {})
         except SpecError as error:
             raise SpecError(p.under("/" + key.replace(".", "/")) for p in error.problems) from None
 
 
-def _run(walk: _Walk, layer: Layered, path: str, pointer: str, training: bool, dtype: str, x: tuple[Any, ...]) -> Any:
+def _run(walk: _Walk, layer: Layered, path: str, pointer: str, training: bool, dtype: str, x: tuple[Any, ...], made: Mapping[str, Maker]) -> Any:
     home = walk.first_use.setdefault(id(layer), path)
     if home != path:
         walk.traced.ties[path] = home
     info = LayerInfo(path, layer.kind_name(), shape_of(x[0] if len(x) == 1 else x), pointer=pointer)
     walk.traced.layers.append(info)
     try:
-        output = layer.forward(Scope(walk, path, home, training, dtype, info), *x)
+        output = layer.forward(Scope(walk, path, home, training, dtype, info, made), *x)
     except ShapeError as error:
         if error.path:
             raise
@@ -202,7 +217,7 @@ def trace(layer: Layered, inputs: Node | Sequence[Node] | Mapping[str, Node], *,
         x: tuple[Any, ...] = ({name: _typed(node, dtype) for name, node in inputs.items()},)
     else:
         x = tuple(_typed(node, dtype) for node in ([inputs] if isinstance(inputs, Node) else inputs))
-    traced.output = _run(walk, layer, "", "", training, dtype, x)
+    traced.output = _run(walk, layer, "", "", training, dtype, x, {})
     if len(traced.layers) > 1:
         del traced.layers[0]    # a container says nothing that its layers do not
     return traced

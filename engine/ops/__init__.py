@@ -18,6 +18,7 @@ from engine.ops import (  # noqa: F401
     pieces,
     pooling,
     random,
+    recurrent,
     reduce,
     shape,
     softmax,

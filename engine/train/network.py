@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from engine.core import Node, Shape, apply, leaf
 from engine.data.encode import Leaf
 from engine.data.fitted import Fitted, FittedInput
-from engine.errors import ShapeError
+from engine.errors import Problem, ShapeError
 from engine.nn.initialisers import Initialiser, Normal
 from engine.nn.layer import Layer, LayerInfo, trace
 
@@ -30,6 +30,7 @@ class Forward:
     assigned: dict[str, Node]
     key: Node | None
     layers: list[LayerInfo]
+    warnings: list[Problem]
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Network:
         for path, parameter in traced.parameters.items():
             parameters[path], initial[path] = parameter.node, parameter.init
         return Forward(batch, x, named(traced.output, rows), parameters, initial, {path: b.node for path, b in traced.buffers.items()},
-                       {path: b.init for path, b in traced.buffers.items()}, dict(traced.assigned), traced.key, traced.layers)
+                       {path: b.init for path, b in traced.buffers.items()}, dict(traced.assigned), traced.key, traced.layers,
+                       traced.warnings)
 
     def _input(self, item: FittedInput, batch: Mapping[str, Node], parameters: dict[str, Node], initial: dict[str, Initialiser]) -> Node:
         """One input of the model: its leaf, and beside it the vectors of its embedded columns."""
