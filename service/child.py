@@ -26,11 +26,20 @@ OWNER = "TRAINYARD_OWNER"               # the name under which a worker claims a
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMBA")}     # the engine cuts work itself: same bits, less memory
 
 
-def start(module: str, settings: Settings, *, inherit: Sequence[int] = (), **variables: str) -> subprocess.Popen[bytes]:
-    """Spawn `python -m module` as a child. Call it from the main thread: a child dies with the thread that made it."""
+def start(module: str, settings: Settings, *, inherit: Sequence[int] = (), complaints: int | None = None,
+          **variables: str) -> subprocess.Popen[bytes]:
+    """Spawn `python -m module` as a child; `complaints`: where its stderr goes. Call it from the main thread: a child dies with the thread that
+    made it."""
     environment = {**os.environ, **described(settings), **ONE_THREAD, "MALLOC_ARENA_MAX": "2", **variables}
     command = [sys.executable, "-m", "service.child", str(os.getpid()), module]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment, pass_fds=inherit, process_group=0, cwd=_root())
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=complaints, env=environment, pass_fds=inherit, process_group=0, cwd=_root())
+
+
+def complaint(module: str, settings: Settings) -> str:
+    """Run a child to its end; what it had to say where it failed, "" where it did not. What it took of memory is free again."""
+    process = start(module, settings, complaints=subprocess.PIPE)
+    said = process.communicate()[1].decode(errors="replace").strip()
+    return "" if process.returncode == 0 else said or f"{module} ended with status {process.returncode}"
 
 
 def _root() -> Path:

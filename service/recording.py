@@ -17,6 +17,7 @@ from service import artifacts
 from service.errors import StorageFull
 from service.jobs import Claim, Event
 from service.store import Store
+from service.store.curves import Curve
 from service.store.notes import Note
 
 FIRST_SECONDS, NEXT_SECONDS = 0.025, 0.05
@@ -163,12 +164,12 @@ def _by_checkpoint(events: list[Any]) -> list[list[Any]]:
     return [events[begin:end] for begin, end in zip([0, *ends], [*ends, len(events)], strict=True)]
 
 
-def _curves(events: Iterable[Any]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _curves(events: Iterable[Any]) -> dict[str, Curve]:
     pieces: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for event in events:
         for series, curve in (getattr(event, "curves", None) or {}).items():
             pieces.setdefault(series, []).append(curve)
-    return {series: (np.concatenate([steps for steps, _ in found]), np.concatenate([values for _, values in found]))
+    return {series: Curve(np.concatenate([steps for steps, _ in found]), np.concatenate([values for _, values in found]))
             for series, found in pieces.items()}
 
 

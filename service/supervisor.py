@@ -30,7 +30,8 @@ from service.crew import Child, Crew
 from service.errors import ServiceError
 from service.settings import Settings
 from service.store import Store
-from service.store.migrate import migrate
+from service.store.database import connect, schema_of
+from service.store.tables import SCHEMA
 from service.stream import Wake, run_folder
 
 TURN_SECONDS = 0.25
@@ -84,7 +85,7 @@ class Supervisor:
         if self.listening is not None:
             settings = settings.model_copy(update={"port": self.listening.getsockname()[1]})
         self.settings, self.with_api = settings, with_api
-        migrate(settings.home, settings.store_url)
+        _bring_up_to_date(settings)
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
         self.owner = child.name_of("serve" if with_api else "worker")
@@ -199,6 +200,15 @@ class Supervisor:
             self.crew.give_back(False, "draining")
         self.store.close()
         self.wake.close()
+
+
+def _bring_up_to_date(settings: Settings) -> None:
+    """Migrate the store, where it is at another schema, in a process of its own: what that needs would stay in this one for good."""
+    engine = connect(settings.store_url, "BEGIN")
+    found = schema_of(engine)
+    engine.dispose()
+    if found != SCHEMA and (said := child.complaint("service.store.migrate", settings)):
+        raise CannotServe(said)
 
 
 def _gone(one: Child | None) -> bool:

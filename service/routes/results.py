@@ -22,6 +22,7 @@ from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.problems import documented, unbuilt
 from service.routes.render import Answer, Json
 from service.routes.wire import show_checkpoint
+from service.store import curves
 from service.store.changes import Row
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["results"])
@@ -42,19 +43,19 @@ async def get_metrics(
 ) -> Response:
     """Losses and metrics over time, by column."""
     names = list(dict.fromkeys(name.strip() for name in series.split(","))) if series is not None else []
-    found = await in_thread(chart, api, job_id, names, by, points)
+    found = await in_thread(charted, api, job_id, names, by, points)
     if form == "csv" or (form is None and "text/csv" in request.headers.get("accept", "")):
         return Response(as_csv(found["columns"]), media_type="text/csv")
     return Answer({"object": "metrics", "job_id": job_id, "by": by, **found})
 
 
-def chart(api: Api, job_id: str, names: list[str], by: str, points: int) -> Json:
+def charted(api: Api, job_id: str, names: list[str], by: str, points: int) -> Json:
     """The columns; 422 for series that the job, once it has any, does not have."""
     with api.store.read():
         api.store.get_job(job_id)
-        found = api.store.metrics(job_id, names, by=by, points=points)
+        found = curves.chart(api.store, job_id, names, by=by, points=points)
         empty = [name for name in names if all(value is None for value in found["columns"][name])]
-        known = list(api.store.metrics(job_id, by=by, points=2)["columns"]) if empty else []
+        known = list(curves.chart(api.store, job_id, by=by, points=2)["columns"]) if empty else []
     others = [name for name in known if name not in ("epoch", "step")]
     if unknown := [name for name in empty if others and name not in others]:
         detail = f"the job has no series {unknown[0][:80]!r} by {by}; it has {', '.join(others)}"

@@ -19,8 +19,8 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
                  release(claim, reason, happened, **columns)      stopped as asked: running -> queued, pausing -> paused, cancelling -> cancelled
     record       record(claim, events, curves, job, checkpoint, keep_last, adjusted) -> Recorded(job, removed files)
                  finish(claim, "succeeded" | "failed", reason, message, hint, error, publish, … as record)  holds(claim)
-    reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  metrics(id, series, by, points)
-                 checkpoints(id)  checkpoint(id, "last" | "best" | epoch)  checkpoint_paths()  job_ids()
+    reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
+                 checkpoint_paths()  job_ids()      (charts: curves.chart(store, id, series, by, points))
     once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  reserve(…)  forget(key)
                  expire_idempotency()
     models       publish(name, job_id, checkpoint)  get_model(name)  list_models()  unpublish(name)
@@ -43,7 +43,6 @@ from pathlib import Path
 
 from service.jobs import Claim, Event
 from service.store.checkpoints import Checkpoints
-from service.store.curves import Curves, thin
 from service.store.database import Notify
 from service.store.datasets import Datasets
 from service.store.events import Events
@@ -55,10 +54,10 @@ from service.store.models import Models
 from service.store.record import Record, Recorded
 from service.store.requests import Requests
 
-__all__ = ["Claim", "Event", "Recorded", "Reply", "Store", "thin"]
+__all__ = ["Claim", "Event", "Recorded", "Reply", "Store"]
 
 
-class Store(Datasets, Jobs, Requests, Leases, Record, Events, Curves, Checkpoints, Idempotency, Models, Facts):
+class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Facts):
     @classmethod
     def at(cls, home: Path, url: str = "", notify: Notify | None = None) -> Store:
         """The store of a home folder: `url` if given, else SQLite in `home/trainyard.db`. 503 unless the schema is this program's."""

@@ -1,8 +1,12 @@
-"""Curves: numbers by step, packed in blocks of 1,024 pairs of float64, and charts made from them and from epoch events."""
+"""Curves: numbers by step, packed in blocks of 1,024 pairs of float64, and charts made from them and from epoch events.
+
+Trainers make curves and the API draws charts. The supervisor does neither, so the rest of the store does not import this module, nor numpy.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +16,7 @@ from service.store.database import Database
 from service.store.tables import blocks, events
 
 BLOCK = 1024
-Curve = tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]
+Numbers = Sequence[float] | np.ndarray
 
 _MINE = (blocks.c.job_id == bindparam("this_job")) & (blocks.c.series == bindparam("this_series"))
 _TAIL = select(blocks.c.number, blocks.c.data).where(
@@ -21,40 +25,46 @@ _CUT = delete(blocks).where(_MINE, blocks.c.number >= bindparam("first"))
 _NEXT = select(func.coalesce(func.max(blocks.c.number) + 1, 0)).where(_MINE)
 
 
-class Curves(Database):
-    def metrics(self, job_id: str, series: Iterable[str] = (), *, by: str = "epoch", points: int = 1000) -> dict[str, Any]:
-        """{"columns": {"epoch": […], "step": […], name: […]}, "thinned": bool}; all series when none is named, None where a series has no value.
+@dataclass(frozen=True)
+class Curve:
+    """Values by step, steps rising."""
 
-        `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
-        """
-        with self.read() as connection:
-            rows = select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
-            epochs = list(connection.execute(rows).scalars())
-            if by == "epoch":
-                return _by_epoch(epochs, list(series), points)
-            names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()
-                                                            .order_by(blocks.c.series)).scalars())
-            curves = {name: _read(connection, job_id, name, points) for name in names}
-        return _by_step(curves, np.array([row["step"] for row in epochs], float))
+    steps: Numbers
+    values: Numbers
+
+    def append(self, connection: Connection, job_id: str, series: str) -> None:
+        """Add them to a series of the job. A step that is there already (a replay) takes the new value: each step is stored once."""
+        fresh = np.column_stack([np.asarray(self.steps, float), np.asarray(self.values, float)])
+        if not len(fresh):
+            return
+        mine = {"this_job": job_id, "this_series": series}
+        rows = connection.execute(_TAIL, {**mine, "step": float(fresh[0, 0])}).all()
+        if rows:
+            first = rows[0].number
+            old = np.frombuffer(b"".join(row.data for row in rows)).reshape(-1, 2)
+            fresh = np.concatenate([old[~np.isin(old[:, 0], fresh[:, 0])], fresh])
+            fresh = fresh[np.argsort(fresh[:, 0], kind="stable")]
+            connection.execute(_CUT, {**mine, "first": first})
+        else:
+            first = connection.execute(_NEXT, mine).scalar_one()
+        parts = [fresh[at:at + BLOCK] for at in range(0, len(fresh), BLOCK)]
+        connection.execute(insert(blocks), [{"job_id": job_id, "series": series, **_block(number, part)} for number, part in enumerate(parts, first)])
 
 
-def append_curve(connection: Connection, job_id: str, series: str, steps: Sequence[float] | np.ndarray, values: Sequence[float] | np.ndarray) -> None:
-    """Add (step, value) pairs, steps rising. A step that is there already (a replay) takes the new value: each step is stored once."""
-    fresh = np.column_stack([np.asarray(steps, float), np.asarray(values, float)])
-    if not len(fresh):
-        return
-    mine = {"this_job": job_id, "this_series": series}
-    rows = connection.execute(_TAIL, {**mine, "step": float(fresh[0, 0])}).all()
-    if rows:
-        first = rows[0].number
-        old = np.frombuffer(b"".join(row.data for row in rows)).reshape(-1, 2)
-        fresh = np.concatenate([old[~np.isin(old[:, 0], fresh[:, 0])], fresh])
-        fresh = fresh[np.argsort(fresh[:, 0], kind="stable")]
-        connection.execute(_CUT, {**mine, "first": first})
-    else:
-        first = connection.execute(_NEXT, mine).scalar_one()
-    parts = [fresh[at:at + BLOCK] for at in range(0, len(fresh), BLOCK)]
-    connection.execute(insert(blocks), [{"job_id": job_id, "series": series, **_block(number, part)} for number, part in enumerate(parts, first)])
+def chart(store: Database, job_id: str, series: Iterable[str] = (), *, by: str = "epoch", points: int = 1000) -> dict[str, Any]:
+    """{"columns": {"epoch": […], "step": […], name: […]}, "thinned": bool}; all series when none is named, None where a series has no value.
+
+    `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
+    """
+    with store.read() as connection:
+        rows = select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
+        epochs = list(connection.execute(rows).scalars())
+        if by == "epoch":
+            return _by_epoch(epochs, list(series), points)
+        names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()
+                                                        .order_by(blocks.c.series)).scalars())
+        curves = {name: _read(connection, job_id, name, points) for name in names}
+    return _by_step(curves, np.array([row["step"] for row in epochs], float))
 
 
 def _block(number: int, pairs: np.ndarray) -> dict[str, Any]:

@@ -1,8 +1,12 @@
-"""Bring a store to the newest schema. Only the supervisor does this, before it starts anything that reads the store."""
+"""Bring a store to the newest schema. Only the supervisor does this, before it starts anything that reads the store.
+
+    python -m service.store.migrate         the store of the settings, in a process of its own
+"""
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from pathlib import Path
 
 from alembic import command
@@ -13,6 +17,7 @@ from sqlalchemy import make_url
 
 from service import jobs
 from service.errors import ServiceError, crash_point
+from service.settings import Settings
 from service.store.database import connect, queue_file, schema_of, waiting_turn
 
 KEPT_BACKUPS = 3
@@ -74,3 +79,15 @@ def _backup(url: str, home: Path, found: str) -> None:
     crash_point("migrate.after_backup")
     for old in sorted(folder.glob("trainyard-*.db"), key=lambda path: path.stat().st_mtime)[:-KEPT_BACKUPS]:
         old.unlink()
+
+
+def main() -> None:
+    settings = Settings()
+    try:
+        migrate(settings.home, settings.store_url)
+    except ServiceError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

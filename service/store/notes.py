@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sqlalchemy import Connection, update
 
 from service.jobs import EventLike
 from service.store.changes import Row, change
 from service.store.checkpoints import keep_checkpoint, prune
-from service.store.curves import Curve, append_curve
 from service.store.tables import adjustments
+
+if TYPE_CHECKING:  # who has curves to write imports numpy; the supervisor has none
+    from service.store.curves import Curve
 
 COLUMNS = frozenset({"epoch", "epochs", "step", "progress", "eta_seconds", "elapsed_seconds", "metrics", "best", "evaluation", "message", "hint",
                      "warnings", "summary", "worker"})
@@ -21,7 +23,7 @@ class Note(TypedDict, total=False):
     """All parts may be left out."""
 
     events: Iterable[EventLike]                     # those with a key the job already has are dropped
-    curves: Mapping[str, Curve]                     # series -> (steps, values)
+    curves: Mapping[str, Curve]                     # by series
     job: Mapping[str, Any]                          # columns of the job, out of COLUMNS
     checkpoint: Mapping[str, Any]                   # step, epoch, metrics, path, bytes, sha256, [best, kept]; its file is durable already
     keep_last: int                                  # with a checkpoint: beyond best, kept and so many (2), older ones go
@@ -38,8 +40,8 @@ def write_note(connection: Connection, row: Row, note: Note) -> tuple[Row, list[
         removed += prune(connection, row["id"], note.get("keep_last", 2))
         if further:
             columns["losses"] = 0
-    for series, (steps, values) in note.get("curves", {}).items():
-        append_curve(connection, row["id"], series, steps, values)
+    for series, curve in note.get("curves", {}).items():
+        curve.append(connection, row["id"], series)
     for number, (epoch, step) in note.get("adjusted", {}).items():
         mine = (adjustments.c.job_id == row["id"], adjustments.c.number == number, adjustments.c.step.is_(None))
         connection.execute(update(adjustments).where(*mine).values(epoch=epoch, step=step))

@@ -39,7 +39,7 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
-metadata = MetaData()
+metadata = MetaData()       # on SQLite; to name PostgreSQL's conditions of indices beside the migrations' would load its dialect everywhere
 
 
 def _table(name: str, *parts: Any) -> Table:
@@ -109,7 +109,7 @@ jobs = _table(
 )
 Index("jobs_queue", jobs.c.status, jobs.c.priority.desc(), jobs.c.id)
 Index("jobs_lease", jobs.c.lease_expires_at)
-Index("jobs_owner", jobs.c.lease_owner, sqlite_where=jobs.c.lease_owner.isnot(None), postgresql_where=jobs.c.lease_owner.isnot(None))
+Index("jobs_owner", jobs.c.lease_owner, sqlite_where=jobs.c.lease_owner.isnot(None))
 
 job_metadata = _table(      # the index of jobs.metadata
     "job_metadata",
@@ -150,7 +150,7 @@ events = _table(
     Column("fence", Integer, nullable=False),
     Column("created_at", Text, nullable=False),
 )
-Index("events_key", events.c.job_id, events.c.key, unique=True, sqlite_where=events.c.key.isnot(None), postgresql_where=events.c.key.isnot(None))
+Index("events_key", events.c.job_id, events.c.key, unique=True, sqlite_where=events.c.key.isnot(None))
 
 blocks = _table(            # curves: 1,024 pairs of float64 (step, value) a row, only the last row of a series may hold fewer
     "blocks",

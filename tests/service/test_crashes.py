@@ -13,6 +13,7 @@ import pytest
 from service import artifacts
 from service.errors import CRASHED
 from service.store import Event, Reply, Store
+from service.store.curves import Curve, chart
 from service.store.migrate import migrate
 
 POINTS = [f"{place}.{moment}" for place in ("pinned", "post", "claim", "record", "release", "finish", "request_pause", "resume", "delete_dataset")
@@ -60,7 +61,7 @@ def train(store: Store, claim: Any) -> None:
     for epoch in range(1 + (found[0]["epoch"] if found else 0), EPOCHS + 1):
         file = artifacts.write_checkpoint(store.home, claim.job_id, epoch * 10, b"epoch %d" % epoch)
         answer = store.record(claim, events=[Event("epoch", "", {"epoch": epoch, "step": epoch * 10}, key=f"epoch:{epoch}")],
-                              curves={"loss": (range(epoch * 10 - 9, epoch * 10 + 1), [float(epoch)] * 10)},
+                              curves={"loss": Curve(range(epoch * 10 - 9, epoch * 10 + 1), [float(epoch)] * 10)},
                               checkpoint={"step": epoch * 10, "epoch": epoch, "metrics": {}, **file}, job={"epoch": epoch})
         artifacts.remove(store.home, answer.removed)
         if epoch == 1:
@@ -98,7 +99,7 @@ def test_a_crash_anywhere_is_survived(tmp_path: Path, place: str, hit: int):
     happened = store.events(job["id"])
     assert job["status"] == "succeeded" and [event["seq"] for event in happened] == list(range(1, job["seq"] + 1))
     assert [event["data"]["epoch"] for event in happened if event["type"] == "epoch"] == [1, 2, 3, 4]
-    assert store.metrics(job["id"], by="step")["columns"]["step"] == list(range(1, 41))
+    assert chart(store, job["id"], by="step")["columns"]["step"] == list(range(1, 41))
     rows = store.checkpoints(job["id"])
     assert [row["step"] for row in rows] == [40, 30] and all(artifacts.read_checkpoint(tmp_path, row) for row in rows)
     files = {str(path.relative_to(tmp_path)) for folder in ("jobs", "datasets", "trash") for path in (tmp_path / folder).rglob("*") if path.is_file()}

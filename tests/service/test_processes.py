@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import urllib.request
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service.store.curves import chart
 from tests.service.running import ROOT, Running, classifier, until
 
 LONG = 100_000      # epochs of a job that is stopped before its end
@@ -24,9 +26,18 @@ def ask(url: str, body: dict[str, Any]) -> dict[str, Any]:
         return json.load(answer)
 
 
-def test_the_supervisor_imports_neither_fastapi_nor_numba() -> None:
-    code = "import sys, service.supervisor; print(*{'fastapi', 'numba', 'uvicorn', 'scipy'} & set(sys.modules))"
+def test_the_supervisor_imports_nothing_large() -> None:
+    large = {"fastapi", "numba", "uvicorn", "scipy", "numpy", "alembic", "engine", "sqlalchemy.dialects.postgresql"}
+    code = f"import sys, service.supervisor; print(*{large} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+def test_a_store_of_a_newer_program_is_left_alone_and_told_in_one_line(home: Path) -> None:
+    with sqlite3.connect(home / "trainyard.db") as raw:
+        raw.execute("UPDATE alembic_version SET version_num = '9999'")
+    environment = {**os.environ, "TRAINYARD_HOME": str(home)}
+    ended = subprocess.run([sys.executable, "-m", "service.supervisor", "worker"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ended.returncode == 1 and ended.stdout == "" and "newer program" in ended.stderr and len(ended.stderr.splitlines()) == 1
 
 
 def test_a_served_job_can_be_paused_resumed_and_cancelled(running: Running) -> None:
@@ -73,7 +84,7 @@ def test_a_short_job_tells_all_its_events_and_ends_with_a_sentence(running: Runn
     assert (job["status"], job["status_reason"], job["progress"]) == ("succeeded", "completed", 1.0), job
     assert job["message"].startswith("Trained 3 epochs in ") and job["error"] is None
     assert running.types(job["id"]) == ["job.queued", "job.started", "epoch", "epoch", "epoch", "checkpoint", "job.succeeded"]
-    steps = running.store.metrics(job["id"], by="step", points=1000)["columns"]["step"]
+    steps = chart(running.store, job["id"], by="step", points=1000)["columns"]["step"]
     assert list(steps) == list(range(1, 301))
 
 

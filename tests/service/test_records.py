@@ -14,6 +14,7 @@ from alembic.migration import MigrationContext
 from service import jobs as states
 from service.errors import ServiceError, StorageFull
 from service.store import Event, Reply, Store
+from service.store.curves import Curve, chart
 from service.store.database import connect
 from service.store.migrate import migrate, version
 from service.store.tables import SCHEMA, metadata
@@ -44,8 +45,8 @@ def test_curves_hold_every_step_once_whatever_is_replayed(store: Store):
         begin = max(0, done - int(rng.integers(0, 1500)))       # go back to a checkpoint now and then
         done = min(5000, begin + int(rng.integers(1, 2500)))
         steps = np.arange(begin + 1, done + 1)
-        store.record(claim, curves={"loss": (steps, truth[steps])})
-    columns = store.metrics(claim.job_id, by="step", points=10_000)["columns"]
+        store.record(claim, curves={"loss": Curve(steps, truth[steps])})
+    columns = chart(store, claim.job_id, by="step", points=10_000)["columns"]
     assert columns["step"] == list(range(1, 5001))
     np.testing.assert_array_equal(columns["loss"], truth[1:])
 
@@ -55,10 +56,10 @@ def test_thinning_keeps_extremes(store: Store, points: int):
     claim = claimed(store)
     values = np.sin(np.arange(6000) / 50)
     values[777], values[3333] = 9.0, -9.0
-    store.record(claim, curves={"loss": (np.arange(6000), values)})
-    chart = store.metrics(claim.job_id, ["loss"], by="step", points=points)
-    assert chart["thinned"] and len(chart["columns"]["step"]) <= points + 2
-    kept = dict(zip(chart["columns"]["step"], chart["columns"]["loss"], strict=True))
+    store.record(claim, curves={"loss": Curve(np.arange(6000), values)})
+    thinned = chart(store, claim.job_id, ["loss"], by="step", points=points)
+    assert thinned["thinned"] and len(thinned["columns"]["step"]) <= points + 2
+    kept = dict(zip(thinned["columns"]["step"], thinned["columns"]["loss"], strict=True))
     assert kept[777] == 9.0 and kept[3333] == -9.0
 
 
@@ -66,10 +67,10 @@ def test_metrics_by_epoch_come_from_epoch_events(store: Store):
     claim = claimed(store)
     for epoch in (1, 2):
         store.record(claim, events=[Event("epoch", "", {"epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch}, key=f"epoch:{epoch}")],
-                     curves={"loss": ([10 * epoch - 1, 10 * epoch], [2, 1])})
-    assert store.metrics(claim.job_id)["columns"] == {"epoch": [1, 2], "step": [10, 20], "train_loss": [1.0, 0.5]}
-    assert store.metrics(claim.job_id, ["valid_loss"])["columns"]["valid_loss"] == [None, None]
-    assert store.metrics(claim.job_id, by="step")["columns"] == {"epoch": [1, 1, 2, 2], "step": [9, 10, 19, 20], "loss": [2.0, 1.0, 2.0, 1.0]}
+                     curves={"loss": Curve([10 * epoch - 1, 10 * epoch], [2, 1])})
+    assert chart(store, claim.job_id)["columns"] == {"epoch": [1, 2], "step": [10, 20], "train_loss": [1.0, 0.5]}
+    assert chart(store, claim.job_id, ["valid_loss"])["columns"]["valid_loss"] == [None, None]
+    assert chart(store, claim.job_id, by="step")["columns"] == {"epoch": [1, 1, 2, 2], "step": [9, 10, 19, 20], "loss": [2.0, 1.0, 2.0, 1.0]}
 
 
 def test_a_dataset_in_use_stays(store: Store):

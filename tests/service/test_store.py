@@ -11,6 +11,7 @@ import pytest
 from service import jobs as states
 from service.errors import ServiceError, StaleFence
 from service.store import Event, Store
+from service.store.curves import Curve
 from tests.service.deeds import claimed, numbers, point, queued, types
 
 
@@ -46,7 +47,7 @@ def test_the_queue_gives_highest_priority_then_oldest(store: Store):
 def test_a_run_is_recorded_and_ends(store: Store):
     claim = claimed(store)
     epoch = Event("epoch", "Epoch 1", {"epoch": 1, "step": 5, "train_loss": math.nan}, key="epoch:1")
-    answer = store.record(claim, events=[epoch], curves={"loss": ([1, 2, 3, 4, 5], [5, 4, math.nan, 2, 1])},
+    answer = store.record(claim, events=[epoch], curves={"loss": Curve([1, 2, 3, 4, 5], [5, 4, math.nan, 2, 1])},
                           job={"epoch": 1, "step": 5, "metrics": {"train_loss": math.inf}}, checkpoint=point(5, best=True))
     assert answer.status == "running" and answer.removed == []
     done = store.finish(claim, "succeeded", reason="completed", message="Done.", publish="digits-1").job
@@ -71,9 +72,9 @@ def test_a_stale_fence_writes_nothing(store: Store):
     found = store.claim("there", 15)
     assert found is not None and found[0].fence == old.fence + 1
     before = (store.get_job(old.job_id), numbers(store, old.job_id))
-    for write in (lambda: store.record(old, events=[Event("step")], curves={"loss": ([1], [1])}, checkpoint=point(9)), lambda: store.release(old),
-                  lambda: store.finish(old, "succeeded", reason="completed", message=""), lambda: store.lost(old.job_id, old.fence),
-                  lambda: store.holds(old)):
+    for write in (lambda: store.record(old, events=[Event("step")], curves={"loss": Curve([1], [1])}, checkpoint=point(9)),
+                  lambda: store.release(old), lambda: store.finish(old, "succeeded", reason="completed", message=""),
+                  lambda: store.lost(old.job_id, old.fence), lambda: store.holds(old)):
         with pytest.raises(StaleFence):
             write()
     assert (store.get_job(old.job_id), numbers(store, old.job_id)) == before and store.checkpoints(old.job_id) == []

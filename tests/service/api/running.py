@@ -16,6 +16,7 @@ import httpx
 
 from service.jobs import Event
 from service.store import Store
+from service.store.curves import Curve
 from service.stream import Wake
 
 ROOT = Path(__file__).parents[3]
@@ -80,7 +81,7 @@ def run_job(server: Running, job_id: str, epochs: int = 3, losses: tuple[float, 
         loss = losses[epoch - 1] if losses else 1.0 / epoch
         event = Event("epoch", f"Epoch {epoch}.", {"epoch": epoch, "epochs": epochs, "step": 10 * epoch, "train_loss": loss}, key=f"epoch:{epoch}")
         store.record(claim, events=[event], job={"epoch": epoch, "step": 10 * epoch, "metrics": {"train_loss": loss}},
-                     curves={"loss": (range(10 * epoch - 9, 10 * epoch + 1), [loss] * 10)})
+                     curves={"loss": Curve(range(10 * epoch - 9, 10 * epoch + 1), [loss] * 10)})
     store.finish(claim, "succeeded", reason="completed", message="The job is done.")
     store.close()
 
