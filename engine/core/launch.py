@@ -22,6 +22,7 @@ class Launch:
     The kernel makes `[0, size)` of its output in any order of ranges whose edges are multiples of `grain`.
     `cost` is nanoseconds per unit of `size` on one core, roughly: it decides the fixed chunks that threads share.
     An `elementwise` launch may run tile by tile with its neighbours; its tiles are multiples of `grain` (a row, where an operand is broadcast).
+    A `gate` is the byte offset of an int64: while that is 0 the row is passed over. 0 stands for none.
     """
 
     kernel: str
@@ -31,3 +32,4 @@ class Launch:
     grain: int = 1
     cost: float = 1.0
     elementwise: bool = False
+    gate: int = 0

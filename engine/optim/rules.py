@@ -7,7 +7,7 @@ kernel, the layout of its state, the wire format, the catalogue entry and its te
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError, field_validator
@@ -68,6 +68,17 @@ class Rule(OptimiserStep):
     def factor(self, step: int, epoch: int = 1) -> float:
         """The schedule's factor at an update and epoch, both counted from 1."""
         return self.schedule.at(step if self.schedule.per == "step" else epoch) if self.schedule else 1.0
+
+
+def makes_step(steps: Sequence[OptimiserStep]) -> bool:
+    """Whether the last of a list that works on gradients is a rule; if not, x becomes x - g."""
+    moving = [step for step in steps if not step.last]
+    return bool(moving) and isinstance(moving[-1], Rule)
+
+
+def closing(steps: Sequence[OptimiserStep]) -> int:
+    """The place of the rule that moves x."""
+    return max(k for k, step in enumerate(steps) if not step.last)
 
 
 def _detail(where: tuple[int | str, ...], code: str, message: str, value: Any, suggestion: str | None = None) -> InitErrorDetails:

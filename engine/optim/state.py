@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,33 +10,15 @@ import numpy as np
 from engine.autodiff.implicit import key
 from engine.autodiff.tree import leaves, transform
 from engine.core import FLOATS, Node
-from engine.errors import NonFiniteError, ShapeError, TrainyardError, nearest
-from engine.kernels.library import call
+from engine.errors import ShapeError, TrainyardError, nearest
 from engine.nn.model import Model
 from engine.nn.paths import join
+from engine.optim.averages import EMA
+from engine.optim.chain import Chain
+from engine.optim.leaf import Leaf, move
 from engine.optim.rules import Rule
 from engine.optim.step import OptimiserStep
-from engine.optim.transforms import Chain, ClipGlobalNorm, NormTransform
 from engine.spec import FOREIGN_NAMES
-
-
-@dataclass(eq=False)
-class Leaf:
-    """What is remembered of one array: its steps, their state arrays by name, whether it is frozen, how often it was updated."""
-
-    steps: tuple[OptimiserStep, ...]
-    state: tuple[dict[str, np.ndarray], ...]
-    frozen: bool = False
-    step: int = 0
-    epoch: int = 1
-
-    @property
-    def rule(self) -> OptimiserStep:
-        """The rule, or the last step of a chain."""
-        return self.steps[-1]
-
-    def __repr__(self) -> str:
-        return f"Leaf({', '.join(map(repr, self.steps))}{', frozen' if self.frozen else ''}, step={self.step})"
 
 
 def tree_of(model: Any) -> Any:
@@ -57,9 +38,10 @@ def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
     if not isinstance(rule, OptimiserStep | Chain):
         raise TrainyardError(f"setup takes a rule such as optim.Adam() first and the model second, found {type(rule).__name__}")
     made: dict[Any, Leaf] = {}
+    seed = model.seed if isinstance(model, Model) else 0
 
     def leaf(path: str, value: Any) -> Leaf | None:
-        return made.setdefault(key(value), _leaf(rule, path, value)) if trains(value) else None
+        return made.setdefault(key(value), _leaf(rule, path, value, seed)) if trains(value) else None
 
     state = transform(tree_of(model), leaf)
     if not made:
@@ -68,9 +50,10 @@ def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
     return state
 
 
-def _leaf(rule: OptimiserStep | Chain, path: str, array: np.ndarray) -> Leaf:
-    steps = tuple(s.for_path(path) if isinstance(s, Rule) else s for s in rule.steps)
-    return Leaf(steps, tuple({name: np.full(array.shape, s.start(name), array.dtype) for name in s.state} for s in steps))
+def _leaf(rule: OptimiserStep | Chain, path: str, array: np.ndarray, seed: int) -> Leaf:
+    steps = tuple(s.for_path(path) if isinstance(s, Rule) else s for s in rule.listed)
+    memory = tuple({name: np.full(array.shape, s.start(name, array), array.dtype) for name in s.state} for s in steps)
+    return Leaf(steps, memory, path=path, seed=seed)
 
 
 def update(state: Any, model: Any, gradients: Any) -> None:
@@ -80,7 +63,7 @@ def update(state: Any, model: Any, gradients: Any) -> None:
     place of the state.
     """
     if isinstance(state, OptimiserStep | Chain):
-        if any(s.state for s in state.steps):
+        if any(s.state for s in state.listed):
             raise TrainyardError(f"{type(state).__name__} remembers past gradients: make its state once with state = setup(rule, model), "
                                  "then call update(state, model, gradients)")
         state = setup(state, model)
@@ -90,7 +73,7 @@ def update(state: Any, model: Any, gradients: Any) -> None:
         if id(leaf) in work:
             gradient = work[id(leaf)][2] + gradient     # the same array in two places: their gradients add up
         work[id(leaf)] = (leaf, array, gradient)
-    _run([(leaf, array, np.array(g, array.dtype, order="C")) for leaf, array, g in work.values() if not leaf.frozen])
+    move([(leaf, array, np.array(g, array.dtype, order="C")) for leaf, array, g in work.values() if not leaf.frozen])
 
 
 def _together(state: Any, tree: Any, gradients: Any, path: str) -> Iterator[tuple[Leaf, np.ndarray, np.ndarray]]:
@@ -142,48 +125,6 @@ def _child(gradients: Any, name: Any, path: str) -> Any:
     raise TrainyardError(f"the gradients do not mirror the model at {path or 'the top'}: {found}")
 
 
-def _run(work: list[tuple[Leaf, np.ndarray, np.ndarray]]) -> None:
-    """All leaves step by step together, because a global norm looks at all gradients."""
-    for leaf, _, _ in work:
-        leaf.step += 1
-    for i in range(max((len(leaf.steps) for leaf, _, _ in work), default=0)):
-        clipped = [(leaf, g) for leaf, _, g in work if i < len(leaf.steps) and isinstance(leaf.steps[i], ClipGlobalNorm)]
-        total = float(np.sqrt(sum(_norm(g) ** 2 for _, g in clipped)))
-        for leaf, array, g in work:
-            if i < len(leaf.steps):
-                _one(leaf, i, array, g, total)
-    for leaf, array, g in work:
-        if not leaf.steps or not isinstance(leaf.steps[-1], Rule):
-            _pass("rule_step", array, [array, g], np.ones(1))
-
-
-def _one(leaf: Leaf, i: int, array: np.ndarray, g: np.ndarray, total: float) -> None:
-    step, state = leaf.steps[i], leaf.state[i]
-    if isinstance(step, NormTransform):
-        norm = total if isinstance(step, ClipGlobalNorm) else _norm(g)
-        if not np.isfinite(norm):
-            raise NonFiniteError(f"{step.kind_name()}: the norm of the gradient is {norm}")
-        _pass("transform_scale", g, [array, g], np.array([step.scale(norm)]))
-        return
-    last = i == len(leaf.steps) - 1
-    name = f"rule_{step.kind_name()}{'' if last else '_onward'}" if isinstance(step, Rule) else f"transform_{step.kind_name()}"
-    factor = step.factor(leaf.step, leaf.epoch) if isinstance(step, Rule) else 1.0
-    _pass(name, array, [array, g, *(state[s] for s in step.state)], step.table(factor, leaf.step))
-
-
-def _norm(g: np.ndarray) -> float:
-    return float(np.linalg.norm(g.astype(np.float64)))
-
-
-def _pass(name: str, like: np.ndarray, arrays: list[np.ndarray], table: np.ndarray) -> None:
-    """Run one fused pass over whole arrays. The first may be a view with steps: then a copy is moved and put back."""
-    x = np.ascontiguousarray(arrays[0])
-    words = [a.ctypes.data for a in (x, *arrays[1:])]
-    call(name, like.dtype.name, [*words, table.ctypes.data], like.size)
-    if x is not arrays[0]:
-        arrays[0][...] = x
-
-
 def adjust(state: Any, learning_rate: float | None = None, **changes: float) -> None:
     """Change hyper-parameters in a state tree or a part of it (`state["layers"][0]`), in place; momenta stay.
 
@@ -216,6 +157,20 @@ def made_by_setup(state: Any) -> None:
     """Raises TrainyardError for what is no state."""
     if next(each(state), None) is None:
         raise TrainyardError(f"a state is what setup(rule, model) made, found {state!r}: write state = setup(optim.Adam(), model)")
+
+
+def averaged(state: Any, model: Any) -> Any:
+    """A copy of the model, or of nested arrays, with the averages that EMA keeps in their place. Raises TrainyardError where it keeps none."""
+    made_by_setup(state)
+    kept = {path: leaf.state[i]["a"] for path, leaf in leaves(state) if isinstance(leaf, Leaf)
+            for i, step in enumerate(leaf.steps) if isinstance(step, EMA)}
+    if not kept:
+        raise TrainyardError("this state keeps no averages: put EMA into the list, as in setup(Chain(Adam(), EMA(0.999)), model)")
+    if isinstance(model, Model):
+        twin = model.astype(model.dtype)
+        twin.assign({path: array for path, array in kept.items() if path in twin.parameters})
+        return twin
+    return transform(model, lambda path, value: kept[path].copy() if path in kept else value)
 
 
 def freeze(state: Any) -> None:

@@ -1,19 +1,15 @@
-"""Transforms: what happens to a gradient before the rule; and `Chain`, several steps in order."""
+"""Transforms: what happens to a gradient before the rule."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, PlainValidator, TypeAdapter, model_serializer
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from engine.errors import TrainyardError
 from engine.kernels.formula import pass_text
 from engine.kernels.library import define
-from engine.optim.rules import Rule
 from engine.optim.step import OptimiserStep, define_passes, steps
-from engine.spec import Family, Spec
+from engine.spec import Family
 
 transforms = Family("transform")
 
@@ -25,7 +21,7 @@ class Transform(OptimiserStep):
     """Changes a gradient g."""
 
 
-def transform(cls: type[Transform]) -> type[Any]:
+def transform(cls: type[OptimiserStep]) -> type[Any]:
     """Add a transform to the registry and its kernel, if it has lines, to the library."""
     if cls.lines:
         define_passes(cls, "transform")
@@ -95,52 +91,32 @@ class SignDecay(Transform):
     kind: Literal["sign_decay"] = "sign_decay"
 
 
-AnyStep = steps.union()
-_one: TypeAdapter[Any] = TypeAdapter(AnyStep)
-_list: TypeAdapter[list[Any]] = TypeAdapter(list[AnyStep])  # type: ignore[valid-type]
+@transform
+class AccumGrad(Transform):
+    """The mean of `steps` gradients, once in so many updates; what follows in the list waits for it."""
 
-
-class Chain(Spec):
-    """Steps in order: each takes the gradient that the one before it gave, and x becomes x - the last one's.
-
-    On the wire a list. An empty chain is the gradient itself.
-    """
-
-    steps: tuple[OptimiserStep, ...] = ()
-
-    def __init__(self, *steps: Any, **kwargs: Any):
-        given = kwargs.pop("steps", steps)
-        given = given[0] if len(given) == 1 and isinstance(given[0], list | tuple) else given
-        made = next((step for step in given if isinstance(step, type)), None)
-        if made is not None:
-            raise TrainyardError(f"a chain holds rules and transforms with their numbers: write {made.__name__}(), found the class")
-        known = [step if isinstance(step, Chain) else _one.validate_python(step) for step in given]
-        super().__init__(steps=tuple(s for step in known for s in step.steps), **kwargs)
-
-    @model_serializer
-    def _as_list(self) -> list[Any]:
-        return [step.model_dump() for step in self.steps]
+    equation: ClassVar[str] = "a = a + g / steps; after `steps` gradients g = a, and a = 0"
+    lines: ClassVar[str] = """
+begun = 0 if t - 1 - steps * floor((t - 1) / steps) < 0.5 else 1
+a = begun * a + g / steps
+g = a
+"""
+    state: ClassVar[tuple[str, ...]] = ("a",)
+    aliases: ClassVar[tuple[str, ...]] = ("accum_grad", "accumulate_gradients")
+    steps: int = Field(4, strict=True, ge=1)
+    kind: Literal["accumulate"] = "accumulate"
 
     @property
-    def rule(self) -> Rule | None:
-        """The last rule, whose learning rate is shown."""
-        return next((s for s in reversed(self.steps) if isinstance(s, Rule)), None)
+    def waits(self) -> int:
+        return self.steps
 
 
-def _read(value: Any) -> Any:
-    if isinstance(value, Chain | OptimiserStep):
-        return value
-    if isinstance(value, Sequence) and not isinstance(value, str | Mapping):
-        found = Chain(*_list.validate_python(list(value)))
-        if found.rule is None:
-            raise PydanticCustomError("missing_rule", "a list of optimisers needs a rule such as adam among its transforms", {"code": "missing_rule"})
-        return found
-    found = _one.validate_python(value)
-    if not isinstance(found, Rule):
-        raise PydanticCustomError("missing_rule", "{kind} changes gradients and makes no step: put it in a list before a rule such as adam",
-                                  {"kind": found.kind_name(), "code": "missing_rule"})
-    return found
+@transform
+class GradientNoise(Transform):
+    """Adds normal random numbers to the gradient, new ones at each update (Neelakantan et al., 2015)."""
 
-
-Optimiser = Annotated[Any, PlainValidator(_read, json_schema_input_type=AnyStep | list[AnyStep])]
-"""The field type: a name, an object, or a list of them; its value is a Rule or a Chain."""
+    equation: ClassVar[str] = "g = g + std * n, n from the normal distribution"
+    lines: ClassVar[str] = "g = g + std * n"
+    noise: ClassVar[tuple[str, ...]] = ("n",)
+    std: Amount = 0.01
+    kind: Literal["gradient_noise"] = "gradient_noise"

@@ -68,11 +68,33 @@ def guard(arena, words, begin, end):
 
 @kernel("refresh_scalars")
 def refresh_scalars(arena, words, begin, end):
-    """Put the schedule's factor and the number of this update into the scalar tables of the rules. Words: how many, offsets."""
-    for i in range(words[0]):
-        table = view(arena, words[1 + i], float64)
+    """Put the schedule's factor, and which time of theirs this is, into scalar tables. Words: where their pace is or 0, how many, offsets."""
+    pace = 1
+    if words[0] != 0:
+        pace = view(arena, words[0], int64)[0]
+    for i in range(words[1]):
+        table = view(arena, words[2 + i], float64)
         table[0] = view(arena, 80, float64)[0]
-        table[1] = float64(view(arena, 40, int64)[0] + 1)
+        table[1] = float64(view(arena, 40, int64)[0] // pace + 1)
+
+
+@kernel("open_gate")
+def open_gate(arena, words, begin, end):
+    """At every how many-th update a step acts, and whether this is one: the product of some counts. Words: out (two int64), how many, offsets."""
+    pace = 1
+    for i in range(words[1]):
+        pace *= int64(view(arena, words[2 + i], float64)[0])
+    out = view(arena, words[0], int64)
+    out[0] = pace
+    out[1] = 1 if (view(arena, 40, int64)[0] + 1) % pace == 0 else 0
+
+
+@kernel("noise_key")
+def noise_key(arena, words, begin, end):
+    """The key of an update's random numbers: seed, and which time it is. Words: out (two int64), a scalar table."""
+    out = view(arena, words[0], int64)
+    out[0] = view(arena, 0, int64)[0]
+    out[1] = int64(view(arena, words[1], float64)[1])
 
 
 @kernel("clip_factor")

@@ -6,7 +6,7 @@ The plan, never the number of threads, decides the cuts: so any number of thread
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import lcm
 from typing import Any
 
@@ -33,13 +33,14 @@ class Row:
 
 @dataclass
 class Group:
-    """Rows [first, last) that run tile by tile over `[0, size)`, cut in chunks of `chunk`, each in tiles of `tile`."""
+    """Rows [first, last) that run tile by tile over `[0, size)`, cut in chunks of `chunk`, each in tiles of `tile`, unless `gate` is shut."""
 
     first: int
     last: int
     size: int
     chunk: int
     tile: int
+    gate: int = 0
 
     @property
     def serial(self) -> bool:
@@ -135,11 +136,12 @@ def _group(launches: Sequence[Launch]) -> list[Group]:
     for i, launch in enumerate(launches):
         joint = lcm(grain, launch.grain)
         last = groups[-1] if groups else None
-        if last and launch.elementwise and launches[last.first].elementwise and last.size == launch.size and joint <= max(TILE, grain, launch.grain):
+        fits = last and last.size == launch.size and last.gate == launch.gate and joint <= max(TILE, grain, launch.grain)
+        if last and fits and launch.elementwise and launches[last.first].elementwise:
             grain, cost, last.last = joint, cost + launch.cost, i + 1
         else:
             grain, cost = launch.grain, launch.cost
-            groups.append(Group(i, i + 1, launch.size, launch.size, launch.size))
+            groups.append(Group(i, i + 1, launch.size, launch.size, launch.size, launch.gate))
         _cut(groups[-1], grain, cost, launch.elementwise)
     return groups
 
@@ -220,6 +222,19 @@ def lay(launches: Iterable[Launch], base: int = 0) -> Plan:
     _place(plan, steps, groups, {}, ())
     _resolve(plan, steps, groups)
     return plan
+
+
+def join(plans: Sequence[Plan], base: int) -> Plan:
+    """Plans one after the other as one; they share the bytes from `base` on."""
+    whole = Plan(base=base)
+    for plan in plans:
+        shift = len(whole.rows)
+        whole.groups += [replace(group, first=group.first + shift, last=group.last + shift) for group in plan.groups]
+        whole.rows += plan.rows
+        whole.makers += plan.makers
+        whole.nanoseconds += plan.nanoseconds
+        whole.nbytes = max(whole.nbytes, plan.nbytes)
+    return whole
 
 
 _NOTHING = Node(OPS["leaf"], (), {}, (), "float32", np.zeros(()), "fixed")

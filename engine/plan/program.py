@@ -19,9 +19,9 @@ from engine.data.feed import Feed
 from engine.plan import control
 from engine.plan.graphs import GraphMaker, StepGraph
 from engine.plan.memory import align
-from engine.plan.plan import Place, Plan, lay, make
+from engine.plan.plan import Place, Plan, join, lay, make
 from engine.plan.slab import Slab, Slot
-from engine.plan.update import Update
+from engine.plan.update import Computed, Update
 
 SECTIONS = ("gather", "compute", "guard", "update", "metrics")
 
@@ -67,6 +67,7 @@ class Program:
         self.gradients = self._slab({})
         self.sums: dict[str, Slab] = {}
         self.update: Update | None = None
+        self.update_parts: list[list[Launch] | Computed] = []
         self.constants: dict[tuple[str, Shape, bytes], int] = {}      # (type, shape, bytes) -> offset
 
     def _slab(self, shapes: dict[str, Shape], dtype: str = "") -> Slab:
@@ -82,7 +83,7 @@ class Program:
         self.gradients = self._slab(shapes)
         self.state = {name: self._slab(shapes) for name in update.state}
         self.update = update
-        update.scalars_at = self._take(update.scalars.nbytes)
+        update.place(self.parameters, self.gradients, self.state, self._take(update.nbytes))
 
     def _take(self, nbytes: int) -> int:
         offset = self.cursor
@@ -106,16 +107,20 @@ class Program:
 
     def finish(self) -> None:
         """Make all plans. They share the bytes behind the slabs, for only one of them runs at a time."""
-        constants = {id(graph): self._constants(graph) for phase in self.phases.values() for graph in phase.graphs if graph is not None}
+        constants = {id(graph): self._constants(graph.results()) for phase in self.phases.values() for graph in phase.graphs if graph is not None}
+        self.update_parts = self.update.parts() if self.update else []
+        for part in self.update_parts:
+            if isinstance(part, Computed):
+                part.placed |= self._constants([node for node, _ in part.results])
         for phase in self.phases.values():
             for graph in phase.graphs:
                 self._plan_batch(phase, graph, constants.get(id(graph), {}))
             phase.graphs = []
 
-    def _constants(self, graph: StepGraph) -> dict[Node, int]:
+    def _constants(self, results: Sequence[Node]) -> dict[Node, int]:
         """Places for the numbers and arrays that are part of a graph, each value once in the program."""
         placed = {}
-        for node in topological(graph.results()):
+        for node in topological(results):
             if node.op is CONSTANT or node.value is not None:
                 value = np.asarray(node.attrs["value"] if node.value is None else node.value, node.dtype)
                 key = (node.dtype, node.shape, value.tobytes())
@@ -131,7 +136,8 @@ class Program:
             phase.outputs.append({})
             return
         base = Cursor(self.cursor)
-        placed = {**constants, **{node: self.parameters.slots[path].offset for path, node in graph.parameters.items()},
+        average = {} if phase.training else self.averages
+        placed = {**constants, **{node: average.get(path, self.parameters.slots[path]).offset for path, node in graph.parameters.items()},
                   **{node: self.buffers.slots[path].offset for path, node in graph.buffers.items()}}
         if graph.key is not None:
             placed[graph.key] = control.SEED
@@ -158,15 +164,21 @@ class Program:
         results = [(graph.gradients[p], self.gradients.slots[p].offset) for p in self.gradients.slots] if training else []
         compute = make(graph.kept(), placed, base, results)
         top = base + align(compute.nbytes)
-        guard, update = [], []
+        guard, update = [], Plan(base=top)
         if training and self.update is not None:
             squares, partial, blocks = control.squares(self.gradients.offset, self.gradients.nbytes // np.dtype(self.dtype).itemsize, self.dtype)
             guard = [squares, Launch("guard", self.dtype, (partial, blocks, compute.at(graph.loss)), 1)]
-            update = self.update.launches(self.parameters, self.gradients, self.state)
-            update += [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
+            assigned = [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
+            update = join([_planned(part, top) for part in (*self.update_parts, assigned)], top)
         add = [Launch("add_up", node.dtype, (sums.slots[name].offset, compute.at(node)), max(node.size, 1)) for name, node in graph.sums.items()]
-        phase.plans += [lay(fill, top), compute, lay(guard, top), lay(update, top), lay(add, top)]
+        phase.plans += [lay(fill, top), compute, lay(guard, top), update, lay(add, top)]
         phase.outputs.append({name: Slot(compute.at(node), node.shape, node.dtype) for name, node in {**graph.outputs, **graph.per_row}.items()})
+
+    @property
+    def averages(self) -> dict[str, Slot]:
+        """Where the averages of the trained parameters are that stand in for them outside training; none, where the optimiser keeps none."""
+        name = self.update.average if self.update else None
+        return {} if name is None else self.state[name].slots
 
     @property
     def nbytes(self) -> int:
@@ -183,6 +195,16 @@ class Cursor:
     def take(self, nbytes: int) -> int:
         offset, self.at = self.at, self.at + align(max(nbytes, 1))
         return offset
+
+
+def _planned(part: list[Launch] | Computed, base: int) -> Plan:
+    """A part of the update as a plan."""
+    if not isinstance(part, Computed):
+        return lay(part, base)
+    plan = make([], part.placed, base, part.results)
+    for group in plan.groups:
+        group.gate = part.gate
+    return plan
 
 
 def _copy(source: int, slot: Slot) -> Launch:

@@ -22,7 +22,7 @@ class Best:
         self.kept: dict[str, np.ndarray] = {}
 
     def _live(self) -> dict[str, np.ndarray]:
-        groups = {"best": self.session.parameters, "best_buffers": self.session.buffers}
+        groups = {"best": self.session.evaluated, "best_buffers": self.session.buffers}
         return {f"{group}/{path}": array for group, arrays in groups.items() for path, array in arrays.items()}
 
     def look(self, values: dict[str, float], epoch: int) -> bool:
@@ -39,6 +39,8 @@ class Best:
         for name, array in self._live().items():
             if name in self.kept:
                 array[...] = self.kept[name]
+        for path in self.session.program.averages:
+            self.session.parameters[path][...] = self.session.evaluated[path]
 
     def arrays(self) -> dict[str, np.ndarray]:
         return self.kept

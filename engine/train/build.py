@@ -109,7 +109,7 @@ class Built:
     @property
     def steps(self) -> tuple[OptimiserStep, ...]:
         """The optimiser's chain."""
-        return self.job.optimiser.steps
+        return self.job.optimiser.listed
 
     @property
     def rule(self) -> Rule:

@@ -1,7 +1,7 @@
 """Checkpoints: everything that a run needs to go on with the same bits, as one safetensors file.
 
 Tensors: `parameters/PATH`, `buffers/PATH`, `state/NAME` (a slab of the optimiser), `sums/NAME` (what the epoch has added up), `control`,
-and `best/PATH`, `best_buffers/PATH` for the best weights so far. Metadata: one JSON value under `trainyard`. Times are not in it: equal runs
+`trained/PATH` where the parameters are averages of what is trained, and `best/PATH`, `best_buffers/PATH` for the best weights so far. Metadata: one JSON value under `trainyard`. Times are not in it: equal runs
 give equal bytes.
 """
 

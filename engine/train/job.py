@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from engine.nn.layers import AnyLayer
 from engine.nn.losses import losses
 from engine.nn.metrics import metrics
-from engine.optim.transforms import Optimiser
+from engine.optim.chain import Optimiser
 from engine.spec import Family, Spec
 from engine.train.callbacks import NOT_BUILT, callbacks
 from engine.train.expression import Expression  # noqa: F401  one of the losses

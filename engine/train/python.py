@@ -24,7 +24,7 @@ from engine.nn.model import Model
 from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
-from engine.optim.transforms import Chain
+from engine.optim.chain import Chain
 from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
 
@@ -123,7 +123,7 @@ def _set_up(state: Any, model: Any) -> Any:
     if not isinstance(state, OptimiserStep | Chain):
         made_by_setup(state)
         return state
-    if any(s.state for s in state.steps):
+    if any(s.state for s in state.listed):
         warnings.warn(f"{type(state).__name__} remembers past gradients, and forgets them after this call of train: make its state once with "
                       "setup(rule, model) to keep it", stacklevel=3)
     return setup(state, model)

@@ -53,7 +53,7 @@ class Setup:
 
     @cached_property
     def estimate(self) -> Estimate:
-        return estimate(self.graph, sum(len(step.state) for step in self.job.optimiser.steps), self.job.dtype)
+        return estimate(self.graph, sum(len(step.state) for step in self.job.optimiser.listed), self.job.dtype)
 
 
 def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Setup:
@@ -177,7 +177,7 @@ def _check_ending(model: Layer, objective: Objective, notes: Notes) -> None:
 
 def _check_groups(job: Job, forward: Forward, notes: Notes) -> None:
     """The paths of an optimiser's groups must choose parameters."""
-    paths, steps = list(forward.parameters), job.optimiser.steps
+    paths, steps = list(forward.parameters), job.optimiser.listed
     for step, rule in enumerate(steps):
         prefix = f"/optimiser/{step}" if len(steps) > 1 else "/optimiser"
         for place, group in enumerate(getattr(rule, "groups", None) or ()):

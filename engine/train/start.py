@@ -29,7 +29,7 @@ def assemble(planned: Planned, threads: int) -> Session:
         for path, array in targets.items():
             array[...] = values[path]
     assert program.update is not None
-    for name, values in program.update.initial_state().items():
+    for name, values in program.update.initial_state(built.parameters).items():
         program.state[name].view(session.arena)[:] = values
     session.look()
     return session

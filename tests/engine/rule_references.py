@@ -94,6 +94,19 @@ def lion(s, g, t, x):
     return 0.001 * np.sign((0.999 - 0.9) * g + 0.9 * s["s"])
 
 
+def orthogonal(u):
+    """Five Newton-Schulz rounds, through the singular values."""
+    left, s, right = np.linalg.svd(u / (np.linalg.norm(u) + 1e-7), full_matrices=False)
+    for _ in range(5):
+        s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
+    return left * s @ right
+
+
+def muon(s, g, t, x):
+    s["m"] = 0.95 * s.get("m", 0) + g
+    return 0.02 * (max(1, g.shape[1] / g.shape[0]) ** 0.5 * orthogonal(0.95 * s["m"] + g) + 0.01 * x)
+
+
 REFERENCES = {"descent": lambda s, g, t, x: 0.1 * g, "momentum": momentum, "nesterov": nesterov, "rmsprop": rmsprop, "rprop": rprop, "adam": adam,
               "adamw": adam, "nadam": nadam, "radam": radam, "adamax": adamax, "oadam": oadam, "adagrad": adagrad, "adadelta": adadelta,
-              "amsgrad": amsgrad, "adabelief": adabelief, "lion": lion}
+              "amsgrad": amsgrad, "adabelief": adabelief, "lion": lion, "muon": muon}

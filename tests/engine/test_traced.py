@@ -42,9 +42,11 @@ def is_traced(f: Callable[..., Any], loader: Any = None) -> bool:
 
 DECAY = optim.Descent(0.1, schedule={"kind": "exp", "factor": 0.9, "per": "step"})
 
+LIST = optim.Chain(optim.GradientNoise(0.1), optim.AccumGrad(2), optim.ClipGrad(0.1), optim.Adam(0.01), optim.EMA(0.9), optim.Lookahead(2))
 
-@pytest.mark.parametrize("options", [{}, {"rate": 0.3}, {"frozen": True}, {"rule": DECAY}],
-                         ids=["adam", "dropout", "frozen", "schedule"])
+
+@pytest.mark.parametrize("options", [{}, {"rate": 0.3}, {"frozen": True}, {"rule": DECAY}, {"rule": LIST}, {"rule": optim.Muon()}],
+                         ids=["adam", "dropout", "frozen", "schedule", "list", "muon"])
 def test_the_bits_are_those_of_steps_one_by_one(options: dict[str, Any]) -> None:
     fast, slow = trained(plain, False, **options), trained(plain, True, **options)
     assert (fast.slab == slow.slab).all()

@@ -5,7 +5,7 @@ run the same loop, each with its own `thread` number; they meet at a barrier whe
 
 tables      int64[rows, 2]     address of the kernel, where its words start
 words       int64[...]
-groups      int64[groups, 6]   first row, last row, size, chunk, tile, 1 if a barrier must follow
+groups      int64[groups, 7]   first row, last row, size, chunk, tile, 1 if a barrier must follow, offset of an int64 that is 0 while shut, or 0
 sections    int64[2, 5, 2]     for the full and for the last batch, first and last group of: gather, compute, guard, update, metrics
 sync        int64[32]          0 threads waiting, 8 generation, 16 go on, 24 stop word (each in a cache line of its own)
 """
@@ -34,9 +34,11 @@ def run_groups(arena, tables, words, groups, first, last, sync, thread, threads,
     base = view_at(arena, uint8)
     row = view_at(tables, int64)
     for g in range(first, last):
-        group = view_at(groups + 48 * g, int64)
-        size, chunk, tile = group[2], group[3], group[4]
+        group = view_at(groups + 56 * g, int64)
+        size, chunk, tile, gate = group[2], group[3], group[4], group[6]
         start = chunk * thread
+        if gate != 0 and view_at(arena + gate, int64)[0] == 0:
+            start = size
         while start < size:
             stop = min(size, start + chunk)
             begin = start

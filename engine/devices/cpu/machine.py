@@ -66,7 +66,7 @@ class Table:
         addresses = [library.address(row.kernel, row.dtype) for row in self.rows]
         self.tables = np.ascontiguousarray(np.array([addresses, starts], np.int64).T)
         self.words = np.array([FUNCTIONS[word](row.dtype) if isinstance(word, str) else word for row in self.rows for word in row.words], np.int64)
-        self.groups = np.array(groups, np.int64).reshape(-1, 6)
+        self.groups = np.array(groups, np.int64).reshape(-1, 7)
         self.parallel = bool((self.groups[:, 3] < self.groups[:, 2]).any())
         self.addresses = (self.tables.ctypes.data, self.words.ctypes.data, self.groups.ctypes.data)
 
@@ -78,7 +78,7 @@ class Table:
 
 def _entry(group: Group, shift: int, following: Group | None) -> tuple[int, ...]:
     barrier = not (group.serial and following is not None and following.serial)
-    return group.first + shift, group.last + shift, group.size, group.chunk, group.tile, int(barrier)
+    return group.first + shift, group.last + shift, group.size, group.chunk, group.tile, int(barrier), group.gate
 
 
 class Crew:

@@ -13,7 +13,10 @@ from engine.plan.program import SECTIONS, Phase, Program
 
 
 class Session:
-    """An arena that holds a program. Views into it (`parameters`, `sums`, ...) are live."""
+    """An arena that holds a program. Views into it (`parameters`, `sums`, ...) are live.
+
+    `evaluated` are the parameters with which the model is evaluated and kept: averages, where the optimiser keeps some.
+    """
 
     def __init__(self, program: Program, *, seed: int = 0, threads: int = 1):
         self.program = program
@@ -29,6 +32,7 @@ class Session:
         spans = np.array(self.table.spans, np.int64).reshape(-1, 2, len(SECTIONS), 2)
         self.sections = {name: np.ascontiguousarray(spans[i]) for i, name in enumerate(program.phases)}
         self.parameters = {path: slot.view(self.arena) for path, slot in program.parameters.slots.items()}
+        self.evaluated = {**self.parameters, **{path: slot.view(self.arena) for path, slot in program.averages.items()}}
         self.buffers = {path: slot.view(self.arena) for path, slot in program.buffers.slots.items()}
         if program.update is not None:
             program.update.write_scalars(self.arena)
@@ -65,8 +69,13 @@ class Session:
         self.program.sums[phase].view(self.arena)[:] = 0.0
 
     def saved(self) -> dict[str, np.ndarray]:
-        """Everything that decides what comes next, by name, as live arrays: control, parameters, buffers, state, and what the epoch has added up."""
-        slabs = {f"state/{name}": slab.view(self.arena) for name, slab in self.program.state.items()}
-        groups = {"parameters": self.parameters, "buffers": self.buffers, "sums": self.sums("train")}
+        """Everything that decides what comes next, by name, as live arrays: control, parameters, buffers, state, and what the epoch has added up.
+
+        Where there are averages, they are the parameters, and what is trained is beside them.
+        """
+        average = self.program.update.average if self.program.update else None
+        slabs = {f"state/{name}": slab.view(self.arena) for name, slab in self.program.state.items() if name != average}
+        trained = {path: self.parameters[path] for path in self.program.averages}
+        groups = {"parameters": self.evaluated, "trained": trained, "buffers": self.buffers, "sums": self.sums("train")}
         named = {f"{group}/{name}": array for group, arrays in groups.items() for name, array in arrays.items()}
         return {"control": self.arena[:control.NBYTES], **named, **slabs}

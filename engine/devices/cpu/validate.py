@@ -26,7 +26,7 @@ def validate(plan: Plan, arena: np.ndarray) -> int:
         inputs = _inputs(plan, node, copy)
         for number in rows:
             size = plan.rows[number].size
-            table.groups[0] = (number, number + 1, size, max(size, 1), max(size, 1), 0)
+            table.groups[0] = (number, number + 1, size, max(size, 1), max(size, 1), 0, 0)
             table.run(copy, 0, 1)
         agreed += _agrees(plan, rows[-1], node, inputs, copy)
     return agreed
