@@ -20,10 +20,12 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
-def select(patterns: Sequence[str] | None, known: Sequence[str], reserved: Iterable[str], pointer: str, notes: Notes) -> list[str]:
+def select(patterns: Sequence[str] | None, known: Sequence[str], reserved: Iterable[str], pointer: str, notes: Notes, *,
+           past: bool = False) -> list[str]:
     """The columns that patterns choose, in the order they are named; `*` chooses in table order and never a reserved column (target, weight, group).
 
-    A pattern `!name` takes columns away. None, or exclusions alone, choose every column that is not reserved.
+    A pattern `!name` takes columns away. None, or exclusions alone, choose every column that is not reserved. With `past` inputs are rows before the
+    target's, so that a target may be one.
     """
     reserved = set(reserved)
     patterns = list(patterns or ["*"])
@@ -40,6 +42,6 @@ def select(patterns: Sequence[str] | None, known: Sequence[str], reserved: Itera
                 chosen[name] = None
             else:
                 chosen.pop(name, None)
-    for name in [name for name in chosen if name in reserved]:
+    for name in [name for name in chosen if name in reserved and not past]:
         notes.warn(pointer, "target_in_inputs", f"column {name!r} is an input although it is the target, weight or group")
     return list(chosen)

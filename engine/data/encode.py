@@ -10,6 +10,7 @@ import numpy as np
 from engine.data.feed import Feed
 from engine.data.fitted import Fitted, FittedInput
 from engine.data.table import Table
+from engine.data.windows import Windows
 from engine.errors import Problem, SpecError, nearest
 
 Leaf = tuple[tuple[int, ...], str]
@@ -17,11 +18,12 @@ Leaf = tuple[tuple[int, ...], str]
 
 
 def gather(feeds: Iterable[Feed], rows: np.ndarray, leaves: Mapping[str, Leaf]) -> dict[str, np.ndarray]:
-    """The batch leaves of these rows, each [rows, *shape]."""
+    """The batch leaves of these rows, or of the windows that begin at these places, each [rows, *shape]."""
     batch = {name: np.zeros((len(rows), *shape), dtype) for name, (shape, dtype) in leaves.items()}
     for feed in feeds:
-        target = batch[feed.target].reshape(len(rows), -1)
-        values = _apply(feed, feed.source[rows].reshape(len(rows), -1))
+        taken = rows if feed.span is None else feed.span.rows(rows)
+        target = batch[feed.target].reshape(len(taken), -1)
+        values = _apply(feed, feed.source[taken].reshape(len(taken), -1))
         target[:, feed.offset:feed.offset + values.shape[1]] = values
     return batch
 
@@ -82,7 +84,7 @@ def table_of_inputs(fitted: Fitted, inputs: Any) -> Table:
     arrays = _by_input(fitted, inputs)
     columns: dict[str, Any] = {}
     for item in fitted.inputs:
-        columns |= _split(item, arrays[item.name])
+        columns |= _split(item, fitted.windows, arrays[item.name])
     return Table.from_columns(columns)
 
 
@@ -96,18 +98,17 @@ def _by_input(fitted: Fitted, inputs: Any) -> dict[str, Any]:
         return dict(inputs)
     if len(names) == 1:
         item = fitted.inputs[0]
-        alone = len(inputs) == 1 and np.ndim(_array(inputs[0], "")) == 1 + len(_raw_shape(item))
+        alone = len(inputs) == 1 and np.ndim(_array(inputs[0], "")) == 1 + len(_raw_shape(item, fitted.windows))
         return {names[0]: inputs[0] if alone else inputs}
     if len(inputs) != len(names):
         raise SpecError([Problem("", "inputs_mismatch", f"the model has {len(names)} inputs ({', '.join(names)}), found {len(inputs)}")])
     return dict(zip(names, inputs, strict=True))
 
 
-def _raw_shape(item: FittedInput) -> tuple[int, ...]:
-    """The shape of one row of an input before preprocessing."""
-    if len(item.columns) == 1 and item.columns[0].shape:
-        return item.columns[0].shape
-    return (sum(int(np.prod(column.shape)) for column in item.columns),)
+def _raw_shape(item: FittedInput, windows: Windows | None) -> tuple[int, ...]:
+    """The shape of one row of an input before preprocessing, or of the rows of one window."""
+    alone = item.columns[0].shape if len(item.columns) == 1 else ()
+    return (*((windows.length,) if windows else ()), *(alone or (sum(int(np.prod(column.shape)) for column in item.columns),)))
 
 
 def _array(values: Any, pointer: str) -> np.ndarray:
@@ -122,20 +123,21 @@ def _array(values: Any, pointer: str) -> np.ndarray:
     return array
 
 
-def _split(item: FittedInput, values: Any) -> dict[str, np.ndarray]:
-    """The columns of one input, from its array."""
+def _split(item: FittedInput, windows: Windows | None, values: Any) -> dict[str, np.ndarray]:
+    """The columns of one input, from its array; the rows of windows one below the other."""
     pointer = f"/{item.name}"
-    array, shape = _array(values, pointer), _raw_shape(item)
-    if shape == (1,) and array.ndim == 1:
-        array = array[:, None]
+    array, shape = _array(values, pointer), _raw_shape(item, windows)
+    if shape[-1] == 1 and array.ndim == len(shape):
+        array = array[..., None]
     if array.shape[1:] != shape:
         raise SpecError([Problem(pointer, "shape_mismatch", f"input {item.name!r} takes rows of shape {list(shape)}, found {list(array.shape[1:])}")])
     if array.dtype.kind == "b":
         array = array.astype(np.int64)
-    flat, at, found = array.reshape(len(array), -1), 0, {}
+    rows = len(array) * (windows.length if windows else 1)
+    flat, at, found = array.reshape(rows, -1), 0, {}
     for column in item.columns:
         width = int(np.prod(column.shape))
         part = flat[:, at:at + width]
-        found[column.name] = np.ascontiguousarray(part.reshape(len(array), *column.shape))
+        found[column.name] = np.ascontiguousarray(part.reshape(rows, *column.shape))
         at += width
     return found

@@ -9,6 +9,20 @@ import numpy as np
 
 
 @dataclass(frozen=True, eq=False)
+class Span:
+    """The rows of one window: `steps` of them, from `ahead` places behind its first; `order` are the rows by place, None for as they stand."""
+
+    ahead: int
+    steps: int
+    order: np.ndarray | None = None     # int64
+
+    def rows(self, starts: np.ndarray) -> np.ndarray:
+        """int64 [windows * steps]: the rows of windows that begin at these places."""
+        places = (starts[:, None] + (self.ahead + np.arange(self.steps))).ravel()
+        return places if self.order is None else self.order[places]
+
+
+@dataclass(frozen=True, eq=False)
 class Feed:
     """Copy `source[row]` into `target[position, offset : offset + width]` for each row of the batch.
 
@@ -19,6 +33,7 @@ class Feed:
             code       int32: lookup[x - base] where there is a lookup, checked to lie in [0, classes); a missing or unknown value becomes `unknown`
             one_hot    `classes` floats: 1.0 at the code, all 0.0 where missing or unknown
             log        log1p(max(x, 0)) after fill, then shift and scale
+    span    in windows: the rows that are copied for each position of the batch, side by side; `stride` is then that of one of them
     """
 
     target: str
@@ -35,3 +50,4 @@ class Feed:
     base: int = 0
     classes: int = 0
     unknown: int = -1
+    span: Span | None = None

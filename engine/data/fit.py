@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from engine.data import preprocess as kinds
-from engine.data.fitted import FittedColumn, as_kind, date_parts, key
+from engine.data.fitted import FittedColumn
 from engine.data.inference import Class
+from engine.data.reading import as_kind, date_parts, key
 from engine.data.table import Column
 from engine.errors import Problem
 

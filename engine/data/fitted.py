@@ -9,16 +9,19 @@
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from engine.data.characters import code_points, places
 from engine.data.feed import Feed
-from engine.data.inference import BadCell, Class, Kind, Reading
+from engine.data.inference import Class, Kind
 from engine.data.preprocess import Part
-from engine.data.table import Column, cell
+from engine.data.reading import as_kind, codes_of_numbers, date_parts, lookup
+from engine.data.table import Column
+from engine.data.windows import Windows
 from engine.errors import Problem, SpecError
 
 Numbers = tuple[float, ...] | float
@@ -28,69 +31,17 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def key(value: Class, strip: str = "") -> str:
-    """The text by which equal classes of different tables are known: 7 and 7.0 are one class, `"007"` is another."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)
-    text = cell(value).strip()
-    return text.strip(strip).strip() if strip else text
-
-
-def lookup(column: Column, classes: tuple[Class, ...], strip: str) -> np.ndarray:
-    """int32 [column's classes]: the place of each of the column's classes in `classes`, or -1."""
-    places = {key(value): place for place, value in enumerate(classes)}
-    return np.array([places.get(key(value, strip), -1) for value in column.classes or ()] or [-1], np.int32)
-
-
-def codes_of_numbers(data: np.ndarray, classes: tuple[Class, ...]) -> np.ndarray:
-    """int32 [rows]: the place of each number in `classes` (sorted numbers), -1 for others and NaN."""
-    known = np.array([float(c) for c in classes], np.float64)
-    if not len(known):
-        return np.full(len(data), -1, np.int32)
-    values = np.asarray(data, np.float64)
-    places = np.minimum(np.searchsorted(known, values), len(known) - 1)
-    return np.where(known[places] == values, places, -1).astype(np.int32)
-
-
-def as_kind(column: Column, kind: Kind) -> Column:
-    """The column read as another kind, as when its file had been typed so. Raises SpecError where a value does not allow it."""
-    if column.kind == kind or {column.kind, kind} <= {"number", "tensor"} or {column.kind, kind} == {"number", "boolean"}:
-        return column
-    if kind == "text":
-        kind = "category"
-    texts = [cell(column.python(row)) for row in range(column.rows)]
-    try:
-        if kind == "category":
-            distinct = dict.fromkeys(text.strip() for text in texts if text.strip())
-            return Column(column.name, kind, Reading(kind, tuple(distinct)).encode(texts), tuple(distinct))
-        reading = Reading(kind, (False, True)) if kind == "boolean" else Reading("number" if kind == "tensor" else kind)
-        return Column(column.name, reading.kind, reading.encode(texts), reading.classes)
-    except BadCell as bad:
-        raise SpecError([Problem(f"/{column.name}", f"not_a_{kind}", f"column {column.name!r}, row {bad.index}: {bad}")]) from None
-
-
-def date_parts(seconds: np.ndarray, parts: tuple[Part, ...]) -> np.ndarray:
-    """float64 [rows, parts] of seconds since 1970 UTC; NaN where they are missing. Monday is weekday 0."""
-    found = np.full((len(seconds), len(parts)), np.nan)
-    for row in np.flatnonzero(np.isfinite(seconds)):
-        when = datetime.fromtimestamp(float(seconds[row]), UTC)
-        values = {"year": when.year, "month": when.month, "day": when.day, "weekday": when.weekday(), "day_of_year": when.timetuple().tm_yday,
-                  "hour": when.hour, "minute": when.minute}
-        found[row] = [values[part] for part in parts]
-    return found
-
-
 class FittedColumn(Value):
     """One input column. `encoding` says how it becomes features; shift, scale and fill are numbers for all its values or for each.
 
-    `code` leaves class numbers to the model's own embedding layer; `embedding` brings its own trained vectors.
+    `code` leaves class numbers to the model's own embedding layer; `embedding` brings its own trained vectors; `characters` are those of a text.
     """
 
     name: str
     kind: Kind
     array: bool
     shape: tuple[int, ...] = ()
-    encoding: Literal["number", "log", "one_hot", "code", "embedding", "datetime"] = "number"
+    encoding: Literal["number", "log", "one_hot", "code", "embedding", "datetime", "characters"] = "number"
     shift: Numbers = 0.0
     scale: Numbers = 1.0
     fill: Numbers | None = None
@@ -121,6 +72,8 @@ class FittedColumn(Value):
 
     def feeds(self, column: Column, target: str, offset: int, stride: int) -> list[Feed]:
         """The feeds that write this column's features into `target` from `offset` on. SpecError where the column's values are not of its kind."""
+        if self.encoding == "characters":
+            return [character_feed(column, target, self.classes or ())]
         column = as_kind(column, self.kind)
         if self.encoding in ("one_hot", "code", "embedding"):
             return [self._classes(column, target, offset, stride)]
@@ -158,7 +111,7 @@ class FittedColumn(Value):
 
     def unseen(self, column: Column, rows: np.ndarray | None = None) -> list[Class]:
         """Classes of the column (in these rows) that were not there in training."""
-        if self.classes is None or self.kind not in ("category", "text"):
+        if self.classes is None or self.kind not in ("category", "text") or self.encoding == "characters":
             return []
         column = as_kind(column, "category") if column.classes is None else column
         used = np.unique(column.data if rows is None else column.data[rows])
@@ -176,8 +129,15 @@ def _array(value: Numbers) -> float | np.ndarray:
     return np.array(value, np.float64) if isinstance(value, tuple) else value
 
 
+def character_feed(column: Column, target: str, alphabet: tuple[Class, ...]) -> Feed:
+    """The numbers of a text's characters in an alphabet; a column of numbers has them already."""
+    if column.content is None:
+        return Feed(target, column.data, "code", 0, 1, classes=len(alphabet))
+    return Feed(target, code_points(column), "code", 0, 1, lookup=places([str(c) for c in alphabet]), classes=len(alphabet))
+
+
 class FittedInput(Value):
-    """The columns of one input of the model, side by side. `shape` is that of one row as it is fed, without embeddings."""
+    """The columns of one input of the model, side by side. `shape` is that of one row (or window) as it is fed, without embeddings."""
 
     name: str
     columns: tuple[FittedColumn, ...]
@@ -205,7 +165,8 @@ class FittedInput(Value):
 
 
 class FittedTarget(Value):
-    """One target. `class`: class numbers int32 [rows]. `number`: [rows, *shape], standardised where shift and scale are given. `inputs`: the inputs.
+    """One target. `class`: class numbers int32 [rows, *shape]. `number`: [rows, *shape], standardised where shift and scale are given. `inputs`: the
+    inputs.
 
     A numeric array of one-hot or soft rows for a class loss is a `number` with `classes`.
     """
@@ -220,14 +181,11 @@ class FittedTarget(Value):
     shift: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     strip: str = ""
+    text: bool = False                  # the classes are the characters of a text
 
     @property
     def leaf(self) -> str:
         return "y" if self.name == "y" else f"y.{self.name}"
-
-    @property
-    def width(self) -> int:
-        return math.prod(self.shape)
 
     def codes(self, column: Column) -> np.ndarray:
         """int32 [rows]: the class number of each row, -1 where it is missing or unknown."""
@@ -244,14 +202,17 @@ class FittedTarget(Value):
     def feeds(self, columns: dict[str, Column]) -> list[Feed]:
         if self.kind == "inputs":
             return []
+        if self.kind == "class" and self.text:
+            return [character_feed(columns[self.columns[0]], self.leaf, self.classes or ())]
         if self.kind == "class":
             return [Feed(self.leaf, self.codes(columns[self.columns[0]]), "code", 0, 1, classes=len(self.classes or ()))]
         made, offset = [], 0
-        for place, name in enumerate(self.columns):
-            column = as_kind(columns[name], "number")
+        found = [as_kind(columns[name], "number") for name in self.columns]
+        stride = sum(math.prod(column.shape) for column in found)
+        for place, column in enumerate(found):
             width = math.prod(column.shape)
             shift, scale = (self.shift[place], self.scale[place]) if self.shift and self.scale else (0.0, 1.0)
-            made.append(Feed(self.leaf, column.data, "number", offset, self.width, width, shift, 1.0 / scale))
+            made.append(Feed(self.leaf, column.data, "number", offset, stride, width, shift, 1.0 / scale))
             offset += width
         return made
 
@@ -263,15 +224,28 @@ class Fitted(Value):
     targets: tuple[FittedTarget, ...] = ()
     weight: str | None = None
     known: tuple[str, ...] = ()
+    windows: Windows | None = None
 
     @property
     def columns(self) -> list[FittedColumn]:
         return [column for item in self.inputs for column in item.columns]
 
-    def input_feeds(self, columns: dict[str, Column]) -> list[Feed]:
-        return [feed for item in self.inputs for feed in item.feeds(columns)]
+    @property
+    def text(self) -> bool:
+        """Whether the model reads a text, character by character."""
+        return any(column.encoding == "characters" for column in self.columns)
 
-    def feeds(self, columns: dict[str, Column]) -> list[Feed]:
-        """The feeds of inputs, targets and weights."""
-        weight = [] if self.weight is None else [Feed("weight", columns[self.weight].data, "number", 0, 1)]
-        return [*self.input_feeds(columns), *(feed for target in self.targets for feed in target.feeds(columns)), *weight]
+    def input_feeds(self, columns: dict[str, Column], order: np.ndarray | None = None) -> list[Feed]:
+        """The feeds of inputs; `order` are the rows as windows go over them."""
+        feeds = [feed for item in self.inputs for feed in item.feeds(columns)]
+        return feeds if self.windows is None else [replace(feed, span=self.windows.inputs(order)) for feed in feeds]
+
+    def feeds(self, columns: dict[str, Column], order: np.ndarray | None = None) -> list[Feed]:
+        """The feeds of inputs, targets and weights. The weight of a window is that of the first row of its target."""
+        targets = [feed for target in self.targets for feed in target.feeds(columns)]
+        weights = [] if self.weight is None else [Feed("weight", columns[self.weight].data, "number", 0, 1)]
+        if self.windows is not None:
+            ahead = self.windows.target(self.text, order)
+            targets = [replace(feed, span=ahead) for feed in targets]
+            weights = [replace(feed, span=replace(ahead, steps=1)) for feed in weights]
+        return [*self.input_feeds(columns, order), *targets, *weights]

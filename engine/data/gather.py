@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.core import Launch
-from engine.data.feed import Feed
+from engine.data.feed import Feed, Span
 from engine.data.permutation import domain, drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
 from engine.kernels.library import kernel
 
@@ -130,6 +130,24 @@ def sample_rows(arena, words, begin, end):
         elif mode == 2:
             row = int64(drawn_row(uint64(place), uint64(rows), uint64(seed), uint64(epoch)))
         out[r] = view_at(words[1], int64)[row] if words[1] != 0 else row
+
+
+@kernel("spread_rows")
+def spread_rows(arena, words, begin, end):
+    """The rows of windows, side by side. Words: out, first places, order (0: none), ahead, steps."""
+    out, first, steps = view(arena, words[0], int64), view(arena, words[1], int64), words[4]
+    for i in range(begin, end):
+        place = first[i // steps] + words[3] + i % steps
+        out[i] = view_at(words[2], int64)[place] if words[2] != 0 else place
+
+
+def spread(out: int, rows_at: int, rows: int, span: Span, keep: list[np.ndarray]) -> Launch:
+    """The launch that lists the rows of the windows of a batch at `out`, from where they begin at `rows_at`."""
+    order = None if span.order is None else np.ascontiguousarray(span.order, np.int64)
+    if order is not None:
+        keep.append(order)
+    words = (out, rows_at, 0 if order is None else order.ctypes.data, span.ahead, span.steps)
+    return Launch("spread_rows", "float32", words, rows * span.steps, cost=1.0)
 
 
 def launches(feed: Feed, target: int, rows_at: int, rows: int, row_size: int, dtype: str, keep: list[np.ndarray]) -> list[Launch]:

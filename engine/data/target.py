@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.data.characters import code_points, unknown
 from engine.data.fit import Notes, classes_of
-from engine.data.fitted import FittedTarget, key
+from engine.data.fitted import FittedTarget
 from engine.data.inference import Class
+from engine.data.reading import key
 from engine.data.table import Column
 
 MOST_CLASSES = 1000
@@ -98,6 +100,10 @@ def check_part(fitted: FittedTarget, columns: Sequence[Column], rows: np.ndarray
     if fitted.kind != "class" or not len(rows):
         return
     classes = fitted.classes or ()
+    if fitted.text:
+        if new := unknown(code_points(columns[0]), [str(c) for c in classes]):
+            notes.problem(pointer, "unseen_class", f"the {part} text has characters that training has not: {shown(new)}")
+        return
     _, found, _ = classes_of(columns[0], rows, fitted.strip)
     known = {key(value) for value in classes}
     unseen = [value for value in found if key(value) not in known]

@@ -149,10 +149,16 @@ class Program:
         """The launches that make a batch, and places for its leaves."""
         source, rows_at = phase.source, base.take(8 * graph.rows)
         fill = [gather.sample(rows_at, source.index, phase.rows, source.mode, phase.batch, graph.rows, source.repeats, self.keep)]
+        spread: dict[tuple[int, int], int] = {}     # where the rows of windows are, by (ahead, steps)
+        for feed in source.feeds:
+            if (span := feed.span) is not None and (span.ahead, span.steps) not in spread:
+                spread[span.ahead, span.steps] = base.take(8 * graph.rows * span.steps)
+                fill.append(gather.spread(spread[span.ahead, span.steps], rows_at, graph.rows, span, self.keep))
         for name, node in graph.batch.items():
             placed[node] = base.take(node.size * np.dtype(node.dtype).itemsize)
             for feed in (f for f in source.feeds if f.target == name):
-                fill += gather.launches(feed, placed[node], rows_at, graph.rows, count(node.shape[1:]), self.dtype, self.keep)
+                at, steps = (rows_at, 1) if feed.span is None else (spread[feed.span.ahead, feed.span.steps], feed.span.steps)
+                fill += gather.launches(feed, placed[node], at, graph.rows * steps, count(node.shape[1:]) // steps, self.dtype, self.keep)
         if graph.counters:
             placed.update({node: base.take(8) for node in graph.counters.values()})
             fill.append(Launch("count_steps", self.dtype, (placed[graph.counters["step"]], placed[graph.counters["epoch"]]), 1))

@@ -17,8 +17,10 @@ from engine.data.target import check_part, present
 from engine.errors import Problem, SpecError
 from engine.train.machine import Bound, Machine
 from engine.train.network import OUTPUT, Network
+from engine.train.parts import Part
 from engine.train.prepare import leaves_of
 from engine.train.step import StepMaker
+from engine.train.window_parts import window_part
 
 WORST = 10
 Binder = Callable[[Mapping[str, Node], Mapping[str, Node], Node | None], None]
@@ -55,26 +57,26 @@ def share(above: Any, below: Any) -> float:
     return float(above / below) if below else 0.0
 
 
-def evaluation(maker: StepMaker, table: Table, rows: np.ndarray | None, bind: Binder, notes: Notes) -> Evaluation:
-    """Run rows of a table, all where None, through the model in test mode. Raises SpecError where columns or labels do not fit."""
+def evaluation(maker: StepMaker, part: Part, bind: Binder, notes: Notes) -> Evaluation:
+    """Run rows of a table, or windows of it, through the model in test mode. Raises SpecError where columns or labels do not fit."""
+    table, fitted = part.table, maker.network.fitted
     maker = weighted_if_there(maker, table)
     fitted = maker.network.fitted
-    rows = target_rows(fitted, table, rows, notes)
-    feeds, leaves = fitted.feeds(table.columns), maker.network.leaves
+    rows = target_rows(fitted, part, notes)
+    feeds, leaves = fitted.feeds(table.columns, part.order), maker.network.leaves
     target = fitted.targets[0] if [o.name for o in maker.objectives] == [OUTPUT] and fitted.targets else None
     machine = Machine(lambda count: _bound(maker, count, bind))
     sums: dict[str, Any] = {}
     losses: list[np.ndarray] = [np.zeros(0)]
     confusion = np.zeros((len(target.classes),) * 2, np.int64) if target and target.classes and target.kind == "class" else None
-    for chunk, found in machine.run(rows, lambda chunk: gather(feeds, chunk, leaves)):
+    for arrays, found in machine.run(rows, lambda chunk: gather(feeds, chunk, leaves), fitted.windows.length if fitted.windows else 1):
         for name in (name for name in found if name.startswith("sums/")):
             sums[name[5:]] = sums.get(name[5:], 0.0) + found[name].astype(np.float64)
         losses += [found["loss"]] if "loss" in found else []
         if confusion is not None and target is not None:
-            true = target.codes(table.columns[target.columns[0]])[chunk]
-            np.add.at(confusion, (true, found["probabilities"].argmax(axis=-1).ravel()), 1)
+            np.add.at(confusion, (arrays[target.leaf].ravel(), found["probabilities"].argmax(axis=-1).ravel()), 1)
     values = maker.measure(sums) if sums else {"loss": float("nan")}
-    return Evaluation(rows, values, np.concatenate(losses), target.classes if target else None, confusion)
+    return Evaluation(part.line.rows(rows) if part.line else rows, values, np.concatenate(losses), target.classes if target else None, confusion)
 
 
 def weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
@@ -86,21 +88,31 @@ def weighted_if_there(maker: StepMaker, table: Table) -> StepMaker:
     return StepMaker(Network(network.model, fitted, leaves_of(fitted, network.dtype), network.dtype), maker.objectives)
 
 
-def target_rows(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes) -> np.ndarray:
-    """The rows that have a target. Labels that the model does not know are a problem."""
-    names = [name for target in fitted.targets for name in target.columns]
-    absent = [name for name in names if name not in table.columns]
+def part_of(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes) -> Part:
+    """The rows of a table (all where None), or all its windows. SpecError where there is no column to compare with."""
+    targets = {target.name: target.columns for target in fitted.targets}
+    absent = [name for columns in targets.values() for name in columns if name not in table.columns]
     if absent:
         raise SpecError([Problem(f"/{name}", "missing_column", f"an evaluation needs the target's column {name!r}") for name in absent])
-    rows = np.arange(table.rows, dtype=np.int64) if rows is None else rows
-    if names:
+    if fitted.windows is None:
+        return Part(table, np.arange(table.rows, dtype=np.int64) if rows is None else rows)
+    weight = fitted.weight if fitted.weight in table.columns else None
+    return window_part(fitted.windows, table, targets, weight, notes, "/dataset")
+
+
+def target_rows(fitted: Fitted, part: Part, notes: Notes) -> np.ndarray:
+    """The rows that have a target. Labels that the model does not know are a problem."""
+    table, rows = part.table, part.rows
+    names = [name for target in fitted.targets for name in target.columns]
+    if names and fitted.windows is None:
         there = present([table.columns[name] for name in names])[rows]
         if not there.all():
             notes.warn("", "missing_target", f"{int(np.count_nonzero(~there))} of {len(rows)} rows have no target and are left out")
         rows = rows[there]
     for target in fitted.targets:
         if target.columns:
-            check_part(target, [table.columns[name] for name in target.columns], rows, "evaluated", "/dataset", notes)
+            known = rows if part.inside is None else part.inside
+            check_part(target, [table.columns[name] for name in target.columns], known, "evaluated", "/dataset", notes)
     if notes.problems:
         raise SpecError(notes.problems)
     return rows

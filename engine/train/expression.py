@@ -74,6 +74,11 @@ class Expression(Loss):
     def uses(self, name: str) -> bool:
         return any(isinstance(node, ast.Name) and node.id == name for node in ast.walk(self.tree()))
 
+    def names(self, group: str) -> list[str]:
+        """The names that follow `group` and a dot, as in y_hat.price."""
+        found = [node for node in ast.walk(self.tree()) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        return list(dict.fromkeys(node.attr for node in found if node.value.id == group))  # type: ignore[attr-defined]
+
     def rows(self, y_hat: Node, y: Node) -> Node | None:
         return None
 
@@ -82,17 +87,28 @@ class Expression(Loss):
 
     def forward(self, y_hat: Node, y: Node | None, weight: Node | None = None, setting: Setting | None = None) -> Node:
         """The loss of a batch. Class numbers reach the formula as one-hot rows. SpecError where shapes do not fit."""
-        setting = setting or Setting()
-        if y is not None and y.dtype == "int32" and y.shape == y_hat.shape[:-1]:
-            y = one_hot("expression", y_hat, y)
+        return self.of(y_hat, None if y is None else _spread(y_hat, y), y_hat, weight, setting or Setting())
+
+    def joint(self, y_hat: Mapping[str, Node], y: Node | Mapping[str, Node], weight: Node | None, setting: Setting) -> Node:
+        """The same of several outputs by name, and of one target or the targets that they have."""
+        y = {name: _spread(y_hat[name], node) for name, node in y.items()} if isinstance(y, Mapping) else y
+        return self.of(y_hat, y, next(iter(y_hat.values())), weight, setting)
+
+    def of(self, y_hat: Any, y: Any, like: Node, weight: Node | None, setting: Setting) -> Node:
+        """The value of the formula for one node or several by name; `like` has the batch's rows and type."""
         values = {"y_hat": y_hat, "y": y, "x": setting.x, "weight": weight, "step": setting.step, "epoch": setting.epoch}
-        found = _Reader(self, values, setting.parameters, y_hat.dtype).read(self.tree())
-        if found.shape == (y_hat.shape[0], 1):
-            found = found.reshape(y_hat.shape[0])
-        if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != y_hat.shape[0]):
-            detail = f"the formula gives {list(found.shape)}; a loss is one number, or one for each of the {y_hat.shape[0]} rows"
+        found, rows = _Reader(self, values, setting.parameters, like.dtype).read(self.tree()), like.shape[0]
+        if found.shape == (rows, 1):
+            found = found.reshape(rows)
+        if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != rows):
+            detail = f"the formula gives {list(found.shape)}; a loss is one number, or one for each of the {rows} rows"
             raise SpecError([Problem("/formula", "shape_mismatch", detail, f"mean({self.formula})")])
         return self.aggregate(found, weight) if found.ndim else found
+
+
+def _spread(y_hat: Node, y: Node) -> Node:
+    """Class numbers as one-hot rows."""
+    return one_hot("expression", y_hat, y) if y.dtype == "int32" and y.shape == y_hat.shape[:-1] else y
 
 
 losses.add(Expression)

@@ -19,30 +19,65 @@ from engine.train.objective import Objective
 
 
 def losses_of(job: Job) -> dict[str, Loss]:
-    """The loss of each output, by its name."""
-    return dict(job.loss.losses) if isinstance(job.loss, Weighted) else {OUTPUT: job.loss}
+    """The loss of each output, by its name. A formula over several outputs is the loss of all of them together."""
+    if isinstance(job.loss, Weighted):
+        return dict(job.loss.losses)
+    names = joint_outputs(job) or [OUTPUT]
+    return dict.fromkeys(names, job.loss)
+
+
+def joint_outputs(job: Job) -> list[str] | None:
+    """The outputs that one formula is about, which it calls y_hat.NAME; None where the loss is no such formula."""
+    if not isinstance(job.loss, Expression):
+        return None
+    targets = list(job.data.target) if isinstance(job.data.target, Mapping) else []
+    return list(dict.fromkeys([*targets, *job.loss.names("y_hat")])) or None
 
 
 def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes, numbered: bool = False) -> list[Goal]:
     """What the losses want of the targets. A formula takes its target as classes where the column has classes."""
-    several, target = isinstance(job.loss, Weighted), job.data.target
-    if several != isinstance(target, Mapping):
-        notes.problem("/data/target", "output_mismatch", "weighted losses and targets are given by output name, both or neither")
+    table, target = tables.get(job.data.source), job.data.target
+    if table is not None and table.kind == "text":
+        return _text_goals(job, notes)
+    if _mismatched(job, notes):
         return []
-    if several and isinstance(target, Mapping):
-        for name in set(losses_of(job)) ^ set(target):
-            where = "/loss/losses" if name in target else "/data/target"
-            notes.problem(where, "output_mismatch", f"the output {name!r} needs both a loss and a target")
-    goals = []
-    for name, loss in losses_of(job).items():
-        pointer = f"/data/target/{name}" if several else "/data/target"
-        if target is None:
-            if not isinstance(loss, Expression) or loss.uses("y"):
-                notes.problem("/data/target", "missing_target", f"the loss {loss.kind_name()} compares with a target: name its column")
+    if target is None:
+        if not isinstance(job.loss, Expression) or job.loss.uses("y"):
+            notes.problem("/data/target", "missing_target", f"the loss {job.loss.kind_name()} compares with a target: name its column")
+        return []
+    goals, losses = [], losses_of(job) if isinstance(target, Mapping) else {OUTPUT: job.loss}
+    for name, column in (target if isinstance(target, Mapping) else {OUTPUT: target}).items():
+        pointer, loss = f"/data/target/{name}" if isinstance(target, Mapping) else "/data/target", losses.get(name)
+        if loss is None:
             continue
-        classes = _has_classes(job, tables) if isinstance(loss, Expression) else loss.target == "class" or _binary(loss)
+        classes = _has_classes(table, column) if isinstance(loss, Expression) else loss.target == "class" or _binary(loss)
         goals.append(Goal("y" if name == OUTPUT else name, classes, _binary(loss), loss.standardises, numbered, pointer))
     return goals
+
+
+def _mismatched(job: Job, notes: Notes) -> bool:
+    """Losses by output name need targets by output name, and the other way round; a formula may do without some."""
+    target, losses = job.data.target, losses_of(job)
+    if isinstance(job.loss, Expression) or target is None:
+        return False
+    if isinstance(job.loss, Weighted) != isinstance(target, Mapping):
+        notes.problem("/data/target", "output_mismatch", "weighted losses and targets are given by output name, both or neither")
+        return True
+    if isinstance(target, Mapping):
+        for name in sorted(set(losses) ^ set(target)):
+            where = "/loss/losses" if name in target else "/data/target"
+            notes.problem(where, "output_mismatch", f"the output {name!r} needs both a loss and a target")
+    return False
+
+
+def _text_goals(job: Job, notes: Notes) -> list[Goal]:
+    """The target of a text is the text itself, shifted by one character."""
+    if job.data.target is not None:
+        notes.problem("/data/target", "plain_text", "the target of a text is the text shifted by one: leave 'target' out")
+    if isinstance(job.loss, Weighted) or job.loss.target != "class":
+        notes.problem("/loss", "output_mismatch", "the target of a text is its next character, a class: its loss is one for classes",
+                      "logit_cross_entropy")
+    return [Goal(classes=True)]
 
 
 def _binary(loss: Loss) -> bool:
@@ -50,23 +85,22 @@ def _binary(loss: Loss) -> bool:
     return loss.target == "binary" and isinstance(loss, ClassLoss)
 
 
-def _has_classes(job: Job, tables: Mapping[str, Table]) -> bool:
-    table = tables.get(job.data.source)
-    column = table.columns.get(job.data.target) if table is not None and isinstance(job.data.target, str) else None
+def _has_classes(table: Table | None, name: str | list[str]) -> bool:
+    column = table.columns.get(name) if table is not None and isinstance(name, str) else None
     return column is not None and column.kind in ("category", "boolean", "text")
 
 
 def objectives_of(job: Job, fitted: Fitted, notes: Notes) -> list[Objective]:
     """The objectives, with class weights and metrics resolved."""
     targets = {target.name: target for target in fitted.targets}
-    shares = job.loss.weights if isinstance(job.loss, Weighted) else {}
+    shares, joint = job.loss.weights if isinstance(job.loss, Weighted) else {}, joint_outputs(job) is not None
     made = []
     for name, loss in losses_of(job).items():
         target = targets.get("y" if name == OUTPUT else name)
-        pointer = "/loss" if name == OUTPUT else f"/loss/losses/{name}"
+        pointer = f"/loss/losses/{name}" if isinstance(job.loss, Weighted) else "/loss"
         loss = _with_class_weights(loss, target, pointer, notes)
         metrics = _metrics(job, name, loss, target, notes)
-        made.append(Objective(name, loss, target, metrics, shares.get(name, 1.0)))
+        made.append(Objective(name, loss, target, metrics, shares.get(name, 1.0), joint))
     return made
 
 
@@ -106,7 +140,7 @@ def _metrics(job: Job, name: str, loss: Loss, target: FittedTarget | None, notes
             if other not in losses_of(job):
                 notes.problem(f"/metrics/{other}", "unknown_output", f"the model has no output {other!r} with a loss", nearest(other, losses_of(job)))
         given, pointer = given.get(name), f"/metrics/{name}"
-    elif given is not None and isinstance(job.loss, Weighted):
+    elif given is not None and name != OUTPUT:
         notes.problem("/metrics", "output_mismatch", "with several outputs, metrics are given by output name")
         return {}
     if given is None:

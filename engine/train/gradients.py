@@ -20,7 +20,7 @@ from engine.nn.layers import AnyLayer
 from engine.plan.graphs import StepGraph
 from engine.spec import Spec, problems
 from engine.train.build import build
-from engine.train.evaluate import target_rows, weighted_if_there
+from engine.train.evaluate import part_of, target_rows, weighted_if_there
 from engine.train.job import AnyObjective, Job
 from engine.train.job_data import Data
 from engine.train.network import Network
@@ -103,10 +103,12 @@ def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str,
     table = table_of_columns(model.fitted, data.dataset.columns or {}, targets)
     network = Network(model.network.model, model.fitted, leaves_of(model.fitted, "float64"), "float64")
     maker = weighted_if_there(StepMaker(network, model.objectives), table)
-    rows = target_rows(model.fitted, table, None, Notes())
+    part = part_of(model.fitted, table, None, Notes())
+    rows = target_rows(model.fitted, part, Notes())
     graph = maker(len(rows), True)
     parameters, buffers = ({path: array.astype(np.float64) for path, array in group.items()} for group in (model.parameters, model.buffers))
-    fill(graph, maker.network.fitted.feeds(table.columns), rows, {**parameters, **given(asked.parameters, parameters)}, buffers, asked.seed)
+    feeds = maker.network.fitted.feeds(table.columns, part.order)
+    fill(graph, feeds, rows, {**parameters, **given(asked.parameters, parameters)}, buffers, asked.seed)
     return derivatives(graph, asked.of, asked.mode)
 
 

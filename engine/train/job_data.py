@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.data.preprocess import AnyPreprocess
+from engine.data.windows import Windows
 from engine.spec import Spec
 
 Count = Annotated[int, Field(strict=True, ge=1)]
 Positive = Annotated[float, Field(strict=True, gt=0)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+RESERVED = ("train", "valid", "test", "full_train", "validation", "full")
 
 
 def refuse_unbuilt(value: Any) -> Any:
@@ -56,10 +59,9 @@ class Split(Spec):
 
     dataset: str | None = None
     fraction: Fraction | None = None
-    by: Literal["random", "last", "group"] = "random"
+    by: Literal["random", "last", "group"] | None = None
     group: str | None = None
     stratify: bool | str = False
-    also: NotBuilt = None
 
     @model_validator(mode="after")
     def consistent(self) -> Split:
@@ -67,11 +69,25 @@ class Split(Spec):
             raise ValueError("give either 'dataset' or 'fraction'")
         if (self.by == "group") != (self.group is not None):
             raise ValueError("'by': \"group\" and a 'group' column go together")
-        if self.stratify and self.by != "random":
+        if self.stratify and self.by not in (None, "random"):
             raise ValueError("'stratify' goes with 'by': \"random\"")
         if self.dataset is not None and (self.stratify or self.group):
             raise ValueError("another data set is used whole: 'stratify' and 'group' go with 'fraction'")
         return self
+
+
+class Validation(Split):
+    """Rows that every epoch is judged by. `also` are further data sets, by the name that their numbers get."""
+
+    also: dict[Name, str] = {}
+
+    @field_validator("also")
+    @classmethod
+    def own_names(cls, also: dict[str, str]) -> dict[str, str]:
+        for name in also:
+            if name in RESERVED:
+                raise ValueError(f"{name!r} means something else in events; choose another name")
+        return also
 
 
 def _as_split(value: Any) -> Any:
@@ -109,11 +125,29 @@ class Data(Spec):
     drop_last: bool = False
     repeat: Count = 1
     augment: NotBuilt = None
-    windows: NotBuilt = None
-    validation: Annotated[Split | None, BeforeValidator(_as_split)] = None
+    windows: Windows | None = None
+    validation: Annotated[Validation | None, BeforeValidator(_as_split)] = None
     test: Annotated[Split | None, BeforeValidator(_as_split)] = None
+
+    @field_validator("validation", "test")
+    @classmethod
+    def way_of_splitting(cls, split: Split | None, info: ValidationInfo) -> Split | None:
+        """Windows are split by time, other rows at random, where nothing is said."""
+        if split is None or split.by is not None or split.fraction is None:
+            return split
+        return split.model_copy(update={"by": "last" if info.data.get("windows") else "random"})
 
     @property
     def source(self) -> str:
         """The reference under which the tables of a job hold the main data set."""
         return self.dataset if isinstance(self.dataset, str) else "inline"
+
+    @property
+    def others(self) -> dict[str, tuple[str, str]]:
+        """(data set, its pointer) of each part whose rows come from another data set, by the name of the part."""
+        also = self.validation.also if self.validation else {}
+        found = {name: (dataset, f"/data/validation/also/{name}") for name, dataset in also.items()}
+        for name, split, place in (("valid", self.validation, "validation"), ("test", self.test, "test")):
+            if split and split.dataset is not None:
+                found[name] = split.dataset, f"/data/{place}/dataset"
+        return found

@@ -10,6 +10,7 @@ import numpy as np
 from engine.core import Node, evaluate
 
 CHUNK = 1024    # rows computed at once
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass
@@ -35,12 +36,14 @@ class Machine:
     make: Callable[[int], Bound]
     kept: dict[int, Bound] = field(default_factory=dict)
 
-    def run(self, rows: np.ndarray, gather: Callable[[np.ndarray], dict[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, dict[str, np.ndarray]]]:
-        """(rows, results) of each chunk."""
-        for start in range(0, len(rows), CHUNK):
-            chunk = rows[start:start + CHUNK]
+    def run(self, rows: np.ndarray, gather: Callable[[np.ndarray], Arrays], length: int = 1) -> Iterator[tuple[Arrays, Arrays]]:
+        """(batch, results) of each chunk; fewer rows at once where each stands for a window of a `length`."""
+        size = max(1, CHUNK // length)
+        for start in range(0, len(rows), size):
+            chunk = rows[start:start + size]
             if len(chunk) not in self.kept:
                 if len(self.kept) >= 16:
                     self.kept.pop(next(iter(self.kept)))
                 self.kept[len(chunk)] = self.make(len(chunk))
-            yield chunk, self.kept[len(chunk)].run(gather(chunk))
+            batch = gather(chunk)
+            yield batch, self.kept[len(chunk)].run(batch)

@@ -28,13 +28,17 @@ class Compared:
 
 @dataclass(frozen=True)
 class Objective:
-    """One output: its loss, what it is compared with, its share in the total. `metrics` are by the name they have in events."""
+    """One output: its loss, what it is compared with, its share in the total. `metrics` are by the name they have in events.
+
+    `joint`: its loss is that of all outputs together, one formula.
+    """
 
     name: str
     loss: Loss
     target: FittedTarget | None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     share: float = 1.0
+    joint: bool = False
 
     @property
     def prefix(self) -> str:
@@ -134,4 +138,4 @@ class Objective:
 
 
 def _column(node: Node, k: int, count: int) -> Node:
-    return node if count == 1 else node[:, k:k + 1]
+    return node if count == 1 else node[..., k:k + 1]

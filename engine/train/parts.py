@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,8 +10,9 @@ import numpy as np
 from engine.data import splits
 from engine.data.feed import Feed
 from engine.data.fit import Notes
-from engine.data.table import Column, Table
+from engine.data.table import Table
 from engine.data.target import MOST_CLASSES, present
+from engine.data.windows import Line, values_of
 from engine.errors import Problem, SpecError
 from engine.train.job_data import Data, Split
 
@@ -21,12 +22,27 @@ Targets = Mapping[str, tuple[str, ...]]
 
 @dataclass
 class Part:
-    """Some rows of one table, and how they are fed. `labels` are class numbers of these rows, where there is one target of classes."""
+    """Some rows of one table, and how they are fed. `labels` are class numbers of these rows, where there is one target of classes.
+
+    With windows `rows` are the places where windows begin, in the order of `line` (None: of the characters of a text), and `inside` the rows of the
+    table that they are cut from.
+    """
 
     table: Table
     rows: np.ndarray
     feeds: list[Feed] = field(default_factory=list)
     labels: np.ndarray | None = None
+    line: Line | None = None
+    inside: np.ndarray | None = None
+
+    @property
+    def known(self) -> np.ndarray:
+        """The rows of the table that preprocessing may learn from."""
+        return self.rows if self.inside is None else self.inside
+
+    @property
+    def order(self) -> np.ndarray | None:
+        return self.line.order if self.line else None
 
 
 def target_columns(data: Data) -> dict[str, tuple[str, ...]]:
@@ -39,7 +55,7 @@ def target_columns(data: Data) -> dict[str, tuple[str, ...]]:
     return {"y": (target,) if isinstance(target, str) else tuple(target)}
 
 
-def _usable(table: Table, data: Data, targets: Targets, pointer: str, notes: Notes) -> np.ndarray:
+def usable(table: Table, data: Data, targets: Targets, pointer: str, notes: Notes) -> np.ndarray:
     """The rows that have a target and a weight, in order; the others are left out with a warning."""
     names = [name for columns in targets.values() for name in columns if name != "@inputs"] + ([data.weight] if data.weight else [])
     absent = [name for name in names if name not in table.columns]
@@ -55,32 +71,39 @@ def _usable(table: Table, data: Data, targets: Targets, pointer: str, notes: Not
 
 
 def split_rows(data: Data, table: Table, tables: Mapping[str, Table], targets: Targets, seed: int, notes: Notes) -> dict[str, Part]:
-    rows = _usable(table, data, targets, "/data/dataset", notes)
-    total, kept, parts = len(rows), {}, {}
-    for name, field_name, split in (("test", "test", data.test), ("valid", "validation", data.validation)):
-        if split is None:
-            continue
-        pointer, before = f"/data/{field_name}", len(notes.problems)
-        if split.dataset is not None:
-            parts[name] = _other(split, tables, data, targets, f"{pointer}/dataset", notes)
-            size = len(parts[name].rows)
-        else:
-            assert split.fraction is not None
-            kept[name] = _take(split, table, rows, round(split.fraction * total), targets, seed, name, pointer, notes)
-            rows, size = splits.without(rows, [kept[name]]), len(kept[name])
-        if not size and len(notes.problems) == before:
-            notes.problem(pointer, "empty_split", f"the {field_name} part has no rows: {total} rows are there")
-    if not len(rows):
-        notes.problem("/data/dataset", "empty_split", f"no rows are left for training, of {table.rows}")
-    order = {name: parts.get(name) or Part(table, kept[name]) for name in ("valid", "test") if name in parts or name in kept}
-    return {"train": Part(table, rows), **order}
+    """The rows of each part: "train", "valid" and "test" where asked for, and further ones by name."""
+    rows = usable(table, data, targets, "/data/dataset", notes)
+    total, kept = len(rows), {}
+    parts = {name: Part(other, usable(other, data, targets, pointer, notes)) for name, other, pointer in other_tables(data, tables, notes)}
+    for name, place, split in (("test", "test", data.test), ("valid", "validation", data.validation)):
+        if split is not None and split.fraction is not None:
+            taken = _take(split, table, rows, round(split.fraction * total), targets, seed, name, f"/data/{place}", notes)
+            rows, kept[name] = splits.without(rows, [taken]), Part(table, taken)
+    return ordered({"train": Part(table, rows), **parts, **kept}, data, f"{total} rows are there", notes)
 
 
-def _other(split: Split, tables: Mapping[str, Table], data: Data, targets: Targets, pointer: str, notes: Notes) -> Part:
-    table = tables.get(split.dataset or "")
-    if table is None:
-        raise SpecError([*notes.problems, Problem(pointer, "unknown_dataset", f"there is no data set {split.dataset!r}")])
-    return Part(table, _usable(table, data, targets, pointer, notes))
+def other_tables(data: Data, tables: Mapping[str, Table], notes: Notes) -> Iterator[tuple[str, Table, str]]:
+    """(part, table, pointer) of the parts that are other data sets. SpecError where one is not there."""
+    for name, (reference, pointer) in data.others.items():
+        table = tables.get(reference)
+        if table is None:
+            raise SpecError([*notes.problems, Problem(pointer, "unknown_dataset", f"there is no data set {reference!r}")])
+        yield name, table, pointer
+
+
+def ordered(parts: Mapping[str, Part], data: Data, there: str, notes: Notes) -> dict[str, Part]:
+    """Training first, test last. An empty part is a problem, unless something was wrong before."""
+    names = sorted(parts, key=lambda name: {"train": 0, "valid": 1, "test": 3}.get(name, 2))
+    places = {"train": "/data/dataset", "valid": "/data/validation", "test": "/data/test"}
+    for name in names if not notes.problems else ():
+        if not len(parts[name].rows):
+            detail = f"no rows are left for training: {there}" if name == "train" else f"the {PLACES.get(name, name)} part has no rows: {there}"
+            notes.problem(places.get(name) or data.others[name][1], "empty_split", detail)
+    return {name: parts[name] for name in names}
+
+
+PLACES = {"valid": "validation"}
+"""What a part is called in the spec, where its name in events is another."""
 
 
 def _take(split: Split, table: Table, rows: np.ndarray, size: int, targets: Targets, seed: int, purpose: str, pointer: str,
@@ -88,21 +111,14 @@ def _take(split: Split, table: Table, rows: np.ndarray, size: int, targets: Targ
     if split.by == "last":
         return splits.last(rows, size)
     if split.by == "group":
-        return splits.grouped(rows, size, _values(table.columns[split.group or ""], rows), seed, purpose)
+        return splits.grouped(rows, size, values_of(table.columns[split.group or ""])[rows], seed, purpose)
     if not split.stratify:
         return splits.random(rows, size, seed, purpose)
     columns = [c for names in targets.values() for c in names if c != "@inputs"]
     name = split.stratify if isinstance(split.stratify, str) else columns[0] if columns else ""
-    labels = _values(table.columns[name], rows) if name in table.columns and not table.columns[name].shape else None
+    labels = values_of(table.columns[name])[rows] if name in table.columns and not table.columns[name].shape else None
     if labels is None or len(np.unique(labels)) > MOST_CLASSES:
         detail = f"stratify needs classes, and {name!r} has none" if name else "there is no target to stratify by"
         notes.problem(f"{pointer}/stratify", "continuous_target", detail)
         return rows[:0]
     return splits.stratified(rows, size, labels, seed, purpose)
-
-
-def _values(column: Column, rows: np.ndarray) -> np.ndarray:
-    """One comparable value for each row: class numbers, numbers, or for texts their numbers among the distinct ones."""
-    if column.kind == "text":
-        return np.unique([column.text(int(row)) for row in rows], return_inverse=True)[1]
-    return np.nan_to_num(column.data[rows], nan=-np.inf) if column.data.dtype.kind == "f" else column.data[rows]

@@ -10,23 +10,28 @@ import numpy as np
 from pydantic import ValidationError
 
 from engine.core import Node
+from engine.data.characters import code_points, unknown
 from engine.data.encode import gather, table_of_columns, table_of_inputs, table_of_rows
+from engine.data.feed import Feed
 from engine.data.fit import Notes
 from engine.data.fitted import Fitted
 from engine.data.table import Table
+from engine.data.target import shown
+from engine.data.windows import Line, last_starts, line_of
 from engine.errors import CheckpointError, Problem, SpecError
 from engine.spec import problems
 from engine.train.checkpoint import unpack
-from engine.train.evaluate import Evaluation, evaluation
+from engine.train.evaluate import Evaluation, evaluation, part_of
 from engine.train.goals import objectives_of
 from engine.train.job import Job
 from engine.train.machine import Bound, Machine
 from engine.train.network import OUTPUT, Network
 from engine.train.objective import Objective
-from engine.train.parts import split_rows, target_columns
+from engine.train.parts import Part, target_columns
 from engine.train.prepare import leaves_of, main_table
 from engine.train.setup import network_of
 from engine.train.step import StepMaker
+from engine.train.window_parts import parts_of
 
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
@@ -63,18 +68,49 @@ class Predictor:
         """
         made = table if table is not None else self._table(rows, columns, inputs, losses)
         warnings = self._unseen(made)
-        feeds = self.fitted.input_feeds(self._columns(made))
-        index = np.arange(made.rows, dtype=np.int64)
+        index, order = self._index(made, inputs is not None)
         with self._lock:
-            chunks = [found for _, found in self._forward.run(index, lambda chunk: gather(feeds, chunk, self._inputs))]
+            chunks = self._forwards(self.fitted.input_feeds(self._columns(made), order), index)
         answer = self._answer({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
         if losses:
             answer["losses"] = self._losses(made)
         return {**answer, "warnings": warnings}
 
+    def _forwards(self, feeds: Sequence[Feed], index: np.ndarray) -> list[dict[str, np.ndarray]]:
+        """What the model makes of rows, or of windows, some at a time."""
+        length = self.fitted.windows.length if self.fitted.windows else 1
+        return [found for _, found in self._forward.run(index, lambda chunk: gather(feeds, chunk, self._inputs), length)]
+
+    def following(self, window: np.ndarray) -> np.ndarray:
+        """float64 [length, classes]: how likely each character is to follow those of a window of character numbers, int32 [length]."""
+        leaf = self.fitted.inputs[0].leaf
+        with self._lock:
+            _, found = next(self._forward.run(np.zeros(1, np.int64), lambda _: {leaf: window[None]}))
+        return found[f"probabilities/{OUTPUT}"][0].astype(np.float64)
+
+    def _index(self, table: Table, arrays: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """The rows to predict; or where windows begin, and the order of rows: the last ones of each group, or each of the given arrays."""
+        windows, text = self.fitted.windows, next((c for c in self.fitted.columns if c.encoding == "characters"), None)
+        if windows is None:
+            return np.arange(table.rows, dtype=np.int64), None
+        if arrays:
+            return np.arange(0, table.rows, windows.length, dtype=np.int64), None
+        if text is None or text.name not in table.columns:
+            line = line_of(table, windows)
+            return last_starts(line, windows), line.order
+        points = code_points(table.columns[text.name])
+        if new := unknown(points, [str(c) for c in text.classes or ()]):
+            raise SpecError([Problem(f"/{text.name}", "unseen_class", f"the text has characters that the model does not know: {shown(new)}")])
+        return last_starts(Line(len(points)), windows), None
+
     def _table(self, rows: Any, columns: Any, inputs: Any, losses: bool) -> Table:
+        windows = self.fitted.windows
+        if windows and losses:
+            raise SpecError([Problem("", "no_losses", "losses of windows need the rows that follow them: evaluate a data set instead")])
         targets = [name for target in self.fitted.targets for name in target.columns] if losses else []
         given = rows if rows is not None else columns if columns is not None else inputs
+        sorts = [name for name in (windows.order, windows.group) if name] if windows else []
+        targets += [name for name in sorts if name in (given[0] if rows else given)] if given and inputs is None else []
         if not given:
             raise SpecError([Problem("", "no_rows", "there are no rows to predict")])
         if rows is not None:
@@ -127,9 +163,9 @@ class Predictor:
             found: dict[str, Any] = {"outputs": arrays[f"outputs/{name}"].tolist()}
             if classes is not None:
                 probabilities = arrays[f"probabilities/{name}"]
-                found |= {"classes": [classes[k] for k in probabilities.argmax(axis=-1).ravel()] if probabilities.ndim == 2 else None,
-                          "probabilities": probabilities.tolist(), "class_names": list(classes)}
-            answers[name] = {key: value for key, value in found.items() if value is not None}
+                names = np.array(classes, object)[probabilities.argmax(axis=-1)]
+                found |= {"classes": names.tolist(), "probabilities": probabilities.tolist(), "class_names": list(classes)}
+            answers[name] = found
         if list(answers) == [OUTPUT]:
             return answers[OUTPUT]
         keys = ("outputs", "classes", "probabilities", "class_names")
@@ -137,7 +173,7 @@ class Predictor:
 
     def _losses(self, table: Table) -> list[float | None]:
         """The loss of each row; None where it has no target."""
-        found = self._evaluation(table, None, Notes())
+        found = self._evaluation(part_of(self.fitted, table, None, Notes()), Notes())
         losses: list[float | None] = [None] * table.rows
         for row, loss in zip(found.rows, found.losses, strict=True):
             losses[row] = float(loss)
@@ -151,28 +187,30 @@ class Predictor:
         `metrics` are names or objects; the job's where left out. Raises SpecError where columns or labels do not fit.
         """
         notes = Notes()
-        found = self._evaluation(table, rows, notes, metrics)
+        return self._told(part_of(self.fitted, table, rows, notes), notes, metrics)
+
+    def _told(self, part: Part, notes: Notes, metrics: Sequence[Any] | None) -> dict[str, Any]:
+        found = self._evaluation(part, notes, metrics)
         return found.as_dict() | {"warnings": [warning.as_dict() for warning in notes.warnings]}
 
     def evaluate_split(self, tables: Mapping[str, Table], split: str, metrics: Sequence[Any] | None = None) -> dict[str, Any]:
         """The same on the rows that were "train", "validation" or "test" in the job; `tables` as for a run."""
-        part = self._part(tables, split)
-        return self.evaluate(part.table, metrics, part.rows)
+        return self._told(self._part(tables, split), Notes(), metrics)
 
-    def _part(self, tables: Mapping[str, Table], split: str) -> Any:
+    def _part(self, tables: Mapping[str, Table], split: str) -> Part:
         notes = Notes()
         table = main_table(self.job.data, tables, notes)
-        parts = split_rows(self.job.data, table, tables, target_columns(self.job.data), self.job.seed, notes)
+        parts = parts_of(self.job.data, table, tables, target_columns(self.job.data), self.job.seed, notes)
         if split not in SPLITS or SPLITS[split] not in parts:
             known = [name for name, part in SPLITS.items() if part in parts]
             raise SpecError([Problem("/split", "unknown_split", f"the job has no {split!r} rows; it has {', '.join(known)}")])
         return parts[SPLITS[split]]
 
-    def _evaluation(self, table: Table, rows: np.ndarray | None, notes: Notes, metrics: Sequence[Any] | None = None) -> Evaluation:
-        self._columns(table)
+    def _evaluation(self, part: Part, notes: Notes, metrics: Sequence[Any] | None = None) -> Evaluation:
+        self._columns(part.table)
         maker = StepMaker(self.network, self._objectives(metrics))
         with self._lock:
-            return evaluation(maker, table, rows, self._bind, notes)
+            return evaluation(maker, part, self._bind, notes)
 
     def _objectives(self, metrics: Sequence[Any] | None) -> list[Objective]:
         if metrics is None:

@@ -23,7 +23,9 @@ def references(raw: Any) -> list[str]:
     if not isinstance(data, Mapping):
         return []
     parts = [data.get(name) for name in ("validation", "test")]
-    found = [data.get("dataset"), *(part.get("dataset") if isinstance(part, Mapping) else part for part in parts)]
+    also = [part.get("also") for part in parts if isinstance(part, Mapping)]
+    found = [data.get("dataset"), *(part.get("dataset") if isinstance(part, Mapping) else part for part in parts),
+             *(dataset for group in also if isinstance(group, Mapping) for dataset in group.values())]
     return list(dict.fromkeys(name for name in found if isinstance(name, str)))
 
 

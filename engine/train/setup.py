@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from engine.nn.losses import losses as known_losses
 from engine.nn.paths import selected
 from engine.plan.graphs import StepGraph
 from engine.train.actions import Scores
+from engine.train.changes import check_callbacks, check_paths
 from engine.train.expression import Expression
 from engine.train.goals import goals_of, objectives_of
 from engine.train.job import Job
@@ -23,7 +24,7 @@ from engine.train.memory import Estimate, estimate
 from engine.train.network import OUTPUT, Forward, Network
 from engine.train.objective import Objective
 from engine.train.prepare import Prepared, leaves_of, prepare
-from engine.train.sizes import lookups, resolve, vocabularies
+from engine.train.sizes import children, lookups, resolve, vocabularies
 from engine.train.step import StepMaker
 
 
@@ -64,6 +65,7 @@ def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, 
     prepared = prepare(job.data, tables, goals, lookups(job.model, names), job.seed, job.dtype, notes)
     objectives = objectives_of(job, prepared.fitted, notes)
     network, forward = trace_network(job, prepared, objectives, notes)
+    notes.warnings += [warning.under("/model") for warning in forward.warnings]
     check_outputs(network.model, forward, objectives, notes)
     _stop(notes)
     _check_groups(job, forward, notes)
@@ -71,11 +73,14 @@ def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, 
     batch_size = _batch_size(job, prepared, notes)
     maker = StepMaker(network, objectives, trainable)
     graph = _step(maker, batch_size, notes)
+    _check_last(job, network, prepared, batch_size, notes)
     _check_gradients(graph, notes)
     if job.data.sampling == "balanced" and prepared.parts["train"].labels is None:
         notes.problem("/data/sampling", "no_classes", "balanced sampling needs a target of classes")
-    scores, monitor = _scores(job, prepared, objectives, notes)
-    setup = Setup(job, prepared, network, objectives, maker, forward.layers, scores, monitor, batch_size, graph, forward, notes)
+    scores = _scores(job, prepared, objectives, notes)
+    shapes = {path: node.shape for path, node in forward.parameters.items()}
+    check_callbacks(job.callbacks, job.optimiser.listed, shapes, list(graph.gradients), notes)
+    setup = Setup(job, prepared, network, objectives, maker, forward.layers, scores, scores.monitor, batch_size, graph, forward, notes)
     if limits or job.limits.max_memory_bytes is not None:
         _check_quota(job, setup.estimate, batch_size, limits, notes)
     _stop(notes)
@@ -119,7 +124,7 @@ def widths(objectives: list[Objective], fitted: Fitted) -> dict[str, int]:
         if target is None:
             continue
         if target.kind == "inputs":
-            found[objective.name] = fitted.inputs[0].width
+            found[objective.name] = fitted.inputs[0].shape[-1]
         elif target.kind == "class":
             found[objective.name] = 1 if objective.loss.target == "binary" else len(target.classes or ())
         else:
@@ -131,12 +136,23 @@ def check_outputs(model: Layer, forward: Forward, objectives: list[Objective], n
     """The model's outputs against losses and classes."""
     for objective in objectives:
         if objective.name not in forward.outputs:
-            notes.problem("/loss", "unknown_output", f"the model has no output {objective.name!r}; it has {', '.join(forward.outputs)}",
-                          nearest(objective.name, forward.outputs))
+            where = "/loss/formula" if objective.joint else "/loss" if objective.name == OUTPUT else f"/loss/losses/{objective.name}"
+            detail = f"the model has no output {objective.name!r}; it has {', '.join(forward.outputs)}"
+            notes.problem(where, "unknown_name" if objective.joint else "unknown_output", detail, nearest(objective.name, forward.outputs))
             continue
         _check_width(forward, objective, notes)
-        if objective.name == OUTPUT:
-            _check_ending(model, objective, notes)
+        _check_ending(ending(model, objective.name), objective, notes)
+
+
+def ending(model: Layer, output: str) -> str | None:
+    """The activation that an output went through last, if the layers know: with several outputs that of the branch of its name."""
+    if output == OUTPUT:
+        return model.last_activation()
+    last = model
+    while last.kind_name() == "chain" and children(last):
+        last = list(children(last).values())[-1]
+    branch = children(last).get(output)
+    return branch.last_activation() if branch else None
 
 
 def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
@@ -145,32 +161,34 @@ def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
         return
     last = next((row for row in reversed(forward.layers) if row.output_shape == shape), forward.layers[-1])
     gives = f"the last layer ({last.path or last.kind}) gives {list(shape)}"
-    classes = len(target.classes or ())
+    classes, each = len(target.classes or ()), list(target.shape)
     if target.kind == "number":
         fits, wants = shape == target.shape or (*shape, 1) == target.shape, f"the target has rows of {list(target.shape)}"
         better = '"units": "target"'
     elif loss.target == "binary":
         fits, wants, better = shape in ((1,), ()), f"{loss.kind_name()} needs 1 unit", "logit_cross_entropy" if shape == (classes,) else None
     else:
-        fits = shape == (classes,) or (target.numbered and len(shape) == 1 and shape[0] >= classes)
-        wants, better = f"the target has {classes} classes", '"units": "target"'
+        fits = shape == (*each, classes) or (target.numbered and len(shape) == 1 and shape[0] >= classes)
+        wants, better = f"the target has {classes} classes" + (f" for each of {each}" if each else ""), '"units": "target"'
+        if target.text and len(shape) == 1:
+            better = '"return_sequences": true'
     if not fits:
         notes.problem("/model" + last.pointer, "output_mismatch", f"{wants}, {gives}", better)
 
 
-def _check_ending(model: Layer, objective: Objective, notes: Notes) -> None:
+def _check_ending(ending: str | None, objective: Objective, notes: Notes) -> None:
     """Losses of probabilities need softmax or sigmoid at the end; losses of logits apply it themselves."""
-    loss, ending = objective.loss, model.last_activation()
+    loss, where = objective.loss, "/loss" if objective.name == OUTPUT else f"/loss/losses/{objective.name}"
     ends = ending in ("softmax", "sigmoid", "sigmoid_fast", "hard_sigmoid")
     better = f"logit_{loss.kind_name()}"
     if loss.needs == "probabilities" and ending is not None and not ends:
         if better in known_losses.members:
             detail = f"{loss.kind_name()} needs a model that ends in softmax or sigmoid, this one ends in {ending}"
-            notes.problem("/loss", "needs_probabilities", detail, better)
+            notes.problem(where, "needs_probabilities", detail, better)
         else:
-            notes.warn("/loss", "needs_probabilities", f"{loss.kind_name()} is for probabilities, and the model ends in {ending}")
+            notes.warn(where, "needs_probabilities", f"{loss.kind_name()} is for probabilities, and the model ends in {ending}")
     if loss.needs == "logits" and ends:
-        notes.warn("/loss", "applied_twice", f"{loss.kind_name()} applies softmax or sigmoid itself, and the model ends in {ending} already")
+        notes.warn(where, "applied_twice", f"{loss.kind_name()} applies softmax or sigmoid itself, and the model ends in {ending} already")
 
 
 # ---------------------------------------------------------------- the step
@@ -181,14 +199,7 @@ def _check_groups(job: Job, forward: Forward, notes: Notes) -> None:
     for step, rule in enumerate(steps):
         prefix = f"/optimiser/{step}" if len(steps) > 1 else "/optimiser"
         for place, group in enumerate(getattr(rule, "groups", None) or ()):
-            for k, pattern in enumerate(group["paths"]):
-                _check_pattern(pattern, paths, f"{prefix}/groups/{place}/paths/{k}", notes)
-
-
-def _check_pattern(pattern: str, paths: list[str], pointer: str, notes: Notes) -> None:
-    if not any(selected(path, [pattern.removeprefix("!")]) for path in paths):
-        detail = f"no parameter is called {pattern!r}; there are {', '.join(paths[:20])}"
-        notes.problem(pointer, "unknown_path", detail, nearest(pattern, paths))
+            check_paths(group["paths"], paths, f"{prefix}/groups/{place}/paths", notes)
 
 
 def _trainable(job: Job, forward: Forward, notes: Notes) -> frozenset[str] | None:
@@ -196,8 +207,7 @@ def _trainable(job: Job, forward: Forward, notes: Notes) -> frozenset[str] | Non
     if job.trainable is None:
         return None
     paths = list(forward.parameters)
-    for place, pattern in enumerate(job.trainable):
-        _check_pattern(pattern, paths, f"/trainable/{place}", notes)
+    check_paths(job.trainable, paths, "/trainable", notes)
     chosen = frozenset(path for path in paths if selected(path, job.trainable))
     if not chosen:
         notes.problem("/trainable", "nothing_trained", "no parameter is left to be trained")
@@ -224,6 +234,17 @@ def _step(maker: StepMaker, rows: int, notes: Notes) -> StepGraph:
         raise SpecError([*notes.problems, Problem(where, "shape_mismatch" if where != "/loss" else "output_mismatch", str(error))]) from None
 
 
+def _check_last(job: Job, network: Network, prepared: Prepared, batch_size: int, notes: Notes) -> None:
+    """A last batch of one row must be enough for every layer."""
+    rows = len(prepared.parts["train"].rows) * job.data.repeat
+    if job.data.drop_last or job.data.steps_per_epoch is not None or rows % batch_size != 1:
+        return
+    try:
+        network.forward(1, True)
+    except ShapeError as error:
+        notes.problem("/data/drop_last", "batch_too_small", f"the last of an epoch's batches has one row: {error}", "true")
+
+
 def _check_gradients(graph: StepGraph, notes: Notes) -> None:
     if not graph.parameters:
         notes.problem("/model", "nothing_trained", "the model has no parameters")
@@ -244,16 +265,18 @@ def _check_quota(job: Job, found: Estimate, batch_size: int, limits: Limits | No
 
 # ---------------------------------------------------------------- what is watched
 
-def _scores(job: Job, prepared: Prepared, objectives: list[Objective], notes: Notes) -> tuple[Scores, str]:
+def _scores(job: Job, prepared: Prepared, objectives: list[Objective], notes: Notes) -> Scores:
     """The numbers that `epoch` events will have, and the one that decides which epoch is best."""
     names: dict[str, bool] = {"loss": False}
     for objective in objectives:
-        names |= {f"{objective.prefix}loss": False}
+        names |= {} if objective.joint else {f"{objective.prefix}loss": False}
         names |= {objective.prefix + name: metric.direction == "up" for name, metric in objective.metrics.items()}
-    parts = ["train", *(["valid"] if "valid" in prepared.parts else []), *(["full_train"] if job.evaluate_train else [])]
+    judged = [name for name in prepared.parts if name not in ("train", "test")]
+    parts = ["train", *judged, *(["full_train"] if job.evaluate_train else [])]
     scores = Scores({f"{part}_{name}": up for part in parts for name, up in names.items()}, "valid" in prepared.parts)
+    scores = replace(scores, monitor=scores.full(job.monitor or "loss"))
     watched: dict[str, Any] = {"/monitor": job.monitor} if job.monitor else {}
     for place, callback in enumerate(job.callbacks):
         watched |= {f"/callbacks/{place}/{name}": metric for name, metric in callback.reads().items()}
     notes.problems += [problem for pointer, name in watched.items() if (problem := scores.problem(name, pointer))]
-    return scores, scores.full(job.monitor or "loss")
+    return scores

@@ -44,7 +44,8 @@ def lookups(layer: Layer, inputs: list[str]) -> list[str]:
 
 def vocabularies(fitted: Fitted) -> dict[str, int]:
     """How many class numbers each input has, for those that are fed as class numbers."""
-    return {item.name: max(column.vocabulary for column in item.columns) for item in fitted.inputs if item.columns[0].encoding == "code"}
+    return {item.name: max(column.vocabulary for column in item.columns) for item in fitted.inputs
+            if item.columns[0].encoding in ("code", "characters")}
 
 
 def resolve(layer: Layer, widths: Mapping[str, int], vocabulary: Mapping[str, int], name: str = "x") -> Layer:

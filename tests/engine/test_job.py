@@ -120,14 +120,12 @@ def test_a_wrong_field_is_told_with_its_place_and_what_was_meant(changes, pointe
 @pytest.mark.parametrize(
     "changes, pointer",
     [
-        ({"data": data(windows={"length": 3})}, "/data/windows"),
         ({"data": data(augment=[{"kind": "flip"}])}, "/data/augment"),
         ({"device": "cuda"}, "/device"),
         ({"publish": {"name": "a"}}, "/publish"),
         ({"initial": {"job": "job_1"}}, "/initial"),
         ({"callbacks": ["reduce_on_plateau"]}, "/callbacks/0"),
         ({"callbacks": [{"kind": "webhook", "url": "https://example.org"}]}, "/callbacks/0"),
-        ({"data": data(validation={"dataset": "ds", "also": {"a": "ds"}})}, "/data/validation/also"),
     ],
 )
 def test_parts_of_the_contract_that_are_not_built_yet_are_refused_by_that_name(changes, pointer):
