@@ -95,18 +95,6 @@ def read_checkpoint(home: Path, row: Mapping[str, Any]) -> bytes | None:
     return data if len(data) == row["bytes"] and sha256(data) == row["sha256"] else None
 
 
-def load_checkpoint(home: Path, rows: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], bytes] | None:
-    """The newest checkpoint that is whole, of rows newest first (`store.checkpoints`); None without rows, Corrupt when none can be read."""
-    tried = []
-    for row in rows:
-        if (data := read_checkpoint(home, row)) is not None:
-            return row, data
-        tried.append(row["step"])
-    if tried:
-        raise Corrupt(tried)
-    return None
-
-
 def remove(home: Path, paths: Iterable[str]) -> None:
     """Remove files and folders, given below home, whose rows are gone. What is not there is no matter."""
     for path in paths:

@@ -21,8 +21,7 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
                  finish(claim, "succeeded" | "failed", reason, message, hint, error, publish, … as record)  holds(claim)
     reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
                  checkpoint_paths()  job_ids()      (charts: curves.chart(store, id, series, by, points))
-    once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  reserve(…)  forget(key)
-                 expire_idempotency()
+    once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  expire_idempotency()
     models       publish(name, job_id, checkpoint)  get_model(name)  list_models()  unpublish(name)
     facts        get_setting(name)  set_setting(name, value)  check_writable()
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, delete, insert, select
 
 from service import jobs as states
-from service.errors import ServiceError, conflict
+from service.errors import ServiceError
 from service.store.database import Database
 from service.store.tables import idempotency
 
@@ -29,38 +29,24 @@ class Reply:
 
 class Idempotency(Database):
     def recall(self, key: str, route: str, body_hash: str) -> Reply | None:
-        """The first answer to this key; None when the key is new. 422 when it came with another request, 409 while the first one runs."""
+        """The first answer to this key; None when the key is new. 422 when it came with another request."""
         with self.read() as connection:
             row = connection.execute(_RECALL, {"this_key": key}).mappings().first()
         if row is None or row["expires_at"] < states.seconds_now():
             return None
         if (row["route"], row["body_hash"]) != (route, body_hash):
             raise ServiceError(422, "idempotency_mismatch", "this Idempotency-Key was used with another path or body: take a new key")
-        if row["status"] is None:
-            raise conflict("the first request with this key is still running: send it again in a moment", "idempotency_running", retry=True)
         return Reply(row["status"], row["body"], row["headers"])
-
-    def reserve(self, key: str, route: str, body_hash: str) -> None:
-        """Mark the key as running, for a request that is too long for one transaction; end it with `remember` or `forget`."""
-        self._keep(key, route, body_hash, None)
 
     def remember(self, key: str, route: str, body_hash: str, reply: Reply) -> None:
         """Keep the answer. Call it in the transaction of what was created: `with store.write("…"): recall … add_job … remember`."""
-        self._keep(key, route, body_hash, reply)
-
-    def forget(self, key: str | None = None) -> None:
-        """Drop a reserved key whose request failed; without a key, every reserved one (at start, when no request runs)."""
-        with self.write("forget") as connection:
-            connection.execute(delete(idempotency).where(idempotency.c.status.is_(None), *([] if key is None else [idempotency.c.key == key])))
+        with self.write("remember") as connection:
+            connection.execute(_DROP, {"this_key": key})
+            connection.execute(insert(idempotency), {"key": key, "route": route, "body_hash": body_hash, "status": reply.status, "body": reply.body,
+                                                     "headers": dict(reply.headers), "created_at": states.now(),
+                                                     "expires_at": states.seconds_now() + KEPT_SECONDS})
 
     def expire_idempotency(self) -> int:
         """Drop answers older than 24 hours; returns how many."""
         with self.write("expire_idempotency") as connection:
             return connection.execute(delete(idempotency).where(idempotency.c.expires_at < states.seconds_now())).rowcount
-
-    def _keep(self, key: str, route: str, body_hash: str, reply: Reply | None) -> None:
-        answer = {} if reply is None else {"status": reply.status, "body": reply.body, "headers": dict(reply.headers)}
-        with self.write("remember") as connection:
-            connection.execute(_DROP, {"this_key": key})
-            connection.execute(insert(idempotency), {"key": key, "route": route, "body_hash": body_hash, **answer, "created_at": states.now(),
-                                                     "expires_at": states.seconds_now() + KEPT_SECONDS})

@@ -198,7 +198,7 @@ idempotency = _table(
     Column("key", Text, primary_key=True),
     Column("route", Text, nullable=False),
     Column("body_hash", Text, nullable=False),
-    Column("status", Integer),                                  # null while the first request runs
+    Column("status", Integer),
     Column("body", Json),
     Column("headers", Json),
     Column("created_at", Text, nullable=False),

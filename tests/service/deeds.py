@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from service import artifacts
 from service.store import Claim, Store
 
 
@@ -24,6 +25,12 @@ def numbers(store: Store, job_id: str) -> list[int]:
 
 def types(store: Store, job_id: str) -> list[str]:
     return [event["type"] for event in store.events(job_id, limit=1000)]
+
+
+def newest(store: Store, job_id: str) -> tuple[int, bytes] | None:
+    """Step and bytes of the job's newest checkpoint that is whole."""
+    found = ((row["step"], artifacts.read_checkpoint(store.home, row)) for row in store.checkpoints(job_id))
+    return next(((step, data) for step, data in found if data is not None), None)
 
 
 def point(step: int, **more: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import pytest
 from service import artifacts
 from service.errors import ServiceError, StorageFull
 from service.store import Store
+from tests.service.deeds import newest
 
 
 def checkpoint(store: Store, claim, step: int, data: bytes, **more) -> list[str]:
@@ -49,36 +50,29 @@ def test_a_full_disk_leaves_the_old_file(home: Path, monkeypatch: pytest.MonkeyP
 
 def test_damage_is_always_found_and_the_generation_before_is_used(store: Store, claim):
     rng = random.Random(0)
-    good, newest = rng.randbytes(999), rng.randbytes(1000)
+    good, better = rng.randbytes(999), rng.randbytes(1000)
     checkpoint(store, claim, 10, good)
-    checkpoint(store, claim, 20, newest)
-    rows = store.checkpoints(claim.job_id)
-    path = store.home / rows[0]["path"]
-    found = artifacts.load_checkpoint(store.home, rows)
-    assert found is not None and found[1] == newest
+    checkpoint(store, claim, 20, better)
+    path = store.home / store.checkpoints(claim.job_id)[0]["path"]
+    assert newest(store, claim.job_id) == (20, better)
     for _ in range(100):
-        damaged = bytearray(newest)
+        damaged = bytearray(better)
         damaged[rng.randrange(1000)] ^= 1 << rng.randrange(8)
-        path.write_bytes(rng.choice([bytes(damaged), newest[: rng.randrange(1000)]]))
-        found = artifacts.load_checkpoint(store.home, rows)
-        assert found is not None and (found[0]["step"], found[1]) == (10, good)
-    for row in rows:
+        path.write_bytes(rng.choice([bytes(damaged), better[: rng.randrange(1000)]]))
+        assert newest(store, claim.job_id) == (10, good)
+    for row in store.checkpoints(claim.job_id):
         (store.home / row["path"]).unlink()
-    with pytest.raises(artifacts.Corrupt):
-        artifacts.load_checkpoint(store.home, rows)
-    assert artifacts.load_checkpoint(store.home, []) is None
+    assert newest(store, claim.job_id) is None
 
 
 def test_a_replayed_checkpoint_with_other_bytes_never_harms_the_row_of_the_first(store: Store, claim):
     checkpoint(store, claim, 10, b"one")
     artifacts.write_checkpoint(store.home, claim.job_id, 10, b"two")         # and the process dies before the row
-    found = artifacts.load_checkpoint(store.home, store.checkpoints(claim.job_id))
-    assert found is not None and found[1] == b"one"
+    assert newest(store, claim.job_id) == (10, b"one")
     artifacts.sweep_job(store, claim.job_id)
     assert len(list((store.home / "jobs").rglob("*.safetensors"))) == 1
     checkpoint(store, claim, 10, b"three")
-    found = artifacts.load_checkpoint(store.home, store.checkpoints(claim.job_id))
-    assert found is not None and found[1] == b"three" and len(list((store.home / "jobs").rglob("*.safetensors"))) == 1
+    assert newest(store, claim.job_id) == (10, b"three") and len(list((store.home / "jobs").rglob("*.safetensors"))) == 1
 
 
 def test_the_sweep_removes_what_no_row_names_and_nothing_else(store: Store, claim, home: Path):
