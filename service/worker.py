@@ -84,7 +84,7 @@ class Worker:
 
     def _watch(self) -> None:
         """Look, once a second and whenever told to, whether the job is still to be trained; show how far it is."""
-        seen = 0
+        seen = None
         while True:
             words = self.wake.wait("stop", LOOK_SECONDS)
             if (attempt := self.attempt) is None:

@@ -61,8 +61,6 @@ class Run:
         """Steps finished, over all attempts."""
         return int(self.session.whole[control.STEP // 8])
 
-    progress = step     # what the supervisor watches
-
     @property
     def epoch(self) -> int:
         """Epochs finished."""
@@ -72,6 +70,11 @@ class Run:
     def position(self) -> int:
         """Batches finished of the epoch under way."""
         return int(self.session.whole[control.POSITION // 8])
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What changes whenever a batch is finished, also one in test mode."""
+        return self.step, self.position
 
     @property
     def elapsed(self) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -212,3 +213,15 @@ def test_a_schedule_changes_the_learning_rate_per_epoch() -> None:
     spec = job(optimiser={"kind": "descent", "learning_rate": 0.1, "schedule": {"kind": "exp", "factor": 0.5}})
     rates = [e.data["learning_rate"] for e in events_of(run_of(spec)) if e.type == "epoch"]
     assert rates == pytest.approx([0.1, 0.05, 0.025, 0.0125])
+
+
+def test_batches_of_a_validation_pass_count_as_progress() -> None:
+    run = run_of(job(data={"dataset": "d", "target": "y", "batch_size": 32, "validation": {"fraction": 0.99}}), rows=100_000)
+    valid = run.valid
+    assert valid is not None
+    passes = threading.Thread(target=lambda: [run.session.run_pass(valid) for _ in range(50)])
+    passes.start()
+    seen = set()
+    while passes.is_alive():
+        seen.add(run.progress)
+    assert len(seen) > 2 and {step for step, _ in seen} == {0}
