@@ -18,8 +18,7 @@ from engine.errors import ShapeError, TrainyardError
 from engine.ops.indexing import outside
 from engine.spec import Family, Spec
 
-losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"},
-                planned=("ctc",))
+losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"})
 
 Epsilon = Field(None, ge=0, description="added before logarithms; left out: the spacing of numbers near 1")
 
@@ -30,6 +29,7 @@ class Loss(Spec):
     target        what the target column becomes: class numbers, 0 or 1 (of the predictions' shape), or numbers
     needs         what the model's output must be, where that matters
     standardises  whether a job trains on the target brought to mean 0 and variance 1
+    aligned       whether predictions and targets stand opposite each other, number by number or row by class
     """
 
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name", "agg", "class_weights")
@@ -37,6 +37,7 @@ class Loss(Spec):
     target: ClassVar[Literal["class", "binary", "number"]] = "number"
     needs: ClassVar[Literal["probabilities", "logits"] | None] = None
     standardises: ClassVar[bool] = False
+    aligned: ClassVar[bool] = True
     agg: Literal["mean", "sum"] = Field("mean", description="how rows become one number")
 
     @abstractmethod

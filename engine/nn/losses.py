@@ -126,6 +126,25 @@ class SiameseContrastive(Loss):
         return (1 - y) * apply("square", y_hat) + y * apply("square", apply("relu", self.margin - y_hat))
 
 
+@losses.add
+class Ctc(Loss):
+    """For labels along time whose places are not known: the surprise at them, over all ways to place them (Graves et al., 2006).
+
+    Predictions are scores [batch, time, classes], or [time, classes] of one sequence; the last class is the blank. Labels are class numbers
+    [batch, most labels], or [labels]; shorter ones are filled up with -1. It is infinite where there are more labels than times.
+    """
+
+    equation: ClassVar[str] = "-log(sum over ways of the product over time of softmax(y_hat))"
+    aliases: ClassVar[tuple[str, ...]] = ("ctc_loss", "CTCLoss")
+    aligned: ClassVar[bool] = False
+    kind: Literal["ctc"] = "ctc"
+
+    def terms(self, y_hat: Node, y: Node) -> Node:
+        one = y_hat.ndim == 2 and y.ndim == 1
+        y_hat, y = (node.reshape(1, *node.shape) if one else node for node in (y_hat, y))
+        return apply("ctc", apply("log_softmax", y_hat), y.astype("int32") if y.dtype in FLOATS else y)
+
+
 def label_smoothing(y: Any, alpha: float, axis: int | None = -1) -> Any:
     """Targets moved towards the even distribution: `y (1 - alpha) + alpha / classes` along `axis`, `... + alpha / 2` for yes-or-no targets (None)."""
     if not 0 < alpha < 1:
@@ -141,4 +160,4 @@ cross_entropy, logit_cross_entropy = function(CrossEntropy), function(LogitCross
 binary_cross_entropy, logit_binary_cross_entropy = function(BinaryCrossEntropy), function(LogitBinaryCrossEntropy)
 kl_divergence, poisson, hinge, squared_hinge = function(KlDivergence), function(Poisson), function(Hinge), function(SquaredHinge)
 dice, tversky, binary_focal, focal = function(Dice), function(Tversky), function(BinaryFocal), function(Focal)
-siamese_contrastive = function(SiameseContrastive)
+siamese_contrastive, ctc = function(SiameseContrastive), function(Ctc)

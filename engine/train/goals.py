@@ -22,8 +22,8 @@ def losses_of(job: Job) -> dict[str, Loss]:
     """The loss of each output, by its name. A formula over several outputs is the loss of all of them together."""
     if isinstance(job.loss, Weighted):
         return dict(job.loss.losses)
-    names = joint_outputs(job) or [OUTPUT]
-    return dict.fromkeys(names, job.loss)
+    loss: Loss = job.loss
+    return dict.fromkeys(joint_outputs(job) or [OUTPUT], loss)
 
 
 def joint_outputs(job: Job) -> list[str] | None:
@@ -127,7 +127,7 @@ def _with_class_weights(loss: Loss, target: FittedTarget | None, pointer: str, n
 
 def subject(loss: Loss, target: FittedTarget | None) -> str | None:
     """What metrics can be about: "class", "number", or None where there is nothing to compare with."""
-    if target is None:
+    if target is None or not loss.aligned:
         return None
     return "class" if target.classes is not None else "number"
 

@@ -157,7 +157,7 @@ def ending(model: Layer, output: str) -> str | None:
 
 def _check_width(forward: Forward, objective: Objective, notes: Notes) -> None:
     target, shape, loss = objective.target, forward.outputs[objective.name].shape[1:], objective.loss
-    if target is None or target.kind == "inputs" or isinstance(loss, Expression):
+    if target is None or target.kind == "inputs" or isinstance(loss, Expression) or not loss.aligned:
         return
     last = next((row for row in reversed(forward.layers) if row.output_shape == shape), forward.layers[-1])
     gives = f"the last layer ({last.path or last.kind}) gives {list(shape)}"

@@ -4,7 +4,23 @@ from typing import Any
 
 import numpy as np
 
-from engine.optim import Chain, ClipGrad, ClipNorm, Descent, Momentum, SignDecay, WeightDecay, adjust, destructure, freeze, rules, setup, thaw, update
+from engine.optim import (
+    AccumGrad,
+    Chain,
+    ClipGrad,
+    ClipNorm,
+    Descent,
+    Momentum,
+    SignDecay,
+    WeightDecay,
+    adjust,
+    destructure,
+    freeze,
+    rules,
+    setup,
+    thaw,
+    update,
+)
 from engine.optim.schedules import CosineAnneal, Exp, Inverse, OneCycle, Sequence, Step, Triangle
 from tests.engine.flux_oracles import array, runs, word
 
@@ -72,6 +88,15 @@ def frozen(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     thaw(state)
     update(state, m, g)
     return {"after1": first, "after2": m}
+
+
+@runs("optim", "AccumGrad")
+def accumulated(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    m = {k: np.array([float(inputs[k])]) for k in "xy"}
+    state = setup(Chain(AccumGrad(2), WeightDecay(0.01), Descent(0.1)), m)
+    for k in range(2):
+        update(state, m, {"x": np.array([float(inputs["gx"][k])]), "y": np.array([float(inputs["gy"][k])])})
+    return {k: v.item() for k, v in m.items()}
 
 
 @runs("optim", "tied weights")

@@ -66,6 +66,11 @@ def refused_margin(name: str, inputs: dict[str, Any]) -> str:
     return "DomainError"
 
 
+@runs("losses", "ctc_loss")
+def along_time(name: str, inputs: dict[str, Any]) -> float:
+    return losses.ctc(array(inputs["logits"]).T, np.array(inputs["labels"]) - 1)
+
+
 @runs("losses", "label_smoothing")
 def smoothed(name: str, inputs: dict[str, Any]) -> np.ndarray:
     return losses.label_smoothing(array(inputs["y"]), inputs["alpha"], axis=0 if inputs["dims"] else None)
