@@ -24,6 +24,7 @@ FOREIGN_NAMES = {
     "rho": "momentum", "betas": "beta1", "use_bias": "bias", "act": "activation", "nonlinearity": "activation", "kernel_initializer": "init",
     "init_weights": "init", "random_state": "seed", "random_seed": "seed", "l2": "weight_decay", "lambda": "weight_decay", "centered": "centred",
     "sgd": "descent", "clipnorm": "clip_norm", "clipvalue": "clip_grad", "layer": "layers", "num_classes": "units", "classes": "units",
+    "epoch": "epochs",
 }
 
 

@@ -68,14 +68,16 @@ def guard(arena, words, begin, end):
 
 @kernel("refresh_scalars")
 def refresh_scalars(arena, words, begin, end):
-    """Put the schedule's factor, and which time of theirs this is, into scalar tables. Words: where their pace is or 0, how many, offsets."""
+    """Put the schedule's factor, and which time of theirs this is, into scalar tables. Words: where their pace is or 0, how many, then the offset of
+    each and how many updates its arrays were not part of.
+    """
     pace = 1
     if words[0] != 0:
         pace = view(arena, words[0], int64)[0]
     for i in range(words[1]):
-        table = view(arena, words[2 + i], float64)
+        table = view(arena, words[2 + 2 * i], float64)
         table[0] = view(arena, 80, float64)[0]
-        table[1] = float64(view(arena, 40, int64)[0] // pace + 1)
+        table[1] = float64((view(arena, 40, int64)[0] - words[3 + 2 * i]) // pace + 1)
 
 
 @kernel("open_gate")

@@ -32,6 +32,7 @@ class Region:
     steps: tuple[OptimiserStep, ...]    # the chain with this region's hyper-parameters
     paths: list[str]
     shape: Shape | None = None
+    missed: int = 0                     # updates that it was not part of
 
     def computes(self, i: int) -> bool:
         """Whether a step of the chain works on it as a whole."""
@@ -50,12 +51,12 @@ class Computed:
 class Update:
     """The optimiser of a program: a chain of steps for each region, and the float64 table of their scalars."""
 
-    def __init__(self, chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], trained: Sequence[str]):
+    def __init__(self, chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], trained: Sequence[str], missed: Mapping[str, int] | None = None):
         self.paths = list(trained)
         self.chain = tuple(chain) if makes_step(chain) else (*chain, Descent(1.0))
         self.given = len(chain)     # a closing step of -g may follow, on which no schedule works
         self.order = order(self.chain)
-        self.regions = _regions(self.chain, shapes, trained)
+        self.regions = _regions(self.chain, shapes, trained, missed or {})
         self.state = [f"{i}.{name}" for i, step in enumerate(self.chain) for name in step.state]
         tables = [step.table() for region in self.regions for step in region.steps]
         self.starts = np.cumsum([0, *(len(t) for t in tables)])[:-1]
@@ -91,6 +92,14 @@ class Update:
     def write_scalars(self, arena: np.ndarray) -> None:
         arena[self.scalars_at: self.scalars_at + self.scalars.nbytes] = self.scalars.view(np.uint8)
 
+    def tune(self, arena: np.ndarray, chain: Sequence[OptimiserStep]) -> None:
+        """Put the hyper-parameters of `chain`, the same steps with other numbers, into the table."""
+        for number, region in enumerate(self.regions):
+            for i, step in enumerate(chain):
+                values = (step.for_path(region.paths[0]) if isinstance(step, Rule) else step).table()[2:]
+                at = self.table_at(number, i) + 16
+                arena[at: at + values.nbytes] = values.view(np.uint8)
+
     def initial_state(self, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What each slab of state begins as, given the parameters by path."""
         total = sum(region.size for region in self.regions)
@@ -125,9 +134,10 @@ class Update:
             counts = [self.table_at(0, k) + 8 * self.chain[k].scalars().index("steps") for k in waiting]
             launches.append(Launch("open_gate", self.dtype, (self._pace_at(waiting), len(counts), *counts), 1))
         for waiting in dict.fromkeys(waiting for _, waiting in self.order):
-            tables = [self.table_at(r, i) for r in range(len(self.regions)) for i, mine in self.order
+            tables = [(self.table_at(r, i), region.missed) for r, region in enumerate(self.regions) for i, mine in self.order
                       if mine == waiting and i < self.given]
-            launches += [Launch("refresh_scalars", self.dtype, (self._pace_at(waiting), len(tables), *tables), 1)] if tables else []
+            words = (self._pace_at(waiting), len(tables), *(word for table in tables for word in table))
+            launches += [Launch("refresh_scalars", self.dtype, words, 1)] if tables else []
         return launches
 
     def _step(self, i: int) -> list[Launch]:
@@ -188,8 +198,10 @@ class Update:
         return placed, list(zip(simplify([node for node, _ in wanted]), [place for _, place in wanted], strict=True))
 
 
-def _regions(chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], trained: Sequence[str]) -> list[Region]:
-    """Cut the trained arrays where one between them is not trained, the hyper-parameters change, or a rule takes an array as a whole."""
+def _regions(chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], trained: Sequence[str], missed: Mapping[str, int]) -> list[Region]:
+    """Cut the trained arrays where one between them is not trained, hyper-parameters or the count of updates change, or a rule takes an array as a
+    whole.
+    """
     chosen = set(trained)
     regions: list[Region] = []
     at = parameter_at = 0
@@ -199,11 +211,12 @@ def _regions(chain: Sequence[OptimiserStep], shapes: Mapping[str, Shape], traine
             steps = tuple(step.for_path(path) if isinstance(step, Rule) else step for step in chain)
             whole = any(step.is_whole(shape) for step in steps)
             last = regions[-1] if regions and regions[-1].shape is None and not whole else None
-            if last and last.parameter_at + last.size == parameter_at and last.steps == steps:
+            late = missed.get(path, 0)
+            if last and last.parameter_at + last.size == parameter_at and (last.steps, last.missed) == (steps, late):
                 last.size += size
                 last.paths.append(path)
             else:
-                regions.append(Region(at, parameter_at, size, steps, [path], shape if whole else None))
+                regions.append(Region(at, parameter_at, size, steps, [path], shape if whole else None, late))
             at += size
         parameter_at += size
     return regions

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from engine.errors import Problem, nearest
 from engine.spec import FOREIGN_NAMES
@@ -24,15 +24,16 @@ class Stop:
 
 @dataclass(frozen=True)
 class RestoreBest:
-    """Give the parameters the values of the best epoch, as the job's `monitor` judges it."""
+    """Give the parameters the values that they had after the best epoch, as a metric judges it."""
+
+    monitor: str
 
 
 @dataclass(frozen=True)
 class KeepCheckpoint:
-    """Write a checkpoint now and keep it, beside the `keep_last` newest and the `keep_best` best of them."""
+    """Write a checkpoint now. Of all checkpoints that were written so, those of these `steps` stay."""
 
-    keep_last: int
-    keep_best: int
+    steps: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,34 @@ class Skip:
 
 @dataclass(frozen=True)
 class Rollback:
-    """Go back to the last checkpoint and multiply the learning rate by `factor`."""
+    """Go back to the beginning of the epoch and multiply the learning rate by `factor`."""
 
     factor: float
 
 
-Action = Stop | RestoreBest | KeepCheckpoint | Skip | Rollback
+@dataclass(frozen=True)
+class Change:
+    """Change what may change while a run goes on; what is left out stays. `by` is who asked: a callback's kind, or "user".
+
+    values         hyper-parameters by name
+    factor, floor  learning rates are multiplied by `factor`, but become no less than `floor`
+    freeze, thaw   path patterns of what is trained no longer, and again
+    replace        path patterns of what gets new values, from `init`
+    epochs         how many there are, in all
+    """
+
+    by: str
+    values: Mapping[str, float] = field(default_factory=dict)
+    factor: float = 1.0
+    floor: float = 0.0
+    freeze: tuple[str, ...] = ()
+    thaw: tuple[str, ...] = ()
+    replace: tuple[str, ...] = ()
+    init: Any = None
+    epochs: int | None = None
+
+
+Action = Stop | RestoreBest | KeepCheckpoint | Skip | Rollback | Change
 
 
 @dataclass(frozen=True)
@@ -56,6 +79,11 @@ class Scores:
 
     maximise: Mapping[str, bool]
     validation: bool
+    monitor: str = "train_loss"     # decides which epoch is best
+
+    def watched(self, name: str | None) -> str:
+        """What a callback with this `monitor` watches: the job's where it has none."""
+        return self.full(name) if name else self.monitor
 
     def full(self, name: str) -> str:
         """A bare name means `valid_…` where there is validation, else `train_…`."""

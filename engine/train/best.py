@@ -12,17 +12,18 @@ from engine.train.checkpoint import Checkpoint, numbers, written
 
 
 class Best:
-    """A copy of parameters and buffers as they were after the epoch whose `monitor` was best."""
+    """A copy of parameters and buffers as they were after the epoch whose `monitor` was best. `label` is its name in checkpoints."""
 
     def __init__(self, session: Session, monitor: str, scores: Scores):
         self.session, self.monitor, self.maximise = session, monitor, scores.maximise.get(monitor, False)
+        self.label = "best" if monitor == scores.monitor else f"best_{monitor}"
         self.value: float | None = None
         self.epoch: int | None = None
         self.metrics: dict[str, float] = {}
         self.kept: dict[str, np.ndarray] = {}
 
     def _live(self) -> dict[str, np.ndarray]:
-        groups = {"best": self.session.evaluated, "best_buffers": self.session.buffers}
+        groups = {self.label: self.session.evaluated, f"{self.label}_buffers": self.session.buffers}
         return {f"{group}/{path}": array for group, arrays in groups.items() for path, array in arrays.items()}
 
     def look(self, values: dict[str, float], epoch: int) -> bool:
@@ -42,14 +43,11 @@ class Best:
         for path in self.session.program.averages:
             self.session.parameters[path][...] = self.session.evaluated[path]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        return self.kept
-
     def state(self) -> dict[str, Any]:
         return {"value": self.value, "epoch": self.epoch, "metrics": written(self.metrics)}
 
     def load(self, checkpoint: Checkpoint) -> None:
-        state = checkpoint.meta["best"]
+        state = checkpoint.meta[self.label]
         self.value, self.epoch = state["value"], state["epoch"]
         self.metrics = numbers(state["metrics"])
-        self.kept = {name: array.copy() for name, array in checkpoint.arrays.items() if name.startswith(("best/", "best_buffers/"))}
+        self.kept = {name: array.copy() for name, array in checkpoint.arrays.items() if name.startswith((f"{self.label}/", f"{self.label}_buffers/"))}

@@ -18,7 +18,8 @@ from engine.optim.rules import Descent, Rule
 from engine.optim.step import OptimiserStep
 from engine.plan.graphs import GraphMaker
 from engine.train.actions import Scores
-from engine.train.callbacks import Callback, EarlyStopping, OnNonfinite, Runner
+from engine.train.callback import Callback
+from engine.train.callbacks import EarlyStopping, OnNonfinite
 from engine.train.job import Job
 from engine.train.network import OUTPUT
 from engine.train.parts import Part
@@ -61,6 +62,8 @@ def normalised(setup: Setup) -> dict[str, Any]:
     if setup.job.metrics is None:
         shown = {o.name: [metric.model_dump(mode="json", exclude_none=True) for metric in o.metrics.values()] for o in setup.objectives}
         spec["metrics"] = shown[OUTPUT] if list(shown) == [OUTPUT] else shown
+    if (windows := setup.prepared.fitted.windows) is not None:
+        spec["data"] = {**spec["data"], "windows": windows.model_dump(mode="json", exclude_none=True)}
     return {**spec, "monitor": setup.monitor}
 
 
@@ -105,6 +108,7 @@ class Built:
     monitor: str
     warnings: list[dict[str, str]]
     setup: Setup = field(repr=False)
+    missed: Mapping[str, int] = field(default_factory=dict)     # updates that trained arrays were not part of
 
     @property
     def steps(self) -> tuple[OptimiserStep, ...]:
@@ -131,9 +135,8 @@ class Built:
 
     @cached_property
     def callbacks(self) -> list[Callback]:
-        """The job's callbacks in order, without the one about numbers that are not finite; what early stopping watches is filled in."""
-        found = [callback for callback in self.job.callbacks if not isinstance(callback, OnNonfinite)]
-        return [c.model_copy(update={"monitor": self.monitor}) if isinstance(c, EarlyStopping) and c.monitor is None else c for c in found]
+        """The job's callbacks in order, without the one about numbers that are not finite."""
+        return [callback for callback in self.job.callbacks if not isinstance(callback, OnNonfinite)]
 
     @cached_property
     def nonfinite(self) -> OnNonfinite:
@@ -141,8 +144,10 @@ class Built:
         return next((callback for callback in self.job.callbacks if isinstance(callback, OnNonfinite)), OnNonfinite())
 
     @cached_property
-    def nonfinite_runner(self) -> Runner:
-        return self.nonfinite.start(self.scores)
+    def monitors(self) -> list[str]:
+        """The metrics whose best weights are kept: the job's, and those of callbacks that restore them."""
+        stopping = [c for c in self.callbacks if isinstance(c, EarlyStopping) and c.restore_best]
+        return list(dict.fromkeys([self.monitor, *(self.scores.watched(callback.monitor) for callback in stopping)]))
 
 
 def build(job: Job, tables: Mapping[str, Table], *, numbered: bool = False) -> Built:

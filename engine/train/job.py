@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, Tag, field_validator
@@ -13,7 +12,7 @@ from engine.nn.losses import losses
 from engine.nn.metrics import metrics
 from engine.optim.chain import Optimiser
 from engine.spec import Family, Spec
-from engine.train.callbacks import NOT_BUILT, callbacks
+from engine.train.callbacks import callbacks
 from engine.train.expression import Expression  # noqa: F401  one of the losses
 from engine.train.job_data import Count, Data, NotBuilt, Positive, form
 
@@ -39,13 +38,6 @@ class Weighted(Spec):
         return weights
 
 
-def _refuse_unbuilt_callbacks(value: Any) -> Any:
-    kind = value.get("kind") if isinstance(value, Mapping) else value
-    if kind in NOT_BUILT:
-        raise PydanticCustomError("not_built_yet", "the callback is part of the contract but not built yet", {"code": "not_built_yet"})
-    return value
-
-
 def _refuse_cuda(value: Any) -> Any:
     if value == "cuda":
         raise PydanticCustomError("not_built_yet", "training on CUDA is not built yet; leave 'device' out", {"code": "not_built_yet"})
@@ -54,7 +46,7 @@ def _refuse_cuda(value: Any) -> Any:
 
 AnyMetric = metrics.union()
 AnyObjective = objectives.union()
-AnyCallback = Annotated[callbacks.union(), BeforeValidator(_refuse_unbuilt_callbacks)]
+AnyCallback = callbacks.union()
 Metrics = Annotated[Annotated[list[AnyMetric], Tag("list")] | Annotated[dict[str, list[AnyMetric]], Tag("dict")], form("list", "dict")]
 Text = Annotated[str, StringConstraints(max_length=512)]
 Key = Annotated[str, StringConstraints(min_length=1, max_length=64)]
@@ -81,7 +73,7 @@ class Job(Spec):
     metrics: Metrics | None = None
     monitor: str | None = None
     evaluate_train: bool = False
-    callbacks: list[AnyCallback] = []
+    callbacks: list[AnyCallback] = []  # type: ignore[valid-type]
     trainable: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = None
     initial: NotBuilt = None
     device: Annotated[Literal["auto", "cpu"], BeforeValidator(_refuse_cuda)] = "auto"
@@ -103,7 +95,7 @@ class Job(Spec):
 
     def references(self) -> list[str]:
         """The data sets that the job reads, by reference; inline data is not among them."""
-        found = [self.data.dataset, *(part.dataset for part in (self.data.validation, self.data.test) if part)]
+        found = [self.data.dataset, *(dataset for dataset, _ in self.data.others.values())]
         return list(dict.fromkeys(name for name in found if isinstance(name, str)))
 
     def spec(self) -> dict[str, Any]:

@@ -64,15 +64,16 @@ def program_of(built: Built) -> Program:
     job, data = built.job, built.job.data
     shapes = {path: array.shape for path, array in built.parameters.items()}
     program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype)
-    program.train_with(Update(built.steps, shapes, built.trained))
+    program.train_with(Update(built.steps, shapes, built.trained, built.missed))
     steps = built.steps_per_epoch if data.steps_per_epoch is not None or built.mode == "with_replacement" else None
     program.add_phase("train", built.make_graph, built.parts["train"].feeds, rows=len(built.index), batch=built.batch_size, index=_index(built.index),
-                      training=True, mode=built.mode, steps=steps, drop_last=data.drop_last, repeats=data.repeat)
+                      training=True, mode=built.mode, steps=steps, drop_last=data.drop_last, repeats=data.repeat,
+                      changes=built.setup.prepared.changes)
     tests = {name: part for name, part in built.parts.items() if name != "train"}
     if job.evaluate_train:
         tests["full_train"] = built.parts["train"]
     for name, part in tests.items():
-        batch = min(len(part.rows), max(built.batch_size, PASS_BATCH))
+        batch = min(len(part.rows), built.batch_size if data.windows else max(built.batch_size, PASS_BATCH))
         program.add_phase(name, built.make_graph, part.feeds, rows=len(part.rows), batch=batch, index=_index(part.rows))
     program.finish()
     return program

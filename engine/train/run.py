@@ -7,87 +7,77 @@ checkpoints. Whatever it decides depends on steps and numbers, never on how the 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from engine.devices.cpu.session import Session
-from engine.errors import CheckpointError
-from engine.plan import control
-from engine.train.actions import Action, KeepCheckpoint, RestoreBest, Rollback, Skip, Stop
+from engine.errors import CheckpointError, SpecError
+from engine.train.actions import Action, Change, KeepCheckpoint, RestoreBest, Rollback, Skip, Stop
 from engine.train.best import Best
 from engine.train.build import Built
-from engine.train.callbacks import SkipWhen
+from engine.train.changes import read_change
 from engine.train.checkpoint import Checkpoint, numbers, pack, unpack, written
 from engine.train.diagnose import born
-from engine.train.events import Event, checkpoint_event, epoch_event, number, step_event
+from engine.train.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, number, step_event, stopped_event
+from engine.train.guard import Guard
+from engine.train.live import Adjustment, Live
+from engine.train.regime import Regime
 from engine.train.series import Series
-from engine.train.trouble import Trouble, explained
+from engine.train.standing import Standing
+from engine.train.trouble import explained
 
 STRETCH_SECONDS = 0.06
 STEP_EVENT_SECONDS = 0.1
 CHECKPOINT_SECONDS = 10.0
 
 
-class Run:
+class Run(Standing):
     """One attempt at a job. `stop_word[0] = 1` from any thread ends it within one batch; `checkpoint()` then holds everything to go on with."""
 
-    def __init__(self, built: Built, session: Session, *, elapsed_seconds: float = 0.0, checkpoint: bytes | None = None):
-        self.built, self.session, self.job = built, session, built.job
-        self.stop_word = session.crew.stop_word
-        self.train = session.program.phases["train"]
-        self.valid, self.full_train = (session.program.phases.get(name) for name in ("valid", "full_train"))
+    def __init__(self, built: Built, session: Session, *, elapsed_seconds: float = 0.0, checkpoint: bytes | None = None,
+                 adjustments: Sequence[Adjustment] = ()):
+        super().__init__(elapsed_seconds)
+        self.regime, self.job, self.stop_word = Regime(built, session), built.job, session.crew.stop_word
+        self.bests: dict[str, Best] = {monitor: Best(session, monitor, built.scores) for monitor in built.monitors}
+        self.best = self.bests[built.monitor]
+        self._follow()
+        self.live = Live(adjustments, lambda raw: read_change(raw, built.steps, list(built.parameters)))
         self.runners = [callback.start(built.scores) for callback in built.callbacks]
-        self.best = Best(session, built.monitor, built.scores)
+        self.guard = Guard(built)
         self.series = Series()
         self.metrics: dict[str, float] = {}
-        self.epoch_seconds = 0.0      # of the epoch under way, in this attempt
-        self.rate_factor = 1.0        # what rollbacks have made of the learning rate
         self.seconds_per_step = 0.0
         self.ending: Stop | None = None
-        self.trouble: Trouble | None = None     # the last number that was not finite
-        self.started, self.elapsed_before = time.monotonic(), elapsed_seconds
         self.saved_at = self.told_at = self.started
-        self.saved_step = -1
-        self.rollback_to: bytes | None = checkpoint
         if checkpoint is not None:
+            self.guard.resume(checkpoint)
             self.restore(unpack(checkpoint))
 
-    # ---------------------------------------------------------------- where it stands
+    def _follow(self) -> None:
+        """Take up the program, which a change may have made anew."""
+        self.built, self.session = self.regime.built, self.regime.session
+        self.train = self.session.program.phases["train"]
+        for best in self.bests.values():
+            best.session = self.session
 
-    @property
-    def step(self) -> int:
-        """Steps finished, over all attempts."""
-        return int(self.session.whole[control.STEP // 8])
+    def adjust(self, changes: Mapping[str, Any], *, after: int = 0) -> int:
+        """Change hyper-parameters (by name), `epochs`, `freeze` or `thaw` (path patterns) while the run goes on, from any thread.
 
-    @property
-    def epoch(self) -> int:
-        """Epochs finished."""
-        return int(self.session.whole[control.EPOCH // 8])
-
-    @property
-    def position(self) -> int:
-        """Batches finished of the epoch under way."""
-        return int(self.session.whole[control.POSITION // 8])
-
-    @property
-    def progress(self) -> tuple[int, int]:
-        """What changes whenever a batch is finished, also one in test mode."""
-        return self.step, self.position
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds of training, over all attempts."""
-        return self.elapsed_before + time.monotonic() - self.started
+        Returns the step after which the change takes effect, `after` at the earliest; an `adjusted` event tells when it has. Raises SpecError with
+        pointers into `changes`.
+        """
+        return self.live.add(changes, max(after, self.step))
 
     # ---------------------------------------------------------------- the run
 
     def events(self) -> Iterator[Event]:
         """Everything that happens, until `finished`, whose data says how the run ended."""
-        self._prepare_guard()
-        while self.epoch < self.job.epochs and self.ending is None and not self.stop_word[0]:
+        yield from self._make_changes()
+        while self.epoch < self.regime.epochs and self.ending is None and not self.stop_word[0]:
             yield from self._epoch()
+            yield from self._make_changes()
         if self.stop_word[0] and self.ending is None:
             yield Event("finished", "The run was stopped.", {"status": "stopped"})
             return
@@ -96,6 +86,10 @@ class Run:
         yield self._finished()
 
     def _epoch(self) -> Iterator[Event]:
+        if self.position == 0:
+            for runner in self.runners:
+                yield from self._act(runner.before_epoch(self.epoch + 1, self.step), self.epoch + 1)
+            self._come_back_here()
         epoch_over = False
         while self.position < self.train.steps and not epoch_over:
             yield from self._stretch()
@@ -106,15 +100,17 @@ class Run:
         if (event := self._epoch_event()) is None:
             return      # stopped while it was validated: the epoch is told by the attempt that takes over
         actions = [action for runner in self.runners for action in runner.after_epoch(self.metrics, self.epoch + 1, self.step, self.elapsed)]
-        better = self.best.look(self.metrics, self.epoch + 1)
-        self._next_epoch()
+        better = {monitor: best.look(self.metrics, self.epoch + 1) for monitor, best in self.bests.items()}
+        self.next_epoch()
         yield event
-        yield from self._act(actions, better)
+        yield from self._act(actions, self.epoch, better[self.best.monitor])
 
     def _stretch(self) -> Iterator[Event]:
         """Some steps in the compiled loop, and what is to be told of them."""
-        steps = self._steps_ahead()
+        while not (steps := self._steps_ahead()):
+            yield from self._make_changes()
         series = np.full((steps, 2), np.nan)
+        self.guard.arm(self.session)
         start = time.monotonic()
         done = self.session.run(self.train, steps, self._factors(steps), series)
         seconds = time.monotonic() - start
@@ -131,30 +127,28 @@ class Run:
             yield step_event(self.epoch + 1, self.step, loss, self.learning_rate, norm, self.series.take())
         values = self._running_means() if self.runners else {}
         for runner in self.runners:
-            yield from self._act(runner.after_steps(values, self.epoch + 1, self.step, self.elapsed), False)
-        yield from self._limits()
+            yield from self._act(runner.after_steps(values, self.epoch + 1, self.step, self.elapsed), self.epoch + 1)
+        self._look_at_limits()
         if time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS and self.ending is None:
             yield self._checkpoint_event(False)
 
     def _steps_ahead(self) -> int:
         """How many steps the next call may make."""
         most = max(1, int(STRETCH_SECONDS / self.seconds_per_step)) if self.seconds_per_step else 8
-        allowed = [a for runner in self.runners if (a := runner.steps_allowed(self.step)) is not None]
+        allowed = [a for runner in (*self.runners, self.guard.runner) if (a := runner.steps_allowed(self.step)) is not None]
         if self.job.limits.max_steps is not None:
             allowed.append(self.job.limits.max_steps - self.step)
-        return max(1, min([most, self.train.steps - self.position, *allowed]))
+        return self.live.leave(self.step, min([most, self.train.steps - self.position, *allowed]))
 
     def _factors(self, steps: int) -> np.ndarray:
         """The schedule's factor at each of the next steps."""
-        rule = self.built.rule
-        if rule.schedule is None:
-            return np.full(steps, self.rate_factor)
-        return np.array([rule.factor(self.step + 1 + k, self.epoch + 1) for k in range(steps)]) * self.rate_factor
+        rule = self.regime.rule
+        return np.array([rule.factor(self.step + 1 + k, self.epoch + 1) for k in range(steps)]) if rule.schedule else np.ones(steps)
 
     @property
     def learning_rate(self) -> float:
-        rule = self.built.rule
-        return float(getattr(rule, "learning_rate", 0.0)) * rule.factor(max(self.step, 1), min(self.epoch + 1, self.job.epochs)) * self.rate_factor
+        rule = self.regime.rule
+        return float(getattr(rule, "learning_rate", 0.0)) * rule.factor(max(self.step, 1), min(self.epoch + 1, self.regime.epochs))
 
     # ---------------------------------------------------------------- the end of an epoch
 
@@ -162,95 +156,90 @@ class Run:
         """The epoch's event, after validation; None if validation was cut short."""
         session, start = self.session, time.monotonic()
         values = self._running_means()
-        for phase, prefix in ((self.full_train, "full_train_"), (self.valid, "valid_")):
-            if phase is not None:
+        for name, phase in session.program.phases.items():
+            if name not in ("train", "test"):
                 if not session.run_pass(phase):
                     return None
-                values |= {prefix + name: value for name, value in self.built.measure(session.sums(phase.name)).items()}
+                values |= {f"{name}_{what}": value for what, value in self.built.measure(session.sums(name)).items()}
         self.metrics = values
         seconds = self.epoch_seconds + time.monotonic() - start
-        count = session.number[(control.NORM_COUNT - 64) // 8]
         rows = min(self.train.steps * self.train.batch, self.train.rows * self.train.source.repeats)
-        left = self.job.epochs - self.epoch - 1
-        norm = float(session.number[(control.NORM_SUM - 64) // 8] / count) if count else float("nan")
-        speed = rows / self.epoch_seconds if self.epoch_seconds else 0.0
-        data = {"epoch": self.epoch + 1, "epochs": self.job.epochs, "step": self.step, **values, "learning_rate": self.learning_rate,
-                "gradient_norm": norm, "seconds": seconds, "samples_per_second": speed, "eta_seconds": left * seconds}
+        speed, epochs = rows / self.epoch_seconds if self.epoch_seconds else 0.0, self.regime.epochs
+        data = {"epoch": self.epoch + 1, "epochs": epochs, "step": self.step, **values, "learning_rate": self.learning_rate,
+                "gradient_norm": self.gradient_norm, "seconds": seconds, "samples_per_second": speed,
+                "eta_seconds": max(0, epochs - self.epoch - 1) * seconds}
         return epoch_event(data, self.series.take())
 
     def _running_means(self) -> dict[str, float]:
         """The epoch's training values so far."""
         return {f"train_{name}": value for name, value in self.built.measure(self.session.sums("train")).items()}
 
-    def _next_epoch(self) -> None:
-        whole, numbers = self.session.whole, self.session.number
-        whole[control.EPOCH // 8] += 1
-        whole[control.POSITION // 8] = 0
-        numbers[(control.NORM_SUM - 64) // 8] = numbers[(control.NORM_COUNT - 64) // 8] = 0.0
-        self.session.clear_sums("train")
-        self.epoch_seconds = 0.0
+    # ---------------------------------------------------------------- what callbacks, clients and limits ask
 
-    # ---------------------------------------------------------------- what callbacks and limits ask
-
-    def _act(self, actions: Sequence[Action], better: bool) -> Iterator[Event]:
+    def _act(self, actions: Sequence[Action], epoch: int, better: bool = False) -> Iterator[Event]:
+        """`epoch` is the one that the actions are about; `better`: it was the best so far."""
         for action in actions:
             if isinstance(action, RestoreBest):
-                self.best.restore()
+                self.bests[action.monitor].restore()
             elif isinstance(action, KeepCheckpoint):
-                yield self._checkpoint_event(better, kept=True)
+                yield self._checkpoint_event(better, action.steps)
+            elif isinstance(action, Change):
+                yield from self._change(action, epoch)
             elif isinstance(action, Stop) and self.ending is None:
                 self.ending = action
-                value = None if action.value is None else float(action.value)
-                data = {"by": action.reason, "metric": action.metric, "value": value, "epoch": min(self.epoch, self.job.epochs),
-                        "best_epoch": action.best_epoch or self.best.epoch, "level": action.level}
-                what = f": {action.metric} is {number(action.value)}" if action.metric and action.value is not None else ""
-                yield Event("stopped_early", f"Stopped by {action.reason}{what}.", {k: v for k, v in data.items() if v is not None})
+                yield stopped_event(action, epoch, self.best.epoch)
 
-    def _limits(self) -> Iterator[Event]:
+    def _make_changes(self) -> Iterator[Event]:
+        """The live changes that take effect now."""
+        for place, change in self.live.due(self.step):
+            yield from self._change(change, min(self.epoch + 1, self.regime.epochs), place)
+
+    def _change(self, change: Change, epoch: int, place: int = 0) -> Iterator[Event]:
+        try:
+            changed = self.regime.apply(change, self.step)
+        except SpecError as error:
+            yield Event("warning", f"{change.by} was left out: {error.problems[0].detail}.", {"code": error.problems[0].code}, "warn")
+            return
+        self._follow()
+        if changed or place:
+            yield adjusted_event(change.by, epoch, self.step, changed, place)
+
+    def _look_at_limits(self) -> None:
         limits = self.job.limits
         if self.ending is None and self.elapsed >= limits.max_seconds:
             self.ending = Stop("run", "time_limit", failed=True)
-        if self.ending is None and limits.max_steps is not None and self.step >= limits.max_steps and self._more_to_do():
+        more = self.epoch * self.train.steps + self.position < self.regime.epochs * self.train.steps
+        if self.ending is None and limits.max_steps is not None and self.step >= limits.max_steps and more:
             self.ending = Stop("run", "step_limit", failed=True)
-        yield from ()
-
-    def _more_to_do(self) -> bool:
-        return self.epoch * self.train.steps + self.position < self.job.epochs * self.train.steps
 
     # ---------------------------------------------------------------- numbers that are not finite
 
-    def _prepare_guard(self) -> None:
-        """Tell the compiled loop which steps it may skip by itself."""
-        self.session.whole[control.POLICY // 8] = control.POLICY_SKIP if self.built.nonfinite.action == "skip" else control.POLICY_STOP
-        above = [callback.above for callback in self.built.callbacks if isinstance(callback, SkipWhen)]
-        self.session.number[(control.SKIP_ABOVE - 64) // 8] = min(above, default=np.inf)
-
     def _nonfinite_skips(self, series: np.ndarray, before: int) -> Iterator[Event]:
         for k in np.flatnonzero(~np.isfinite(series).all(axis=1)):
-            action = self.built.nonfinite_runner.nonfinite(before + int(k) + 1)
-            yield self._tell(before + int(k) + 1, float(series[k, 0]), "skip" if isinstance(action, Skip) else "stop", None)
-            if isinstance(action, Stop):
-                self.ending = action
-                return
+            action = self.guard.found(self.epoch + 1, before + int(k) + 1, float(series[k, 0]))
+            yield self.guard.told("skip" if isinstance(action, Skip) else "stop")
 
     def _nonfinite_stop(self) -> Iterator[Event]:
         """The loop came back before its time: loss or gradient of the next step is not finite."""
-        step, loss = self.step + 1, float(self.session.number[0])
-        action = self.built.nonfinite_runner.nonfinite(step)
-        rolls = isinstance(action, Rollback) and self.rollback_to is not None
-        yield self._tell(step, loss, "rollback" if rolls else "stop", born(self.built, self.session))
-        if rolls and isinstance(action, Rollback) and self.rollback_to is not None:
-            times, factor = self.built.nonfinite_runner.state(), self.rate_factor
-            self.restore(unpack(self.rollback_to))
-            self.built.nonfinite_runner.restore(times)
-            self.rate_factor = factor * action.factor
-            self.series = Series()
-        else:
+        loss = float(self.session.number[0])
+        action = self.guard.found(self.epoch + 1, self.step + 1, loss)
+        layer = born(self.built, self.session)
+        if not isinstance(action, Rollback) or self.guard.back is None:
+            yield self.guard.told("stop", layer)
             self.ending = Stop("run", "nonfinite_loss", value=loss, failed=True)
+            return
+        yield self.guard.told("rollback", layer)
+        times = self.guard.runner.state()
+        self.restore(unpack(self.guard.back[1]))
+        self.guard.runner.restore(times)
+        self.series = Series()
+        yield from self._change(Change("on_nonfinite", factor=action.factor), self.epoch + 1)
+        self._come_back_here()
 
-    def _tell(self, step: int, value: float, action: str, layer: str | None) -> Event:
-        self.trouble = Trouble(self.epoch + 1, step, value, action, layer)
-        return self.trouble.event()
+    def _come_back_here(self) -> None:
+        """Rollbacks, where they are asked for, come back to this moment."""
+        if self.guard.rolls:
+            self.guard.keep(self.step, self._packed(), self.session)
 
     # ---------------------------------------------------------------- the end
 
@@ -265,38 +254,43 @@ class Run:
             yield Event("evaluation", f"On the test rows: loss {number(loss)}.", data, key="evaluation:test")
 
     def _finished(self) -> Event:
-        ending = self.ending
         best = {"epoch": self.best.epoch, "metrics": self.best.metrics} if self.best.epoch else None
-        reason = ending.reason if ending else "completed"
-        data: dict[str, Any] = {"status": "succeeded", "status_reason": reason, "metrics": self.metrics, "best": best}
-        if ending and ending.failed:
-            error = explained(ending.reason, self.job.limits, self.trouble, self.learning_rate) | {"epoch": self.epoch + 1, "step": self.step + 1}
-            return Event("finished", "The run failed.", {**data, "status": "failed", "error": error}, level="error")
-        return Event("finished", "The run is complete.", data)
+        error = None
+        if self.ending and self.ending.failed:
+            error = explained(self.ending.reason, self.job.limits, self.guard.trouble, self.learning_rate)
+            error |= {"epoch": self.epoch + 1, "step": self.step + 1}
+        return finished_event(self.ending.reason if self.ending else "completed", self.metrics, best, error)
 
     # ---------------------------------------------------------------- checkpoints
 
-    def _checkpoint_event(self, better: bool, kept: bool = False) -> Event:
-        payload = self.checkpoint()
-        self.saved_at, self.saved_step, self.rollback_to = time.monotonic(), self.step, payload
-        return checkpoint_event(self.epoch, self.step, better, dict(self.metrics), payload, kept)
+    def _checkpoint_event(self, better: bool, kept: Sequence[int] = ()) -> Event:
+        self.saved_at = time.monotonic()
+        return checkpoint_event(self.epoch, self.step, better, dict(self.metrics), self.checkpoint(), kept)
 
     def checkpoint(self) -> bytes:
         """Everything that the next attempt needs to go on with the same bits."""
-        meta = {"epoch": self.epoch, "step": self.step, "best": self.best.state(), "metrics": written(self.metrics), "rate_factor": self.rate_factor,
-                "runners": [runner.state() for runner in self.runners], "nonfinite": self.built.nonfinite_runner.state(), **self.built.meta}
-        return pack({**self.session.saved(), **self.best.arrays()}, meta)
+        return self._packed(self.guard.arrays(self.step))
+
+    def _packed(self, also: Mapping[str, np.ndarray] = {}) -> bytes:
+        meta = {"epoch": self.epoch, "step": self.step, "metrics": written(self.metrics), "regime": self.regime.state(), "changes": self.live.made,
+                "runners": [runner.state() for runner in self.runners], "nonfinite": self.guard.runner.state(),
+                **{best.label: best.state() for best in self.bests.values()}, **self.built.meta}
+        kept = {name: array for best in self.bests.values() for name, array in best.kept.items()}
+        return pack({**self.session.saved(), **self.regime.arrays(), **kept, **also}, meta)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint."""
+        self.regime.load(checkpoint)
+        self._follow()
         for name, array in self.session.saved().items():
             found = checkpoint.arrays.get(name)
             if found is None or found.shape != array.shape or found.dtype != array.dtype:
                 raise CheckpointError(f"the checkpoint has no {name} of shape {list(array.shape)}: it belongs to another job")
             array[...] = found
-        self.best.load(checkpoint)
+        for best in self.bests.values():
+            best.load(checkpoint)
         self.metrics = numbers(checkpoint.meta["metrics"])
-        self.rate_factor = checkpoint.meta["rate_factor"]
+        self.live.made = checkpoint.meta["changes"]
         for runner, state in zip(self.runners, checkpoint.meta["runners"], strict=True):
             runner.restore(state)
-        self.built.nonfinite_runner.restore(checkpoint.meta["nonfinite"])
+        self.guard.runner.restore(checkpoint.meta["nonfinite"])

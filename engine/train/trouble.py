@@ -26,9 +26,10 @@ class Trouble:
         what = "The gradient became NaN or infinite" if math.isfinite(self.value) else loss
         return f"{what} in epoch {self.epoch}, step {self.step}."
 
-    def event(self) -> Event:
+    def event(self, times: int = 0) -> Event:
+        """`times` tells one from another where a step may be tried again."""
         data = {"epoch": self.epoch, "step": self.step, "value": self.value, "action": self.action} | ({"layer": self.layer} if self.layer else {})
-        return Event("nonfinite", self.sentence, data, level="warn", key=f"nonfinite:{self.step}")
+        return Event("nonfinite", self.sentence, data, level="warn", key=f"nonfinite:{self.step}" + (f":{times}" if times else ""))
 
 
 def explained(reason: str, limits: Limits, trouble: Trouble | None, learning_rate: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 from engine.train.actions import KeepCheckpoint, RestoreBest, Rollback, Scores, Skip, Stop
 from engine.train.callbacks import EarlyStopping, OnNonfinite, StopWhen, callbacks
 
-SCORES = Scores({"train_loss": False, "train_accuracy": True, "valid_loss": False, "valid_accuracy": True}, True)
+SCORES = Scores({"train_loss": False, "train_accuracy": True, "valid_loss": False, "valid_accuracy": True}, True, "valid_loss")
 
 
 def test_early_stopping_waits_for_its_patience_and_goes_on_from_its_state():
@@ -16,7 +16,7 @@ def test_early_stopping_waits_for_its_patience_and_goes_on_from_its_state():
     again = EarlyStopping(monitor="accuracy", patience=2, min_delta=0.01).start(SCORES)
     again.restore(json.loads(json.dumps(runner.state())))
     assert again.after_epoch({"valid_accuracy": float("nan")}, 4, 0, 0.0) == (
-        RestoreBest(),
+        RestoreBest("valid_accuracy"),
         Stop("run", "early_stopping", "valid_accuracy", pytest.approx(float("nan"), nan_ok=True), 2),
     )
 
@@ -31,8 +31,16 @@ def test_the_other_callbacks_ask_for_what_they_say():
     assert made["time_limit"](seconds=2).start(SCORES).after_steps({}, 1, 1, 2.5)[0].reason == "time_limit"
     limit = made["step_limit"](steps=10).start(SCORES)
     assert limit.steps_allowed(7) == 3 and limit.after_steps({}, 1, 9, 0.0) == () and limit.after_steps({}, 1, 10, 0.0)[0].reason == "step_limit"
-    kept = made["checkpoint"](every_epochs=2).start(SCORES)
-    assert [list(kept.after_epoch({}, e, 0, 0.0)) for e in (1, 2)] == [[], [KeepCheckpoint(2, 1)]]
+
+
+def test_checkpoints_stay_if_they_are_among_the_last_or_the_best():
+    kept = callbacks.members["checkpoint"](every_epochs=2, keep_last=1, keep_best=2).start(SCORES)
+    losses = [9.0, 3.0, 0.0, 1.0, 0.0, 2.0, 0.0, float("nan")]
+    found = [list(kept.after_epoch({"valid_loss": loss}, e, 10 * e, 0.0)) for e, loss in enumerate(losses, 1)]
+    assert found == [[], [KeepCheckpoint((20,))], [], [KeepCheckpoint((20, 40))], [], [KeepCheckpoint((40, 60))], [], [KeepCheckpoint((40, 60, 80))]]
+    again = callbacks.members["checkpoint"](every_epochs=2, keep_last=1, keep_best=2).start(SCORES)
+    again.restore(json.loads(json.dumps(kept.state())))
+    assert again.after_epoch({"valid_loss": 5.0}, 10, 100, 0.0) == (KeepCheckpoint((40, 60, 100)),)
 
 
 def test_numbers_that_are_not_finite_stop_skip_or_roll_back_so_many_times():
