@@ -6,16 +6,22 @@ import engine.ops  # noqa: F401  the ops that layers are made of
 from engine.nn import initialisers
 from engine.nn.layer import Layer, Scope, trace
 from engine.nn.layers import AnyLayer
-from engine.nn.layers.container import Chain, Parallel, SkipConnection
-from engine.nn.layers.dense import Dense, Embedding
+from engine.nn.layers.attention import MultiHeadAttention, PositionalEncoding
+from engine.nn.layers.container import Chain, Maxout, PairwiseFusion, Parallel, SkipConnection
+from engine.nn.layers.dense import Bilinear, Dense, Scale
 from engine.nn.layers.dropout import AlphaDropout, Dropout
+from engine.nn.layers.embedding import Embedding, EmbeddingBag
+from engine.nn.layers.formula import Lambda
 from engine.nn.layers.normalisation import BatchNorm, GroupNorm, InstanceNorm, LayerNorm
 from engine.nn.layers.pooling import AdaptiveMaxPool, AdaptiveMeanPool, GlobalMaxPool, GlobalMeanPool, MaxPool, MeanPool
 from engine.nn.layers.recurrent import GRU, LSTM, RNN, GRUv3
+from engine.nn.layers.resampling import Pad, PixelShuffle, Upsample
 from engine.nn.layers.shape import Activation, Flatten, Reshape
 from engine.nn.layers.weight_norm import WeightNorm
 from engine.nn.model import Model, output_size
 
-__all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", "AnyLayer", "BatchNorm", "Chain", "Dense", "Dropout", "Embedding",
-           "Flatten", "GRU", "GRUv3", "GlobalMaxPool", "GlobalMeanPool", "GroupNorm", "InstanceNorm", "LSTM", "Layer", "LayerNorm", "MaxPool",
-           "MeanPool", "Model", "Parallel", "RNN", "Reshape", "Scope", "SkipConnection", "WeightNorm", "initialisers", "output_size", "trace"]
+__all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", "AnyLayer", "BatchNorm", "Bilinear", "Chain", "Dense", "Dropout",
+           "Embedding", "EmbeddingBag", "Flatten", "GRU", "GRUv3", "GlobalMaxPool", "GlobalMeanPool", "GroupNorm", "InstanceNorm", "LSTM", "Lambda",
+           "Layer", "LayerNorm", "MaxPool", "Maxout", "MeanPool", "Model", "MultiHeadAttention", "Pad", "PairwiseFusion", "Parallel", "PixelShuffle",
+           "PositionalEncoding", "RNN", "Reshape", "Scale", "Scope", "SkipConnection", "Upsample", "WeightNorm", "initialisers", "output_size",
+           "trace"]

@@ -19,8 +19,7 @@ from engine.nn.trace import LayerInfo, Parameter, Scope, Traced, Value, shape_of
 from engine.spec import Family, Spec
 
 layers = Family("layer", planned=(
-    "scale", "bilinear", "embedding_bag", "conv", "conv_transpose", "depthwise_conv", "upsample", "pixel_shuffle", "pad",
-    "multi_head_attention", "positional_encoding", "pairwise_fusion", "maxout", "lambda", "conv2d"))
+    "conv", "conv_transpose", "depthwise_conv", "conv2d"))
 
 Size = Annotated[int, Field(strict=True, ge=1)]
 

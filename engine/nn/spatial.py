@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Discriminator, Field, Tag
 
@@ -31,27 +31,32 @@ def rank_of(lengths: int | Ints, dimensions: int | None) -> int:
     return len(lengths)
 
 
-def each(field: str, value: int | Ints, rank: int) -> tuple[int, ...]:
+Number = TypeVar("Number", int, float)
+
+
+def each(field: str, value: Number | Sequence[Number], rank: int) -> tuple[Number, ...]:
     """A number for each axis. Raises SpecError where as many are not listed."""
-    if isinstance(value, int):
+    if isinstance(value, int | float):
         return (value,) * rank
     if len(value) != rank:
         raise SpecError([Problem(f"/{field}", "invalid_value", f"one number, or one for each of the {rank} axes, is expected, found {list(value)}")])
     return tuple(value)
 
 
-def around(padding: int | str | Ints, window: Ints) -> tuple[Ints, Ints]:
-    """What is put before and after each axis, for windows of these lengths. "same" puts the odd element before, as Flux does.
+def sides(field: str, value: int | Ints, rank: int) -> tuple[Ints, Ints]:
+    """A number before and after each axis. A list has one for each axis, or two: before and after the first axis, and so on."""
+    if not isinstance(value, int) and len(value) == 2 * rank:
+        return tuple(value[::2]), tuple(value[1::2])
+    both = each(field, value, rank)
+    return both, both
 
-    A list has a number for each axis, or two: before and after the first axis, before and after the second, and so on.
-    """
-    if padding == "valid" or padding == "same":
+
+def around(padding: int | str | Ints, window: Ints) -> tuple[Ints, Ints]:
+    """What is put before and after each axis, for windows of these lengths. "same" puts the odd element before, as Flux does."""
+    if isinstance(padding, str):
         total = [k - 1 if padding == "same" else 0 for k in window]
         return tuple(t - t // 2 for t in total), tuple(t // 2 for t in total)
-    if not isinstance(padding, int) and len(padding) == 2 * len(window):
-        return tuple(padding[::2]), tuple(padding[1::2])   # type: ignore[arg-type]
-    both = each("padding", padding, len(window))  # type: ignore[arg-type]
-    return both, both
+    return sides("padding", padding, len(window))
 
 
 def grid(kind: str, x: Sequence[Any], rank: int, dtype: str) -> Node:

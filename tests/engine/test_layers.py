@@ -34,11 +34,17 @@ SAMPLES = {"dense": ({"units": 4, "activation": "tanh"}, (3,), (4,)), "embedding
            "layer_norm": ({}, (2, 3), (2, 3)), "dropout": ({"rate": 0.3}, (3,), (3,)),
            "batch_norm": ({"activation": "relu"}, (2, 3), (2, 3)), "instance_norm": ({"affine": True}, (2, 3), (2, 3)),
            "group_norm": ({"groups": 2}, (2, 4), (2, 4)), "alpha_dropout": ({}, (3,), (3,)),
+           "multi_head_attention": ({"heads": 2, "units": 4, "causal": True}, (5, 6), (5, 4)), "positional_encoding": ({}, (5, 3), (5, 3)),
            "weight_norm": ({"layer": {"kind": "dense", "units": 2}}, (3,), (2,)), "chain": ({"layers": ["flatten"]}, (2, 2), (4,)),
            "parallel": ({"layers": ["flatten", "flatten"], "connection": "concat"}, (2, 2), (8,)),
            "max_pool": ({"pool_size": 2}, (5, 4, 3), (2, 2, 3)), "mean_pool": ({"pool_size": [3], "padding": "same"}, (7, 2), (3, 2)),
            "adaptive_max_pool": ({"output_size": 2}, (5, 4, 3), (2, 2, 3)), "global_max_pool": ({}, (5, 4, 3), (1, 1, 3)),
            "adaptive_mean_pool": ({"output_size": 2, "dimensions": 3}, (4, 5, 2, 1), (2, 2, 2, 1)), "global_mean_pool": ({}, (5, 3), (1, 3)),
+           "scale": ({"activation": "tanh"}, (2, 3), (2, 3)), "bilinear": ({"units": 4}, (3,), (4,)), "pad": ({"amount": 1}, (2, 3, 2), (4, 5, 2)),
+           "embedding_bag": ({"vocabulary": 5, "units": 2}, (3,), (2,)), "upsample": ({"scale": 1.5, "mode": "linear"}, (4, 2), (6, 2)),
+           "pixel_shuffle": ({"factor": 2}, (2, 3, 8), (4, 6, 2)), "lambda": ({"formula": "sum(x * 2, axis=1)"}, (2, 3), (3,)),
+           "maxout": ({"layers": [{"kind": "dense", "units": 3}, "flatten"]}, (3,), (3,)),
+           "pairwise_fusion": ({"layers": [{"kind": "dense", "units": 3}]}, (2,), (3,)),
            "skip_connection": ({"layer": {"kind": "dense", "units": 3}}, (3,), (3,))}
 
 

@@ -16,7 +16,8 @@ from engine.nn.layer import Layer, Scope, layers
 if TYPE_CHECKING:
     AnyLayer = Layer
 
-Connection = Literal["add", "concat", "multiply", "mean", "max", "separate"]
+Joined = Literal["add", "concat", "multiply", "mean", "max"]
+Connection = Literal[Joined, "separate"]
 _JOIN = {"add": "add", "mean": "add", "multiply": "multiply", "max": "maximum"}
 
 
@@ -140,10 +141,59 @@ class SkipConnection(Layer):
     equation: ClassVar[str] = "connection(layer(x), x)"
     aliases: ClassVar[tuple[str, ...]] = ("residual",)
     layer: AnyLayer
-    connection: Literal["add", "concat", "multiply", "mean", "max"] = "add"
+    connection: Joined = "add"
     kind: Literal["skip_connection"] = "skip_connection"
 
     def forward(self, scope: Scope, *x: Any) -> Any:
         if len(x) != 1:
             raise ShapeError(f"skip_connection works on one array, found {len(x)}")
         return connect(scope, self.connection, {"the layer": scope.run(self.layer, "layer", x[0]), "the input": x[0]})
+
+
+class _Row(Layer):
+    """Layers in a list, at least one."""
+
+    layers: list[AnyLayer]
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(**_by_position(args, kwargs))
+
+    @model_validator(mode="after")
+    def _some(self) -> Any:
+        if not self.layers:
+            raise PydanticCustomError("no_layers", "{kind} needs at least one layer", {"kind": self.kind_name(), "code": "out_of_range"})
+        _check_names(self.layers)
+        return self
+
+
+@layers.add
+class PairwiseFusion(_Row):
+    """Layers one after the other, each on the output of the one before joined with the next input, or with the only one; every output is given."""
+
+    equation: ClassVar[str] = "y[0] = first(x[0]); y[i] = layer[i](connection(y[i - 1], x[i]))"
+    connection: Joined = "add"
+    kind: Literal["pairwise_fusion"] = "pairwise_fusion"
+
+    def forward(self, scope: Scope, *x: Any) -> Any:
+        inputs = list(x[0].values()) if len(x) == 1 and isinstance(x[0], Mapping) else list(x)
+        if len(inputs) not in (1, len(self.layers)):
+            raise ShapeError(f"pairwise_fusion has {len(self.layers)} layers and found {len(inputs)} inputs: one for all, or one for each")
+        inputs = inputs if len(inputs) == len(self.layers) else inputs * len(self.layers)
+        found: list[Any] = []
+        for i, (layer, node) in enumerate(zip(self.layers, inputs, strict=True)):
+            joined = connect(scope, self.connection, {"the layer before": found[-1], "the input": node}) if found else node
+            found.append(scope.run(layer, f"layers.{i}", joined))
+        return tuple(found) if len(found) > 1 else found[0]
+
+
+@layers.add
+class Maxout(_Row):
+    """The greatest of what several layers make of one input, element by element (Goodfellow et al., 2013)."""
+
+    equation: ClassVar[str] = "max(first(x), second(x), ...)"
+    kind: Literal["maxout"] = "maxout"
+
+    def forward(self, scope: Scope, *x: Any) -> Any:
+        if len(x) != 1:
+            raise ShapeError(f"maxout works on one array, found {len(x)}")
+        return connect(scope, "max", {layer.name or str(i): scope.run(layer, f"layers.{i}", x[0]) for i, layer in enumerate(self.layers)})

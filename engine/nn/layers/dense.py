@@ -1,17 +1,17 @@
-"""Layers of features: every output is a weighted sum of the inputs, or a row of a table."""
+"""Layers of features: every output is a weighted sum of the inputs, of their products, or of one alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag
 
 from engine.core import Node, apply, count
-from engine.errors import Problem, ShapeError, SpecError, TrainyardError
+from engine.errors import Problem, ShapeError, SpecError
 from engine.nn.activation import ActivationField, activate, name_of
-from engine.nn.initialisers import GlorotUniform, Init, Normal, Zeros
+from engine.nn.initialisers import GlorotUniform, Init, Ones, Zeros
 from engine.nn.layer import Layer, Scope, Size, layers, one, real
-from engine.ops.indexing import outside
 
 UnitsOrTarget = Annotated[Annotated[Size, Tag("number")] | Annotated[Literal["target"], Tag("target")],
                           Discriminator(lambda value: "target" if value == "target" else "number")]
@@ -48,27 +48,62 @@ class Dense(Layer):
 
 
 @layers.add
-class Embedding(Layer):
-    """A row of a table for each number of the input: categories and words as vectors."""
+class Scale(Layer):
+    """Each feature times a number of its own, plus another, then an activation."""
 
-    equation: ClassVar[str] = "weight[x]"
-    vocabulary: Size | None = Field(None, description="how many rows the table has; taken from category and text data where left out")
-    units: Size = Field(description="length of a row")
-    padding_index: int | None = Field(None, strict=True, ge=0, description="this number gives zeros and learns nothing")
-    init: Init = Field(default=Normal(std=1.0))
-    kind: Literal["embedding"] = "embedding"
+    equation: ClassVar[str] = "activation(x * weight + bias)"
+    units: Size | None = Field(None, description="how many features; those of the input where left out, and an input of one feature is repeated")
+    activation: ActivationField = "identity"
+    bias: bool = True
+    init: Init = Field(default=Ones(), description="weight and bias are [features]; bias starts at zero")
+    kind: Literal["scale"] = "scale"
 
     def forward(self, scope: Scope, *x: Any) -> Node:
-        indices = one("embedding", x)
-        if self.vocabulary is None:
-            raise SpecError([Problem("/vocabulary", "missing_field", "how many different numbers there are must be said: the data does not tell")])
-        if self.padding_index is not None and self.padding_index >= self.vocabulary:
-            raise SpecError([Problem("/padding_index", "out_of_range", f"must be below vocabulary, found {self.padding_index}")])
-        if (wrong := outside(indices, self.vocabulary)) is not None:
-            raise TrainyardError(f"embedding has rows for the numbers 0 to {self.vocabulary - 1}, found {wrong}")
-        indices = indices if indices.dtype == "int32" else indices.astype("int32")
-        y = apply("gather", scope.parameter("weight", (self.vocabulary, self.units), self.initial("weight", Normal(std=1.0))), indices)
-        if self.padding_index is None:
-            return y
-        kept = apply("not_equal", indices.astype(scope.dtype), float(self.padding_index))
-        return y * kept.reshape(*indices.shape, 1)
+        node = real(one("scale", x), scope.dtype)
+        if node.ndim < 2:
+            raise ShapeError(f"scale expects rows of features [batch, features], found {list(node.shape)}; reshape the input to (-1, 1)")
+        width = self.units or node.shape[-1]
+        if node.shape[-1] not in (1, width):
+            raise ShapeError(f"scale has units {width}, found {node.shape[-1]} features")
+        y = node * scope.parameter("weight", (width,), self.initial("weight", Ones()))
+        if self.bias:
+            y = y + scope.parameter("bias", (width,), self.initial("bias", Zeros()))
+        return activate(self.activation, y)
+
+    def last_activation(self) -> str | None:
+        return name_of(self.activation)
+
+
+@layers.add
+class Bilinear(Layer):
+    """Weighted sums of all products of a feature of one input and one of another; of a single input with itself."""
+
+    equation: ClassVar[str] = "activation(x[0]ᵀ weight[unit] x[1] + bias), for each unit"
+    units: Size = Field(description="size of the output")
+    activation: ActivationField = "identity"
+    bias: bool = True
+    init: Init = Field(default=GlorotUniform(), description="weight is [units, first in, second in]; bias starts at zero")
+    kind: Literal["bilinear"] = "bilinear"
+
+    def forward(self, scope: Scope, *x: Any) -> Node:
+        a, b = (real(node, scope.dtype) for node in _pair(x))
+        if a.ndim < 2 or a.shape[:-1] != b.shape[:-1]:
+            raise ShapeError(f"bilinear expects rows of features, equally many from both inputs, found {list(a.shape[1:])} and {list(b.shape[1:])}")
+        rows, m, n = count(a.shape[:-1]), a.shape[-1], b.shape[-1]
+        weight = scope.parameter("weight", (self.units, m, n), self.initial("weight", GlorotUniform()))
+        products = (a.reshape(rows, m, 1) * b.reshape(rows, 1, n)).reshape(rows, m * n)
+        y = apply("matmul", products, weight.reshape(self.units, m * n), transpose_b=True)
+        if self.bias:
+            y = y + scope.parameter("bias", (self.units,), self.initial("bias", Zeros()))
+        return activate(self.activation, y.reshape(*a.shape[:-1], self.units))
+
+    def last_activation(self) -> str | None:
+        return name_of(self.activation)
+
+
+def _pair(x: Sequence[Any]) -> tuple[Node, Node]:
+    """Two inputs, in order or by name, or one twice."""
+    nodes = list(x[0].values()) if len(x) == 1 and isinstance(x[0], Mapping) else list(x)
+    if len(nodes) not in (1, 2) or not all(isinstance(node, Node) for node in nodes):
+        raise ShapeError(f"bilinear works on two arrays, or on one with itself; found {len(nodes)}")
+    return nodes[0], nodes[-1]
