@@ -64,7 +64,7 @@ def jobs(status: Annotated[str, typer.Option(help="only these states, separated 
     if as_json:
         print("[" + ",\n".join(job.model_dump_json(exclude_unset=True) for job in found) + "]")
         return
-    rows = [(job.id, job.status, f"{job.epoch}/{job.epochs}", job.created_at[:19].replace("T", " "), job.name, metrics(job)) for job in found]
+    rows = [(job.id, job.status, f"{job.epoch}/{job.epochs}", job.created_at[:19].replace("T", " "), job.name or "", metrics(job)) for job in found]
     print(columns([("ID", "STATUS", "EPOCH", "CREATED", "NAME", "METRICS"), *rows]))
 
 

@@ -41,7 +41,7 @@ class Dataset(Answer):
 
 class Job(Answer):
     id: str
-    name: str = ""
+    name: str | None = None
     status: str
     status_reason: str | None = None
     is_terminal: bool

@@ -98,7 +98,7 @@ class Attempt(BaseModel):
 class Job(BaseModel):
     id: str
     object: Literal["job"]
-    name: str
+    name: str | None
     status: Status
     status_reason: str | None = None
     is_terminal: bool

@@ -9,7 +9,7 @@ from service import jobs as states
 from service.routes.render import Json, present
 from service.store import Store
 
-JOB = ("name", "status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
+JOB = ("status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
        "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "metadata")
 DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnings", "created_at")
 
@@ -30,7 +30,7 @@ def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
 def _job(store: Store, row: Mapping[str, Any], position: int | None) -> Json:
     attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
     summary = row["summary"]
-    return {"id": row["id"], "object": "job", "is_terminal": row["status"] in states.TERMINAL,
+    return {"id": row["id"], "object": "job", "name": row["name"] or None, "is_terminal": row["status"] in states.TERMINAL,
             **present(**{name: row[name] for name in JOB}, queue_position=position, attempts=attempts,
                       class_names=summary.get("class_names"), parameters=summary.get("parameters"))}
 
