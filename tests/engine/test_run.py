@@ -216,9 +216,9 @@ def test_a_schedule_changes_the_learning_rate_per_epoch() -> None:
 
 
 def test_batches_of_a_validation_pass_count_as_progress() -> None:
-    run = run_of(job(data={"dataset": "d", "target": "y", "batch_size": 32, "validation": {"fraction": 0.99}}), rows=100_000)
+    run = run_of(job(data={"dataset": "d", "target": "y", "batch_size": 32, "validation": {"fraction": 0.99}}), rows=50_000)
     valid = run.session.program.phases["valid"]
-    passes = threading.Thread(target=lambda: [run.session.run_pass(valid) for _ in range(50)])
+    passes = threading.Thread(target=lambda: [run.session.run_pass(valid) for _ in range(20)])
     passes.start()
     seen = set()
     while passes.is_alive():
