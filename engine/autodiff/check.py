@@ -1,13 +1,13 @@
-"""Three ways to a derivative that must agree: reverse mode, forward mode and central differences, in float64."""
+"""Three ways to a derivative that must agree: reverse mode, forward mode and central differences, in float64; of the first and the second order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from engine.autodiff.api import jvp, withgradient
+from engine.autodiff.api import gradient, jvp, withgradient
 from engine.autodiff.tree import leaves, transform
 from engine.autodiff.variable import Variable, is_model, tracing
 from engine.core import count
@@ -16,12 +16,15 @@ from engine.errors import GradientMismatch
 STEP = np.finfo(np.float64).eps ** (1 / 3)   # where rounding and curvature err alike
 
 
-def check_gradient(f: Callable[..., Any], *args: Any, rtol: float = 1e-5, atol: float = 1e-7, entries: int = 50, seed: int = 0) -> bool:
+def check_gradient(f: Callable[..., Any], *args: Any, order: Literal[1, 2] = 1, rtol: float = 1e-5, atol: float = 1e-7, entries: int = 50,
+                   seed: int = 0) -> bool:
     """True where the derivatives of `f(*args)` agree in each array: at `entries` entries (all, if there are no more) with central differences, and
-    along a random direction with forward mode.
+    along a random direction with forward mode. With `order` 2 the derivative along a random direction is checked in the same way.
 
     Raises GradientMismatch with the place, what was found and what was expected. A kink or pole near `args` is found as a mismatch too.
     """
+    if order not in (1, 2):
+        raise ValueError(f"derivatives of order 1 or 2 are checked, found {order!r}")
     args = tuple(_double(a) for a in args)
     runs = _Runs(f, args)
     rng = np.random.default_rng(seed)
@@ -39,7 +42,23 @@ def check_gradient(f: Callable[..., Any], *args: Any, rtol: float = 1e-5, atol: 
             direction = rng.standard_normal(node.shape)
             tangent = runs.along(which, path, direction)
             _compare(where, "forward mode, along a random direction,", float((reverse * direction).sum()), tangent, rtol, atol)
+    if order == 2:
+        try:
+            return check_gradient(_slope(f, runs.directions(rng)), *args, rtol=rtol, atol=atol, entries=entries, seed=seed)
+        except GradientMismatch as error:
+            raise GradientMismatch(f"order 2, the derivative along a random direction, {error}") from None
     return True
+
+
+def _slope(f: Callable[..., Any], directions: Sequence[Any]) -> Callable[..., Any]:
+    """The derivative of `f` along fixed directions, by reverse mode."""
+    def slope(*args: Any) -> Any:
+        pairs = [(g, d) for grads, along in zip(gradient(f, *args), directions, strict=True)
+                 for (_, g), (_, d) in zip(leaves(grads), leaves(along), strict=True) if g is not None]
+        parts = [(g * d).sum() for g, d in pairs]
+        return sum(parts[1:], start=parts[0]) if parts else 0.0
+
+    return slope
 
 
 class _Runs:
@@ -56,6 +75,11 @@ class _Runs:
 
     def variables(self) -> list[Variable]:
         return self.fresh(lambda: [Variable(a) for a in self.args])
+
+    def directions(self, rng: np.random.Generator) -> list[Any]:
+        """A random direction in the nesting of each argument, None where it has no numbers to move."""
+        return [transform(v.tree, lambda path, _, v=v: rng.standard_normal(v.nodes[path].shape) if path in v.nodes else None)
+                for v in self.variables()]
 
     def value(self, which: int, path: str, index: tuple[int, ...], step: float) -> float:
         """The objective with one entry of one array moved by `step`."""

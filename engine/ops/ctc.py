@@ -236,7 +236,7 @@ def _cases(back: bool) -> tuple[Case, ...]:
     def case(name: str, batch: int, times: int, classes: int, labels: Sample, gradient: bool = True) -> Case:
         return Case(name, ((Sample((batch,)),) if back else ()) + (Sample((batch, times, classes), -3.0, -0.1), labels), gradient=gradient)
 
-    return (case("padded labels", 5, 6, 4, Sample((5, 2), -1, 3, "int32")), case("repeated labels", 3, 7, 3, Sample((3, 3), 0, 2, "int64")),
+    return (case("ragged", 5, 6, 4, Sample((5, 2), -1, 3, "int32")), case("repeated labels", 3, 7, 3, Sample((3, 3), 0, 2, "int64")),
             case("one", 1, 1, 2, Sample((1, 1), 0, 1, "int32")), case("empty batch", 0, 3, 4, Sample((0, 2), 0, 3, "int32")),
             case("unknown classes", 6, 8, 3, Sample((6, 2), 0, 5, "uint8"), gradient=False))
 

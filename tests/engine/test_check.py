@@ -46,6 +46,30 @@ def test_a_wrong_backward_rule_is_found_and_placed():
         check_gradient(lambda x, t: (wrong_back(t["a"][0]) * x).sum(), np.ones(2), {"a": [np.array([0.3, 0.4])]})
 
 
+right_back = Op("right_back", shape=lambda x: (x.shape, x.dtype), oracle=np.cos, launch=lambda node: (),
+                vjp=lambda node, ct: [ct * ops.sin(node.inputs[0]) * -1.01], jvp=lambda node, ts: -ts[0] * ops.sin(node.inputs[0]) * 1.01)
+wrong_twice = Op("wrong_twice", shape=lambda x: (x.shape, x.dtype), oracle=np.sin, launch=lambda node: (),
+                 vjp=lambda node, ct: [ct * right_back(node.inputs[0])], jvp=lambda node, ts: ts[0] * right_back(node.inputs[0]))
+
+
+def test_a_second_derivative_that_is_wrong_is_found_where_the_first_is_right():
+    def f(x):
+        return wrong_twice(x).sum()
+
+    assert check_gradient(f, np.array([0.3, 0.4]))
+    with pytest.raises(GradientMismatch, match="order 2.*central differences"):
+        check_gradient(f, np.array([0.3, 0.4]), order=2)
+
+
+def test_right_second_derivatives_agree():
+    x, y = np.random.default_rng(0).normal(size=(6, 2)), np.array([0, 1, 2, 0, 1, 2])
+    model = nn.Chain(nn.Dense(4, activation="gelu"), nn.Dropout(0.5), nn.LayerNorm(), nn.Dense(3)).build(input_shape=(2,))
+    assert check_gradient(lambda m, s: losses.logit_cross_entropy(m(x), y) * s, model, 2.0, order=2)
+    assert check_gradient(lambda a: (a * 3.0).sum(), x, order=2)
+    scores, labels = np.random.default_rng(1).normal(size=(2, 4, 3)), np.array([[0, 1], [1, -1]])
+    assert check_gradient(lambda s: losses.ctc(s, labels), scores, order=2)
+
+
 def test_a_wrong_forward_rule_is_found():
     with pytest.raises(GradientMismatch, match="forward mode"):
         check_gradient(lambda x: wrong_forward(x).sum(), np.array([0.3, 0.4]))

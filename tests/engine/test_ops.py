@@ -158,15 +158,19 @@ def test_an_op_kept_whole_is_worth_its_parts(op: Op, case: Case) -> None:
         assert_near(interpret.run([parts], values)[0], interpret.run([node], values)[0], 1e-12)
 
 
-def test_a_wrong_derivative_is_caught() -> None:
-    def wrong(change: Callable[[Node], Node]) -> Op:
-        right = OPS["tanh"]
-        assert right.vjp
-        return replace(right, vjp=lambda node, ct: [change(right.vjp(node, ct)[0])], jvp=None)   # type: ignore[misc, index]
-
-    for change in (lambda g: g * 1.001, lambda g: -g, lambda g: g + 1e-3):
-        with pytest.raises(AssertionError):
-            assert_derivatives(*use(wrong(change), OPS["tanh"].cases[0]))
+@pytest.mark.parametrize("change", [lambda g: g * 1.001, lambda g: -g, lambda g: g + 1e-3], ids=["scaled", "negative", "moved"])
+@pytest.mark.parametrize("mode", ["reverse", "forward", "second"])
+def test_a_wrong_derivative_is_caught(mode: str, change: Callable[[Node], Node]) -> None:
+    right, grad = OPS["tanh"], OPS["tanh_grad"]
+    assert right.vjp and right.jvp and grad.compose
+    vjp, jvp, parts = right.vjp, right.jvp, grad.compose
+    second = replace(grad, vjp=lambda node, ct: [change(g) for g in pullback(parts(node), ct, node.inputs) if g is not None])
+    op = {"reverse": replace(right, vjp=lambda node, ct: [change(g) for g in vjp(node, ct) if g is not None]),
+          "forward": replace(right, jvp=lambda node, ts: change(jvp(node, ts))),   # type: ignore[arg-type]
+          "second": replace(right, vjp=lambda node, ct: [apply(second, ct, node)])}[mode]
+    with pytest.raises(AssertionError):
+        (test_second_derivatives_agree_with_differences_of_the_first if mode == "second" else test_reverse_and_forward_mode_agree_with_differences)(
+            op, right.cases[0])
 
 
 def test_a_wrong_kernel_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
