@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.core import CONSTANT, Launch, Node, Shape, count, topological
 from engine.data import gather
+from engine.data.augment import Changes
 from engine.data.feed import Feed
 from engine.plan import control
 from engine.plan.graphs import GraphMaker, StepGraph
@@ -34,6 +35,7 @@ class Source:
     index: np.ndarray | None
     mode: str
     repeats: int
+    changes: Changes = field(default_factory=dict)
 
 
 @dataclass
@@ -93,12 +95,13 @@ class Program:
     # ---------------------------------------------------------------- phases
 
     def add_phase(self, name: str, make_graph: GraphMaker, feeds: Sequence[Feed], *, rows: int, batch: int, index: np.ndarray | None = None,
-                  training: bool = False, mode: str = "sequential", steps: int | None = None, drop_last: bool = False, repeats: int = 1) -> Phase:
-        """Add a way to go through `rows` rows (those of `index`, where given) in batches. `finish` makes its plans."""
+                  training: bool = False, mode: str = "sequential", steps: int | None = None, drop_last: bool = False, repeats: int = 1,
+                  changes: Changes | None = None) -> Phase:
+        """Add a way to go through `rows` rows (those of `index`, where given) in batches, changed as `changes` say. `finish` makes its plans."""
         total = rows * repeats
         full = total // batch if steps is None else steps
         last = 0 if steps is not None or drop_last else total - full * batch
-        phase = Phase(name, training, rows, batch, full + (1 if last else 0), full, Source(feeds, index, mode, repeats))
+        phase = Phase(name, training, rows, batch, full + (1 if last else 0), full, Source(feeds, index, mode, repeats, changes or {}))
         phase.graphs = [make_graph(size, training).simplified() if size and wanted else None for size, wanted in ((batch, full), (last, last))]
         sums = next(graph.sums for graph in phase.graphs if graph is not None)
         self.sums[name] = self._slab({key: node.shape for key, node in sums.items()}, "float64")
@@ -155,10 +158,13 @@ class Program:
                 spread[span.ahead, span.steps] = base.take(8 * graph.rows * span.steps)
                 fill.append(gather.spread(spread[span.ahead, span.steps], rows_at, graph.rows, span, self.keep))
         for name, node in graph.batch.items():
-            placed[node] = base.take(node.size * np.dtype(node.dtype).itemsize)
+            nbytes, changes = node.size * np.dtype(node.dtype).itemsize, source.changes.get(name, ())
+            places = [base.take(nbytes) for _ in range(len(changes) + 1)]       # as gathered, then after each change
+            placed[node] = places[-1]
             for feed in (f for f in source.feeds if f.target == name):
                 at, steps = (rows_at, 1) if feed.span is None else (spread[feed.span.ahead, feed.span.steps], feed.span.steps)
-                fill += gather.launches(feed, placed[node], at, graph.rows * steps, count(node.shape[1:]) // steps, self.dtype, self.keep)
+                fill += gather.launches(feed, places[0], at, graph.rows * steps, count(node.shape[1:]) // steps, self.dtype, self.keep)
+            fill += [change.launch(places[k + 1], places[k], use, graph.rows, node.shape[1:], self.dtype) for k, (change, use) in enumerate(changes)]
         if graph.counters:
             placed.update({node: base.take(8) for node in graph.counters.values()})
             fill.append(Launch("count_steps", self.dtype, (placed[graph.counters["step"]], placed[graph.counters["epoch"]]), 1))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from engine.data.augment import AnyAugmentation
 from engine.data.preprocess import AnyPreprocess
 from engine.data.windows import Windows
 from engine.spec import Spec
@@ -124,7 +125,7 @@ class Data(Spec):
     steps_per_epoch: Count | None = None
     drop_last: bool = False
     repeat: Count = 1
-    augment: NotBuilt = None
+    augment: list[AnyAugmentation] = []  # type: ignore[valid-type]
     windows: Windows | None = None
     validation: Annotated[Validation | None, BeforeValidator(_as_split)] = None
     test: Annotated[Split | None, BeforeValidator(_as_split)] = None

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from engine.data.augment import Changes, changes_of
 from engine.data.characters import alphabet, code_points
 from engine.data.columns import check_names, select
 from engine.data.encode import Leaf
 from engine.data.fit import Notes, fit_column
 from engine.data.fitted import Fitted, FittedColumn, FittedInput, FittedTarget
+from engine.data.precision import loses
 from engine.data.preprocess import Auto, Unchanged
 from engine.data.table import Column, Table
 from engine.data.target import Goal, check_part, fit_target, present, shown
@@ -27,10 +29,11 @@ from engine.train.window_parts import parts_of
 
 @dataclass
 class Prepared:
-    """The data of a job, ready to be fed: `parts` has "train", and "valid" and "test" where asked for."""
+    """The data of a job, ready to be fed: `parts` has "train", and "valid" and "test" where asked for. `changes` augment the training rows."""
 
     fitted: Fitted
     parts: dict[str, Part]
+    changes: Changes
 
 
 def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], lookups: Sequence[str], seed: int, dtype: str, notes: Notes) -> Prepared:
@@ -46,14 +49,15 @@ def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], look
         fitted = fit_text(table, data.windows)
     else:
         inputs = _fit_inputs(data, train, lookups, dtype, notes)
-        found = [_fit_one(goal, targets[goal.name], data, train, notes) for goal in goals if targets.get(goal.name) is not None]
+        found = [_fit_one(goal, targets[goal.name], data, train, dtype, notes) for goal in goals if targets.get(goal.name) is not None]
         fitted = Fitted(inputs=inputs, targets=tuple(t for t in found if t), weight=data.weight, known=tuple(table.columns),
                         windows=data.windows and data.windows.model_copy(update={"stride": data.windows.stride or 1}))
+    changes = changes_of(data.augment, fitted.inputs, data.windows is not None, notes)
     if not notes.problems:
         for name, part in parts.items():
             _feed(name, part, fitted, data, notes)
     _stop(notes)
-    return Prepared(fitted, parts)
+    return Prepared(fitted, parts, changes)
 
 
 def _stop(notes: Notes) -> None:
@@ -118,8 +122,17 @@ def _fit_inputs(data: Data, train: Part, lookups: Sequence[str], dtype: str, not
             detail = "no column is left as an input" + (": name the target's to learn from its past" if past else "")
             notes.problem(pointer, "no_inputs", detail, f'"inputs": {json.dumps(past)}' if past else None)
         elif columns:
+            given = [train.table.columns[c.name] for c in columns if c.array and c.encoding == "number" and c.scale == 1.0]
+            _warn_of_loss(given, dtype, pointer, notes)
             inputs.append(windowed(_side_by_side(name, columns, dtype, pointer, notes), data.windows))
     return tuple(inputs)
+
+
+def _warn_of_loss(columns: Sequence[Column], dtype: str, pointer: str, notes: Notes) -> None:
+    """Arrays reach the model as given, but in the job's number type."""
+    for column in columns:
+        if lost := loses(column, dtype):
+            notes.warn(pointer, "precision_lost", f"column {column.name!r} {lost}: say \"dtype\": \"float64\", or standardise it")
 
 
 def _fit_column(data: Data, train: Part, name: str, lookup: bool, notes: Notes) -> FittedColumn | None:
@@ -147,13 +160,15 @@ def _side_by_side(name: str, columns: list[FittedColumn], dtype: str, pointer: s
     return FittedInput(name=name, columns=tuple(columns), shape=shape, dtype="int32" if codes else dtype)
 
 
-def _fit_one(goal: Goal, names: tuple[str, ...], data: Data, train: Part, notes: Notes) -> FittedTarget | None:
+def _fit_one(goal: Goal, names: tuple[str, ...], data: Data, train: Part, dtype: str, notes: Notes) -> FittedTarget | None:
     if names == ("@inputs",):
         return FittedTarget(name=goal.name, kind="inputs")
     spec = data.preprocess.get(names[0]) if isinstance(data.preprocess, Mapping) else None
     columns = [train.table.columns[name] for name in names]
     rows = train.known if data.windows is None else train.known[present(columns)[train.known]]
     found = fit_target(goal, columns, rows, spec.strip if spec else "", notes)
+    if found is not None and found.kind == "number" and found.shift is None:
+        _warn_of_loss(columns, dtype, goal.pointer, notes)
     if found is None or data.windows is None or data.windows.horizon == 1:
         return found
     shape = (data.windows.horizon, *(() if found.shape == (1,) else found.shape))

@@ -120,7 +120,6 @@ def test_a_wrong_field_is_told_with_its_place_and_what_was_meant(changes, pointe
 @pytest.mark.parametrize(
     "changes, pointer",
     [
-        ({"data": data(augment=[{"kind": "flip"}])}, "/data/augment"),
         ({"device": "cuda"}, "/device"),
         ({"publish": {"name": "a"}}, "/publish"),
         ({"initial": {"job": "job_1"}}, "/initial"),
