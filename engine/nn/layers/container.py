@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.core import Node, apply
 from engine.errors import ShapeError
-from engine.nn.layer import Layer, Scope, layers
+from engine.nn.layer import Layer, Scope, layers, real
 
 if TYPE_CHECKING:
     AnyLayer = Layer
@@ -29,6 +29,7 @@ def connect(scope: Scope, connection: str, outputs: Mapping[str, Node]) -> Any:
     if any(not isinstance(n, Node) for n in nodes):
         raise ShapeError(f"only single arrays can be joined by {connection!r}; one of the layers {', '.join(outputs)} gives several")
     like = [n.shape[:-1] for n in nodes] if connection == "concat" else [n.shape for n in nodes]
+    nodes = [real(node, scope.dtype) for node in nodes]
     if any(shape != like[0] for shape in like):
         shown = ", ".join(f"{scope.maker(n) or name} {list(n.shape[1:])}" for name, n in outputs.items())
         must = "equal axes but the last" if connection == "concat" else "one shape"
