@@ -6,6 +6,7 @@ this service. With a token, which is required beyond loopback, nobody is answere
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import ipaddress
@@ -52,6 +53,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":
+            scope, receive, send = as_get(scope, send)
         api: Api = scope["app"].state.api
         began, status = time.perf_counter(), None
 
@@ -74,6 +77,23 @@ class Guard:
             await answer(surprise(), scope["path"])(scope, receive, send_safely)
         finally:
             metering.request(scope, status or 499, time.perf_counter() - began)
+
+
+def as_get(scope: Scope, send: Send) -> tuple[Scope, Receive, Send]:
+    """A HEAD request as a GET whose answer ends with its headers; of a stream that is all, for its client is gone then."""
+    told = asyncio.Event()
+
+    async def receive() -> Message:
+        await told.wait()
+        return {"type": "http.disconnect"}
+
+    async def send_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+            await send({"type": "http.response.body"})
+            told.set()
+
+    return {**scope, "method": "GET"}, receive, send_headers
 
 
 def refusal(api: Api, scope: Scope) -> ServiceError | None:

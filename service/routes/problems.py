@@ -58,7 +58,8 @@ def of_framework(error: HTTPException, request: Request) -> ServiceError:
     if error.status_code == 404:
         return ServiceError(404, "not_found", f"there is nothing at {path[:200]}: see /docs")
     if error.status_code == 405:
-        allowed = ", ".join(sorted({method for route in request.app.state.routes if route.path_regex.match(path) for method in route.methods}))
+        methods = {method for route in request.app.state.routes if route.path_regex.match(path) for method in route.methods}
+        allowed = ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
         detail = f"{path[:200]} does not take {request.method[:20]}; it takes {allowed}"
         return ServiceError(405, "method_not_allowed", detail, headers={"Allow": allowed})
     return ServiceError(error.status_code, "invalid_request", str(error.detail), headers=error.headers)

@@ -110,8 +110,26 @@ def test_unknown_paths_ids_and_methods_have_the_shape(http: httpx.Client) -> Non
         problem(http.get(path), 404, "not_found")
     answer = http.put("/v1/jobs")
     problem(answer, 405, "method_not_allowed")
-    assert answer.headers["allow"] == "GET, POST"
+    assert answer.headers["allow"] == "GET, HEAD, POST"
     problem(http.request("BREW", "/v1/jobs/x"), 405, "method_not_allowed")
+
+
+def test_head_answers_like_get_without_a_body(http: httpx.Client) -> None:
+    job_id = http.post("/v1/jobs", json=JOB).json()["id"]
+    for path in ("/healthz", "/openapi.json", "/docs", f"/v1/jobs/{job_id}", "/v1/jobs/job_no", "/v2/health/live", "/v1/catalogue/losses"):
+        head, full = http.head(path), http.get(path)
+        assert (head.status_code, head.content) == (full.status_code, b"")
+        assert {name: head.headers.get(name) for name in ("content-type", "content-length", "etag")} == {
+            name: full.headers.get(name) for name in ("content-type", "content-length", "etag")}
+    stream = http.head(f"/v1/jobs/{job_id}/events?format=sse", timeout=5)
+    assert stream.status_code == 200 and stream.headers["content-type"].startswith("text/event-stream") and stream.content == b""
+    assert http.head(f"/v1/jobs/{job_id}/cancel").status_code == 405
+
+
+def test_a_job_without_a_name_shows_null(http: httpx.Client) -> None:
+    named, nameless = (http.post("/v1/jobs", json=spec).json() for spec in (JOB, {name: value for name, value in JOB.items() if name != "name"}))
+    assert named["name"] == "small" and nameless["name"] is None
+    assert http.get(f"/v1/jobs/{nameless['id']}").json()["name"] is None
 
 
 def test_jobs_are_listed_newest_first_in_pages(http: httpx.Client) -> None:
