@@ -14,13 +14,15 @@ import sys
 import threading
 import traceback
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from engine.data.table import Table
 from engine.errors import CheckpointError, Problem, SpecError
 from engine.train import Job
+from engine.train.generate import generate
 from engine.train.gradients import gradients, trained_gradients
 from engine.train.predict import Predictor
 from service import artifacts
@@ -100,19 +102,28 @@ class Answers:
         model = self.models.get(request)
         losses = bool(request.get("losses"))
         if "table" in request:
-            return _under("/dataset", lambda: model.predict(table=self._table(request["table"]), losses=losses))
+            return _told(lambda pointer: "/dataset", lambda: model.predict(table=self._table(request["table"]), losses=losses))
         if "inputs" in request:
-            return _under("/inputs", lambda: model.predict(inputs=request["inputs"]))
+            return _told("/inputs".__add__, lambda: model.predict(inputs=request["inputs"]))
         rows = request["rows"] if "rows" in request else rows_of(request["csv"], model.fitted.known, self.settings.max_predict_rows)
-        return _under("/rows", lambda: model.predict(rows=rows, losses=losses))
+        return _told("/rows".__add__, lambda: model.predict(rows=rows, losses=losses))
 
     def call_evaluate(self, request: Json) -> Json:
         """`table`, or the `split` of the job's own data; `metrics` other than the job's."""
         model, metrics = self.models.get(request), request.get("metrics")
-        if "table" in request:
-            return model.evaluate(self._table(request["table"]), metrics)
-        job = Job.model_validate(request["job"]["spec"])
-        return model.evaluate_split(open_tables(self.store, job.references()), request["split"], metrics)
+        data = "/dataset" if "table" in request else "/split"
+
+        def evaluate() -> Json:
+            if "table" in request:
+                return model.evaluate(self._table(request["table"]), metrics)
+            job = Job.model_validate(request["job"]["spec"])
+            return model.evaluate_split(open_tables(self.store, job.references()), request["split"], metrics)
+
+        return _told(lambda pointer: pointer if pointer.startswith("/metrics") else data, evaluate)
+
+    def call_generate(self, request: Json) -> Json:
+        """`prompt`, `length`, `temperature` and `seed`."""
+        return {"text": generate(self.models.get(request), **request["asked"])}
 
     def call_gradients(self, request: Json) -> Json:
         """`request` as it was posted; with a job that one's model, loss, preprocessing and trained parameters."""
@@ -123,12 +134,13 @@ class Answers:
         return open_sample(where["sample"]) if "sample" in where else open_table(self.settings.home, where["sha256"])
 
 
-def _under(pointer: str, call: Any) -> Json:
-    """The answer of `call`, with problems told where the request has them."""
+def _told(place: Callable[[str], str], call: Callable[[], Json]) -> Json:
+    """The answer of `call`, with its problems and warnings told where the request has them: `place` makes their pointers."""
     try:
-        return call()
+        answer = call()
     except SpecError as error:
-        raise SpecError([found.under(pointer) for found in error.problems]) from None
+        raise SpecError([replace(found, pointer=place(found.pointer)) for found in error.problems]) from None
+    return {**answer, "warnings": [{**warning, "pointer": place(warning["pointer"])} for warning in answer["warnings"]]}
 
 
 def problem(error: ServiceError) -> Json:

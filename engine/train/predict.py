@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import Any
@@ -67,7 +68,7 @@ class Predictor:
         needs the target's column. By output name where the model has several. Raises SpecError with pointers into what was given.
         """
         made = table if table is not None else self._table(rows, columns, inputs, losses)
-        warnings = self._unseen(made)
+        warnings = self._unseen(made, rows is not None)
         index, order = self._index(made, inputs is not None)
         with self._lock:
             chunks = self._forwards(self.fitted.input_feeds(self._columns(made), order), index)
@@ -125,11 +126,16 @@ class Predictor:
             raise SpecError([Problem(f"/{name}", "missing_column", f"the model needs the column {name!r}") for name in absent])
         return table.columns
 
-    def _unseen(self, table: Table) -> list[dict[str, str]]:
-        """A warning for each column with categories that training has not had."""
-        found = [(column.name, column.unseen(table.columns[column.name])) for column in self.fitted.columns if column.name in table.columns]
-        return [{"pointer": f"/{name}", "code": "unseen_category", "detail": f"column {name!r} has categories that are unknown to the model: "
-                 + ", ".join(repr(value) for value in values[:12])} for name, values in found if values]
+    def _unseen(self, table: Table, by_row: bool) -> list[dict[str, str]]:
+        """A warning for each column with categories that training has not had; `by_row` it points at the first such row."""
+        warnings = []
+        for column in (column for column in self.fitted.columns if column.name in table.columns):
+            name, cells = column.name, table.columns[column.name]
+            if values := column.unseen(cells):
+                first = bisect_left(range(table.rows), True, key=lambda row, c=column, x=cells: bool(c.unseen(x, np.arange(row + 1))))
+                warnings.append({"pointer": f"/{first}/{name}" if by_row else f"/{name}", "code": "unseen_category",
+                                 "detail": f"column {name!r} has categories that are unknown to the model: {shown(values)}"})
+        return warnings
 
     @property
     def _inputs(self) -> dict[str, Any]:

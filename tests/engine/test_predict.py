@@ -71,9 +71,11 @@ def test_columns_and_a_table_answer_like_rows():
 
 
 def test_missing_values_are_imputed_unknown_categories_warned_about_and_unused_columns_ignored():
-    answer = fixed().predict(rows=[{"a": None, "city": "Atlantis", "extra": 3, "y": "no"}])
+    answer = fixed().predict(rows=[{"a": 1, "city": "Oslo"}, {"a": None, "city": "Atlantis", "extra": 3, "y": "no"}, {"a": 2, "city": "Utopia"}])
     assert np.isfinite(answer["outputs"]).all()
-    assert [w["code"] for w in answer["warnings"]] == ["unseen_category"] and "Atlantis" in answer["warnings"][0]["detail"]
+    assert [(w["pointer"], w["code"]) for w in answer["warnings"]] == [("/1/city", "unseen_category")]
+    assert "'Atlantis', 'Utopia'" in answer["warnings"][0]["detail"]
+    assert [w["pointer"] for w in fixed().predict(columns={"a": [1], "city": ["Atlantis"]})["warnings"]] == ["/city"]
 
 
 def test_absent_and_unknown_columns_are_problems():

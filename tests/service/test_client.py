@@ -98,6 +98,27 @@ def test_a_file_is_uploaded_with_its_job(client: Client, tmp_path: Path) -> None
     assert client.evaluate(job.id, split="train").rows == 20
 
 
+def test_warnings_and_problems_of_predictions_and_evaluations_point_into_their_requests(client: Client) -> None:
+    rows = [{"town": "Oslo" if i % 2 else "Rome", "kind": "c" if i == 0 else "ab"[i % 2]} for i in range(20)]
+    data = {"dataset": {"rows": rows}, "target": "kind", "validation": {"fraction": 0.2, "by": "last"}}
+    job = client.wait(client.submit({"model": {"kind": "dense", "units": 3}, "loss": "logit_cross_entropy", "optimiser": "adam", "data": data}).id)
+    new = client.upload([{"town": "Bern", "kind": "a"}, {"town": "Oslo", "kind": None}])
+    foreign = client.upload([{"town": "Rome", "kind": "z"}])
+
+    def pointers(found: Any) -> set[tuple[str, str]]:
+        return {(told["pointer"], told["code"]) for told in found.warnings}
+
+    assert pointers(client.predict(job.id, [rows[0], {"town": "Bern"}])) == {("/rows/1/town", "unseen_category")}
+    assert pointers(client.predict(job.id, dataset=new.id)) == {("/dataset", "unseen_category")}
+    assert pointers(client.evaluate(job.id, dataset=new.id)) == {("/dataset", "missing_target"), ("/dataset", "missing_class")}
+    assert pointers(client.evaluate(job.id, split="validation")) == {("/split", "missing_class")}
+    wrong = {"/dataset": {"dataset": foreign.id}, "/split": {"split": "test"}, "/metrics/1": {"split": "train", "metrics": ["acc", "f2"]}}
+    for pointer, asked in wrong.items():
+        with pytest.raises(Refused) as refused:
+            client.evaluate(job.id, **asked)
+        assert [problem.pointer for problem in refused.value.problems] == [pointer]
+
+
 def test_what_a_job_would_be_is_told_without_running_it(client: Client) -> None:
     before = len(list(client.jobs()))
     found = client.validate({**JOB, "data": {"dataset": "sample:digits", "target": "label"}})
