@@ -110,7 +110,6 @@ class Attempt:
         """Run to the end; returns the data of the run's last event."""
         job = Job.model_validate(self.row["spec"])
         self.heart.limit_memory(job.limits.max_memory_bytes or self.settings.max_memory_bytes)
-        self.recording.keep_last = max([2, *(callback.keep_last for callback in job.callbacks if callback.kind == "checkpoint")])
         if self.claim.attempt > 1:
             artifacts.sweep_job(self.store, self.claim.job_id)
         self._begin(job, open_tables(self.store, job.references()))

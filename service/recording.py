@@ -32,7 +32,6 @@ class Recording:
     def __init__(self, store: Store, claim: Claim, *, total_steps: int, elapsed: Callable[[], float], stop: Callable[[], None], patience: float):
         self.store, self.claim, self.patience = store, claim, patience
         self._total, self._elapsed, self._stop = total_steps, elapsed, stop
-        self.keep_last = 2                              # checkpoints that stay beside the best one
         self.best: Mapping[str, Any] | None = None      # epoch and metrics of the best epoch so far
         self._gathered: list[Any] = []
         self._news = threading.Condition()
@@ -139,7 +138,8 @@ class Recording:
             if (payload := _payload(event)) is not None:
                 data = dict(event.data)
                 note["checkpoint"] = row = self.keep(data, payload)
-                note["keep_last"] = self.keep_last
+                if "kept" in data:
+                    note["kept"] = data["kept"]
                 event = Event("checkpoint", event.message, {**data, "bytes": row["bytes"], "sha256": row["sha256"]}, event.level, event.key)
             if event.type == "adjusted" and "number" in event.data:
                 adjusted[event.data["number"]] = (event.data["epoch"], event.data["step"])

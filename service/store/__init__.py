@@ -17,7 +17,7 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
     leases       claim(owner, lease_seconds, worker) -> (Claim, job) | None          the worker process
                  renew(owner, lease_seconds)  owned(owner)  lost(id, fence, code, kind, message)        the supervisor
                  release(claim, reason, happened, **columns)      stopped as asked: running -> queued, pausing -> paused, cancelling -> cancelled
-    record       record(claim, events, curves, job, checkpoint, keep_last, adjusted) -> Recorded(job, removed files)
+    record       record(claim, events, curves, job, checkpoint, kept, adjusted) -> Recorded(job, removed files)
                  finish(claim, "succeeded" | "failed", reason, message, hint, error, publish, … as record)  holds(claim)
     reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
                  checkpoint_paths()  job_ids()      (charts: curves.chart(store, id, series, by, points))

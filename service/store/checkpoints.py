@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Integer, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from service import jobs as states
 from service.errors import ServiceError
@@ -19,10 +19,10 @@ _REPLACE = delete(checkpoints).where(_MINE, checkpoints.c.step == bindparam("thi
     checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)
 _NOT_LAST = update(checkpoints).where(_MINE, checkpoints.c.last).values(last=False)
 _NOT_BEST = update(checkpoints).where(_MINE, checkpoints.c.best).values(best=False)
+_KEEP = update(checkpoints).where(_MINE).values(kept=checkpoints.c.step.in_(bindparam("kept_steps", expanding=True)))
 _INSERT = insert(checkpoints)
 _OTHER = checkpoints.alias()
-_KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(
-    bindparam("keep_last", type_=Integer))
+_KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(2)
 _SPARE = delete(checkpoints).where(
     _MINE, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(_KEPT)).returning(checkpoints.c.path)
 
@@ -70,6 +70,11 @@ def keep_checkpoint(connection: Connection, job: Row, checkpoint: Mapping[str, A
     return newest is None or checkpoint["step"] > newest, [old.path] if old is not None and old.path != row["path"] else []
 
 
-def prune(connection: Connection, job_id: str, keep_last: int) -> list[str]:
-    """Forget the checkpoints that are neither best, last, kept, nor among the newest `keep_last` (at least two); returns their files."""
-    return list(connection.execute(_SPARE, {"this_job": job_id, "keep_last": max(2, keep_last)}).scalars())
+def prune(connection: Connection, job_id: str, kept: Sequence[int] | None = None) -> list[str]:
+    """Forget the checkpoints that are neither best, last, kept, nor among the newest two; returns their files.
+
+    `kept` are the steps of all that are to be kept from now on; None leaves that as it is.
+    """
+    if kept is not None:
+        connection.execute(_KEEP, {"this_job": job_id, "kept_steps": list(kept)})
+    return list(connection.execute(_SPARE, {"this_job": job_id}).scalars())

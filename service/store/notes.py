@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sqlalchemy import Connection, update
@@ -26,7 +26,7 @@ class Note(TypedDict, total=False):
     curves: Mapping[str, Curve]                     # by series
     job: Mapping[str, Any]                          # columns of the job, out of COLUMNS
     checkpoint: Mapping[str, Any]                   # step, epoch, metrics, path, bytes, sha256, [best, kept]; its file is durable already
-    keep_last: int                                  # with a checkpoint: beyond best, kept and so many (2), older ones go
+    kept: Sequence[int]                             # with a checkpoint: the steps of those that are to be kept from now on, no others
     adjusted: Mapping[int, tuple[int, int]]         # number of a live change -> (epoch, step) where it took effect
 
 
@@ -37,7 +37,7 @@ def write_note(connection: Connection, row: Row, note: Note) -> tuple[Row, list[
         raise ValueError(f"a trainer does not write {sorted(unknown)}")
     if checkpoint := note.get("checkpoint"):
         further, removed = keep_checkpoint(connection, row, checkpoint)
-        removed += prune(connection, row["id"], note.get("keep_last", 2))
+        removed += prune(connection, row["id"], note.get("kept"))
         if further:
             columns["losses"] = 0
     for series, curve in note.get("curves", {}).items():

@@ -34,6 +34,11 @@ def test_checkpoints_keep_best_last_two_and_the_kept_ones(store: Store):
     assert store.record(claim, checkpoint=point(70, path="jobs/x/70b")).removed == ["jobs/x/70"]
     with pytest.raises(ServiceError, match="epochs 2, 5, 6, 7"):
         store.checkpoint(claim.job_id, "3")
+    assert store.record(claim, checkpoint=point(80), kept=[60, 80]).removed == ["jobs/x/20"]
+    store.record(claim, checkpoint=point(90))
+    assert [row["step"] for row in store.checkpoints(claim.job_id)] == [90, 80, 60, 50]
+    with pytest.raises(ServiceError, match="epochs 5, 6, 8, 9"):
+        store.checkpoint(claim.job_id, "3")
 
 
 def test_curves_hold_every_step_once_whatever_is_replayed(store: Store):
