@@ -18,73 +18,128 @@ _I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
 def tile(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns):
     """C[0:rows, 0:columns] = S + A B, for 1 to HEIGHT rows and at most a vector of `lanes` (a literal) columns.
 
+    A whole vector is faster where `columns` is a literal too: no lane is masked.
     Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j, S[i, j] at i * lds + j.
     S is zero where `lds` is -1, one row for all (a bias) where it is 0, and may be C itself, which then accumulates.
     """
+    return _product(lanes, rows, columns, c, lambda args: (*args, None))
+
+
+@intrinsic
+def tile_copying(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, copy):
+    """`tile`, which also writes each row of B that it reads to `copy`, `lanes` elements apart, for the blocks that follow."""
+    return _product(lanes, rows, columns, c, lambda args: args, copy)
+
+
+@intrinsic
+def turn(typingctx, y, ldy, x, ldx):
+    """Y[j, i] = X[i, j] for 16 rows and 16 columns, in registers: four perfect shuffles of the rows. Strides from row to row in elements."""
+    def codegen(context, builder, signature, args):
+        y, ldy, x, ldx = args
+        block = _Block(builder, ir.VectorType(context.get_value_type(signature.args[2].dtype), 16), None)
+        rows = [block.load(x, builder.mul(_word(i), ldx)) for i in range(16)]
+        low, high = (ir.Constant(ir.VectorType(_I32, 16), [half + i // 2 + 16 * (i % 2) for i in range(16)]) for half in (0, 8))
+        for _ in range(4):
+            rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + 8], high if i % 2 else low) for i in range(16)]
+        for i, row in enumerate(rows):
+            block.store(row, y, builder.mul(_word(i), ldy))
+        return context.get_dummy_value()
+
+    return types.void(y, types.int64, x, types.int64), codegen
+
+
+def _product(lanes, rows, columns, c, complete, *copy):
     if not isinstance(lanes, types.IntegerLiteral):
         return None
     width, real, whole = lanes.literal_value, c.dtype, types.int64
-    sig = types.void(lanes, c, whole, s, whole, a, whole, whole, b, whole, whole, whole, whole)
+    sig = types.void(lanes, c, whole, c, whole, c, whole, whole, c, whole, rows, whole, columns, *copy)
+
+    heights = [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else range(1, HEIGHT + 1)
 
     def codegen(context, builder, signature, args):
-        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns = args
+        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, height, k, number, copy = complete(args)
         vector = ir.VectorType(context.get_value_type(real), width)
-        places = ir.Constant(ir.VectorType(_I64, width), list(range(width)))
-        mask = builder.icmp_signed("<", places, _splat(builder, columns, places.type))
-        started = builder.icmp_signed(">=", lds, ir.Constant(_I64, 0))
-        block = _Block(builder, vector, mask, builder.and_(mask, _splat(builder, started, mask.type)))
-        end = builder.append_basic_block("end")
-        switch = builder.switch(rows, end)
-        for height in range(1, HEIGHT + 1):
-            with builder.goto_block(builder.append_basic_block(f"rows{height}")):
-                switch.add_case(ir.Constant(_I64, height), builder.block)
-                sums = [cgutils.alloca_once_value(builder, block.load(s, builder.mul(ir.Constant(_I64, i), lds), first=True)) for i in range(height)]
-                block.accumulate(sums, a, a_row, a_step, b, ldb, k)
+        full = isinstance(columns, types.IntegerLiteral) and columns.literal_value == width
+        block = _Block(builder, vector, None if full else _first_lanes(builder, vector, number))
+        started = builder.icmp_signed(">=", lds, _word(0))
+        for rows in _cases(builder, height, heights):
+            sums = [cgutils.alloca_once_value(builder, block.zero) for _ in range(rows)]
+            with builder.if_then(started):
                 for i, total in enumerate(sums):
-                    block.store(builder.load(total), c, builder.mul(ir.Constant(_I64, i), ldc))
-                builder.branch(end)
-        builder.position_at_end(end)
+                    builder.store(block.load(s, builder.mul(_word(i), lds)), total)
+            block.accumulate(sums, a, a_row, a_step, b, ldb, k, copy)
+            for i, total in enumerate(sums):
+                block.store(builder.load(total), c, builder.mul(_word(i), ldc))
         return context.get_dummy_value()
 
     return sig, codegen
 
 
+def _cases(builder, value, numbers):
+    """Write the code for each number in turn, to be run when `value` is that number."""
+    if len(numbers) == 1:
+        yield numbers[0]
+        return
+    end = builder.append_basic_block("end")
+    switch = builder.switch(value, end)
+    for number in numbers:
+        builder.position_at_end(builder.append_basic_block(f"case{number}"))
+        switch.add_case(_word(number), builder.block)
+        yield number
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
 class _Block:
-    """Vectors of one type, of which the lanes within a mask are read and written."""
+    """Vectors of one type, of which the lanes within a mask are read and written; all of them without one."""
 
-    def __init__(self, builder, vector, mask, first):
-        self.builder, self.vector, self.mask, self.first = builder, vector, mask, first
+    def __init__(self, builder, vector, mask):
+        self.builder, self.vector, self.mask = builder, vector, mask
         self.zero = ir.Constant(vector, [ir.Constant(vector.element, 0.0)] * vector.count)
-        self.align = ir.Constant(_I32, 4 if str(vector.element) == "float" else 8)
-        pointer = ir.IntType(8).as_pointer()
-        self._fma = self._function("fma", vector, [vector] * 3)
-        self._load = self._function("masked.load", vector, [pointer, _I32, mask.type, vector])
-        self._store = self._function("masked.store", ir.VoidType(), [vector, pointer, _I32, mask.type])
+        self.size = 4 if str(vector.element) == "float" else 8
 
-    def _function(self, name, result, args):
-        suffix = f"v{self.vector.count}{'f32' if str(self.vector.element) == 'float' else 'f64'}" + (".p0" if "masked" in name else "")
-        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(result, args), f"llvm.{name}.{suffix}")
-
-    def load(self, pointer, shift, first=False):
-        """The vector at `shift` elements; what a block starts from only where there is something to start from."""
-        return self.builder.call(self._load, [self._at(pointer, shift), self.align, self.first if first else self.mask, self.zero])
+    def load(self, pointer, shift):
+        """The vector at `shift` elements; zeros, and nothing is read, outside the mask."""
+        if self.mask is None:
+            return self.builder.load(self._at(pointer, shift, self.vector), align=self.size)
+        return self._call("masked.load", self.vector, self._at(pointer, shift), ir.Constant(_I32, self.size), self.mask, self.zero)
 
     def store(self, value, pointer, shift):
-        self.builder.call(self._store, [value, self._at(pointer, shift), self.align, self.mask])
+        if self.mask is None:
+            self.builder.store(value, self._at(pointer, shift, self.vector), align=self.size)
+        else:
+            self._call("masked.store", ir.VoidType(), value, self._at(pointer, shift), ir.Constant(_I32, self.size), self.mask)
 
-    def accumulate(self, sums, a, a_row, a_step, b, ldb, k):
+    def _call(self, name, result, *args):
+        suffix = f"v{self.vector.count}{'f32' if self.size == 4 else 'f64'}" + (".p0" if "masked" in name else "")
+        kind = ir.FunctionType(result, [arg.type for arg in args])
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.{suffix}"), args)
+
+    def _at(self, pointer, shift, kind=ir.IntType(8)):
+        return self.builder.bitcast(self.builder.gep(pointer, [shift]), kind.as_pointer())
+
+    def accumulate(self, sums, a, a_row, a_step, b, ldb, k, copy):
         """Add A B to the accumulators, one row of B at a time."""
         builder = self.builder
         with cgutils.for_range(builder, k) as loop:
             right = self.load(b, builder.mul(loop.index, ldb))
+            if copy is not None:
+                self.store(right, copy, builder.mul(loop.index, _word(self.vector.count)))
             along = builder.mul(loop.index, a_step)
             for i, total in enumerate(sums):
-                at = builder.add(builder.mul(ir.Constant(_I64, i), a_row), along)
+                at = builder.add(builder.mul(_word(i), a_row), along)
                 left = _splat(builder, builder.load(builder.gep(a, [at])), self.vector)
-                builder.store(builder.call(self._fma, [left, right, builder.load(total)]), total)
+                builder.store(self._call("fma", self.vector, left, right, builder.load(total)), total)
 
-    def _at(self, pointer, shift):
-        return self.builder.bitcast(self.builder.gep(pointer, [shift]), ir.IntType(8).as_pointer())
+
+def _word(value):
+    return ir.Constant(_I64, value)
+
+
+def _first_lanes(builder, vector, number):
+    """Which lanes of a vector are the first `number`."""
+    places = ir.Constant(ir.VectorType(_I64, vector.count), list(range(vector.count)))
+    return builder.icmp_signed("<", places, _splat(builder, number, places.type))
 
 
 def _splat(builder, value, vector):

@@ -35,31 +35,29 @@ def stripe(arena, c, ldc, start, a, a_row, a_step, b, ldb, rows, k, columns):
 
 def turned(arena, to, ldt, fro, ldf, rows, columns):
     """Columns as rows: to[j, i] = fro[i, j]."""
-    for i in range(0, rows, 16):
-        for j in range(0, columns, 16):
-            turn(view(arena, to + (j * ldt + i) * WIDTH, real), ldt, view(arena, fro + (i * ldf + j) * WIDTH, real), ldf,
-                 min(16, rows - i), min(16, columns - j))
+    x = view(arena, fro, real)
+    for j in range(columns):
+        y = view(arena, to + j * ldt * WIDTH, real)
+        for i in range(rows):
+            y[i] = x[i * ldf + j]
 
 
 def weigh(arena, words, at, ld, rows, first, piece):
     """Scores of a block of queries, rows `ld` apart, become weights: softmax over the keys that each may see, nought for the others."""
-    keys = words[9]
     sample = piece // words[7]
     head = piece - sample * words[7]
+    factor = real(number_of(words[23]))
     for r in range(rows):
         x = view(arena, at + r * ld * WIDTH, real)
-        seen = first + r + 1 if words[12] == 1 else keys
-        for j in range(seen):
-            store(x, j, load(x, j) * real(number_of(words[23])))
         if words[13] == 1:
             bias = view(arena, words[4] + (sample * words[14] + head * words[15] + (first + r) * words[16]) * WIDTH, real)
-            for j in range(seen):
-                store(x, j, load(x, j) + load(bias, j))
-        for j in range(seen, ld):
+            for j in range(min(ld, words[9])):
+                store(x, j, load(x, j) * factor + load(bias, j))
+        for j in range(first + r + 1 if words[12] == 1 else words[9], ld):
             x[j] = -INFINITY
-        top = greatest(x, ld)
+        top, scale = greatest(x, ld), 1.0 if words[13] == 1 else factor
         for j in range(ld):
-            store(x, j, load(x, j) - top)
+            store(x, j, (load(x, j) - top) * scale)
     x = view(arena, at, real)
     for j in range(rows * ld):
         x[j] = exp(x[j])

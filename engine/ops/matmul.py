@@ -15,7 +15,7 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.errors import DtypeError, ShapeError
-from engine.kernels.library import define, kernel
+from engine.kernels.library import kernel
 
 SMALL = 1 << 23          # multiply-adds up to which operands need no copying
 SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
@@ -78,62 +78,91 @@ def matmul_blas(arena, words, begin, end):
         gemm(words[9], 84 if tb == 1 else 78, 84 if ta == 1 else 78, columns, rows, k, 1.0, b, k if tb == 1 else n, a, m if ta == 1 else k, 0.0, c, n)
 
 
-# ---------------------------------------------------------------- CPU: small products
+# ---------------------------------------------------------------- CPU: products in registers
 
-# Rows [first, last) of one panel of C, LANES columns wide: b is the panel of B, its rows `ldb` elements apart. Blocks are about equally high, and
-# the last columns are done with vectors no longer than they need.
-PANEL = """
-        i = first
-        while i < last:
-            rest = last - i
-            rows = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
-            c = view(arena, words[0] + (i * n + j * LANES) * WIDTH, real)
-            a = view(arena, words[1] + i * a_row * WIDTH, real)
-            if columns > 8:
-                tile(16, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
-            elif columns > 4:
-                tile(8, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
-            else:
-                tile(4, c, n, c, -1, a, a_row, a_step, b, ldb, rows, k, columns)
-            i += rows
-"""
-# Rows [begin, end) of C = A B, A with any strides, B with contiguous rows: words C, A, B, n, k, row stride and step of A.
-TILES = """\
-def run(arena, words, begin, end):
-    n, k, a_row, a_step, first, last, ldb = words[3], words[4], words[5], words[6], begin, end, words[3]
-    for j in range((n + LANES - 1) // LANES):
-        columns = min(LANES, n - j * LANES)
-        b = view(arena, words[2] + j * LANES * WIDTH, real)
-""" + PANEL
-# Panels [begin, end) of C = A op(B): each panel of B is first copied to where its rows lie end to end, so that it stays in the nearest cache.
-# Words C, A, B, n, k, row stride and step of A, m, whether B is turned, room for the panels.
-PANELS = """\
-def run(arena, words, begin, end):
-    n, k, a_row, a_step, first, last, ldb = words[3], words[4], words[5], words[6], 0, words[7], LANES
-    across, along = (k, 1) if words[8] == 1 else (1, n)
-    for j in range(begin, end):
-        columns = min(LANES, n - j * LANES)
-        b = view(arena, words[9] + begin * k * LANES * WIDTH, real)     # one panel after the other in the same place
-        source = view(arena, words[2] + j * LANES * across * WIDTH, real)
-        if across == 1 and columns == LANES:
-            for p in range(k):
-                for q in range(LANES):
-                    b[p * LANES + q] = source[p * along + q]
+def panel(arena, c, n, a, a_row, a_step, b, ldb, rows, k, columns):
+    """Up to 16 columns of C = A B, from byte offsets, in blocks of six rows and vectors no longer than the columns need.
+
+    Long sums end with two blocks of about equal height: a low block waits for its own additions, which short sums hide behind the next block.
+    """
+    i = 0
+    while i < rows:
+        rest = rows - i
+        height = 6 if rest > 9 or rest == 6 or (rest > 6 and k < 128) else (rest + 1) // 2 if rest > 6 else rest
+        out, left, right = view(arena, c + i * n * WIDTH, real), view(arena, a + i * a_row * WIDTH, real), view(arena, b, real)
+        if columns == 16 and height == 6:
+            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, 6, k, 16)
+        elif columns == 16:
+            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, 16)
+        elif columns > 8:
+            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
+        elif columns > 4:
+            tile(8, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
         else:
-            for p in range(k):
-                for q in range(columns):
-                    b[p * LANES + q] = source[p * along + q * across]
-""" + PANEL
-define("matmul_tiles", TILES.replace("LANES", "16"))
-define("matmul_panels", PANELS.replace("LANES", "16"))
+            tile(4, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
+        i += height
 
 
-@kernel("transpose_2d")
+def transpose(arena, y, ldy, x, ldx, rows, columns):
+    """Y[j, i] = X[i, j] for at most 16 rows and columns of X, from byte offsets."""
+    out, source = view(arena, y, real), view(arena, x, real)
+    if rows == 16 and columns == 16:
+        turn(out, ldy, source, ldx)
+    else:
+        for j in range(columns):
+            for i in range(rows):
+                out[j * ldy + i] = source[i * ldx + j]
+
+
+@kernel("matmul_tiles", uses=(panel,))
+def matmul_tiles(arena, words, begin, end):
+    """Rows [begin, end) of C = A B, A with any strides, B as it lies. Words: C, A, B, n, k, row stride and step of A."""
+    n, k, a_row, a_step = words[3], words[4], words[5], words[6]
+    for panels in range((n + 15) // 16):
+        j = 16 * panels
+        panel(arena, words[0] + (begin * n + j) * WIDTH, n, words[1] + begin * a_row * WIDTH, a_row, a_step, words[2] + j * WIDTH, n,
+              end - begin, k, min(16, n - j))
+
+
+@kernel("matmul_panels", uses=(panel,))
+def matmul_panels(arena, words, begin, end):
+    """Panels [begin, end), 16 columns each, of C = A B. Words: C, A, B, n, k, row stride and step of A, m, room for the panels.
+
+    The first block of rows copies its panel of B to where rows lie end to end, so that it stays in a near cache for the others.
+    """
+    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[7]
+    room = words[8] + begin * k * 16 * WIDTH     # one panel after the other in the same place
+    height = min(m, 6)
+    for j in range(16 * begin, min(16 * end, n), 16):
+        columns, c = min(16, n - j), words[0] + j * WIDTH
+        out = view(arena, c, real)
+        tile_copying(16, out, n, out, -1, view(arena, words[1], real), a_row, a_step, view(arena, words[2] + j * WIDTH, real), n,
+                     height, k, columns, view(arena, room, real))
+        panel(arena, c + height * n * WIDTH, n, words[1] + height * a_row * WIDTH, a_row, a_step, room, 16, m - height, k, columns)
+
+
+@kernel("matmul_turned", uses=(panel, transpose))
+def matmul_turned(arena, words, begin, end):
+    """`matmul_panels` for C = A Bᵀ: each panel is turned while it is copied."""
+    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[7]
+    room = words[8] + begin * k * 16 * WIDTH
+    for j in range(16 * begin, min(16 * end, n), 16):
+        columns = min(16, n - j)
+        for p in range(0, k, 16):
+            transpose(arena, room + p * 16 * WIDTH, 16, words[2] + (j * k + p) * WIDTH, k, columns, min(16, k - p))
+        panel(arena, words[0] + j * WIDTH, n, words[1], a_row, a_step, room, 16, m, k, columns)
+
+
+@kernel("transpose_2d", uses=(transpose,))
 def transpose_2d(arena, words, begin, end):
     """out[i, j] = in[j, i] for rows [begin, end) of out; words: out, in, columns of out, rows of out."""
     columns, rows = words[2], words[3]
+    whole = begin + (end - begin) // 16 * 16
+    for i in range(begin, whole, 16):
+        for j in range(0, columns, 16):
+            transpose(arena, words[0] + (i * columns + j) * WIDTH, columns, words[1] + (j * rows + i) * WIDTH, rows, min(16, columns - j), 16)
     x = view(arena, words[1], real)
-    for i in range(begin, end):
+    for i in range(whole, end):
         y = view(arena, words[0] + i * columns * WIDTH, real)
         for j in range(columns):
             y[j] = x[j * rows + i]
@@ -164,14 +193,14 @@ def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: boo
     if not tb:
         return (Launch("matmul_tiles", node.dtype, (node, a, b, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost),)
     turned = Scratch(n * k * np.dtype(node.dtype).itemsize)
-    return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, cost=n * 0.5),
+    return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, grain=16, cost=n * 0.1),
             Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost))
 
 
 def _panels(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Launch:
     panels = -(-n // 16)
     room = Scratch(panels * 16 * k * np.dtype(node.dtype).itemsize)
-    return Launch("matmul_panels", node.dtype, (node, a, b, n, k, *_strides(m, k, ta), m, int(tb), room), panels, cost=m * k * 16 / 40)
+    return Launch("matmul_turned" if tb else "matmul_panels", node.dtype, (node, a, b, n, k, *_strides(m, k, ta), m, room), panels, cost=m * k * 16 / 40)
 
 
 def _strides(m: int, k: int, ta: bool) -> tuple[int, int]:
