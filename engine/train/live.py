@@ -44,9 +44,9 @@ class Live:
             yield self.made, self.items[self.made - 1][1]
 
     def leave(self, step: int, steps: int) -> int:
-        """The loop goes on from `step` for `steps` steps, if no change comes before: then for fewer. Returns how many."""
+        """The loop goes on from `step` for `steps` steps, or fewer if a change is due before. Returns how many; none where one is due now."""
         with self._lock:
             waiting = [when - step for when, _ in self.items[self.made:self.made + 1]]
-            steps = max(1, min([steps, *waiting]))
+            steps = max(0, min([steps, *waiting]))
             self.ahead = step + steps
             return steps

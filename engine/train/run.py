@@ -138,7 +138,7 @@ class Run(Standing):
         allowed = [a for runner in (*self.runners, self.guard.runner) if (a := runner.steps_allowed(self.step)) is not None]
         if self.job.limits.max_steps is not None:
             allowed.append(self.job.limits.max_steps - self.step)
-        return self.live.leave(self.step, min([most, self.train.steps - self.position, *allowed]))
+        return self.live.leave(self.step, max(1, min([most, self.train.steps - self.position, *allowed])))
 
     def _factors(self, steps: int) -> np.ndarray:
         """The schedule's factor at each of the next steps."""
