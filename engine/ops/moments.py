@@ -45,21 +45,23 @@ def moments_blocks(arena, words, begin, end):
 def moments_join(arena, words, begin, end):
     """The blocks' moments as one (Chan, Golub and LeVeque 1979). Words: out, blocks, numbers, numbers in a block, columns, features."""
     columns, features = words[4], words[5]
-    blocks, lanes = (words[2] + words[3] - 1) // words[3], columns // features
+    blocks, lanes, rows = (words[2] + words[3] - 1) // words[3], columns // features, words[3] // columns
     out, part = view(arena, words[0], real), view(arena, words[1], real)
     count = float64(words[2] // features)
     for c in range(begin, end):
         mean, squares = float64(0.0), float64(0.0)
         for b in range(blocks):
-            size = min(words[3], words[2] - b * words[3])
+            size = words[2] - b * words[3]
             for j in range(lanes):
-                mean += float64((size - j * features - c + columns - 1) // columns) * part[2 * b * columns + j * features + c]
+                share = rows if size >= words[3] else (size - j * features - c + columns - 1) // columns
+                mean += float64(share) * part[2 * b * columns + j * features + c]
         mean /= count
         for b in range(blocks):
-            size = min(words[3], words[2] - b * words[3])
+            size = words[2] - b * words[3]
             for j in range(lanes):
+                share = rows if size >= words[3] else (size - j * features - c + columns - 1) // columns
                 far = part[2 * b * columns + j * features + c] - mean
-                squares += part[(2 * b + 1) * columns + j * features + c] + far * far * float64((size - j * features - c + columns - 1) // columns)
+                squares += part[(2 * b + 1) * columns + j * features + c] + far * far * float64(share)
         out[c] = mean
         out[features + c] = squares / count
 
