@@ -48,9 +48,14 @@ def vocabularies(fitted: Fitted) -> dict[str, int]:
             if item.columns[0].encoding in ("code", "characters")}
 
 
-def resolve(layer: Layer, widths: Mapping[str, int], vocabulary: Mapping[str, int], name: str = "x") -> Layer:
-    """The layer with sizes from the data in place. `widths` are those of the targets, by output name where there are several."""
+def resolve(layer: Layer, widths: Mapping[str, int], vocabulary: Mapping[str, int], name: str = "x",
+            made: dict[tuple[Any, ...], Layer] | None = None) -> Layer:
+    """The layer with sizes from the data in place. `widths` are those of the targets, by output name where there are several.
+
+    One layer in two places stays one where it gets one size; `made` holds those that were resolved.
+    """
     changes: dict[str, Any] = {}
+    made = {} if made is None else made
     if getattr(layer, "units", None) == "target":
         width = widths.get(name) or (next(iter(widths.values())) if len(widths) == 1 else None)
         changes |= {"units": width} if width else {}
@@ -58,7 +63,9 @@ def resolve(layer: Layer, widths: Mapping[str, int], vocabulary: Mapping[str, in
         size = vocabulary.get(name) or (next(iter(vocabulary.values())) if len(vocabulary) == 1 else None)
         changes |= {"vocabulary": size} if size else {}
     parallel = layer.kind_name() == "parallel"
-    inside = {key: resolve(child, widths, vocabulary, key if parallel else name) for key, child in children(layer).items()}
+    inside = {key: resolve(child, widths, vocabulary, key if parallel else name, made) for key, child in children(layer).items()}
+    if changes and not inside:
+        return made.setdefault((id(layer), *changes.values()), layer.model_copy(update=changes))
     if inside:
         field = "layer" if isinstance(getattr(layer, "layer", None), Layer) else "layers"
         old = getattr(layer, field)

@@ -7,8 +7,10 @@ import pytest
 from pydantic import ValidationError
 
 from engine import check_gradient, gradient, losses, optim, setup, update
+from engine.data.table import Table
 from engine.errors import ShapeError, SpecError, TrainyardError
 from engine.nn import Bilinear, Chain, Dense, EmbeddingBag, Flatten, Lambda, Maxout, PairwiseFusion, Parallel, Scale, SkipConnection
+from engine.train import Job, start
 
 x = np.array([[1.0, -2.0, 0.5], [0.0, 3.0, -1.0]])
 z = np.array([[2.0, 1.0], [-1.0, 0.5]])
@@ -101,3 +103,10 @@ def test_one_layer_in_two_places_learns_from_both_and_has_one_state():
     assert np.allclose(grads["layers"][0]["weight"], both[0] + both[1])
     update(setup(optim.Descent(0.1), tied), tied, grads)
     assert np.allclose(tied["layers"][0]["weight"], w - 0.1 * (both[0] + both[1]))
+
+
+def test_one_layer_in_two_places_stays_one_when_the_data_tell_its_size():
+    shared = Dense("target")
+    document = {"model": Parallel([shared, Chain(Lambda("-x"), shared)]), "loss": "mse", "optimiser": "adam", "data": {"dataset": "d", "target": "y"}}
+    run = start(Job(**document), {"d": Table.from_columns({"x": x, "y": x[:, 0]})})
+    assert [*run.session.parameters] == ["layers.0.weight", "layers.0.bias"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import Field
 
 from engine.core import Node, apply
@@ -72,4 +73,4 @@ class EmbeddingBag(_Table):
     def _greatest(self, y: Node, kept: Node) -> Node:
         """The greatest of what is not padding; zeros for a bag of padding alone."""
         some = kept.max(-2)
-        return apply("where", some, apply("where", kept, y, float("-inf")).max(-2), 0.0)
+        return apply("where", some, apply("where", kept, y, float(np.finfo(y.dtype).min)).max(-2), 0.0)
