@@ -1,4 +1,4 @@
-"""What a metric is. Each is a few sums that add up over the batches of an epoch, and one number made of them.
+"""What a metric is. Each is a few sums that add up over the batches of an epoch, or values kept of each row, and one number made of them.
 
 Targets are as for losses: class numbers (int32) or one-hot rows, 0 or 1 for a model with one output, or numbers. Predictions of classes may be
 probabilities or, with `logits`, scores before softmax or sigmoid.
@@ -16,7 +16,7 @@ from pydantic import Field
 from engine.core import Node, constant
 from engine.spec import Family, Spec
 
-metrics = Family("metric", {"acc": "accuracy", "auroc": "auc", "mean_accuracy": "accuracy"}, planned=("auc", "average_precision", "log_loss"))
+metrics = Family("metric", {"acc": "accuracy", "auroc": "auc", "mean_accuracy": "accuracy"})
 
 Kind = Literal["class", "number"]
 
@@ -38,9 +38,13 @@ class Metric(Spec):
     def sums(self, y_hat: Node, y: Node, weight: Node | None = None, *, logits: bool = False) -> dict[str, Node]:
         """What one batch adds, by name: numbers or vectors. `weight` is [batch]."""
 
+    def rows(self, y_hat: Node, y: Node, weight: Node | None = None, *, logits: bool = False) -> dict[str, Node]:
+        """What is kept of each row of a batch until all rows are there, by name: floats, batch axis first. Nothing, where sums tell enough."""
+        return {}
+
     @abstractmethod
     def value(self, sums: Mapping[str, np.ndarray]) -> float:
-        """The metric of added sums; NaN where there is nothing to count."""
+        """The metric of added sums and kept rows, NaN for rows that did not come; NaN where there is nothing to count."""
 
     def resolved(self, class_names: Sequence[Any]) -> Metric:
         """The metric with classes told by number. Raises KeyError, whose argument is the name, for one that is not there."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from engine.core import Node, apply, count
 from engine.nn.class_metrics import F1, Accuracy, BalancedAccuracy, Precision, Recall, TopKAccuracy
+from engine.nn.curve_metrics import Auc, AveragePrecision, LogLoss
 from engine.nn.loss import alike
 from engine.nn.metric import Metric, mass, metrics, ratio, total
 
@@ -105,4 +106,5 @@ class R2(Metric):
             return float(np.mean(1 - np.asarray(sums["residual"]) / np.where(spread > 0, spread, np.nan)))
 
 
-__all__ = ["Accuracy", "BalancedAccuracy", "F1", "Mae", "Mape", "Metric", "Mse", "Precision", "R2", "Recall", "Rmse", "TopKAccuracy", "metrics"]
+__all__ = ["Accuracy", "Auc", "AveragePrecision", "BalancedAccuracy", "F1", "LogLoss", "Mae", "Mape", "Metric", "Mse", "Precision", "R2", "Recall",
+           "Rmse", "TopKAccuracy", "metrics"]

@@ -129,6 +129,16 @@ def add_up(arena, words, begin, end):
         total[i] += float64(x[i])
 
 
+@kernel("keep_rows")
+def keep_rows(arena, words, begin, end):
+    """Rows of a batch, put behind those of the batches before it. Words: out, in, bytes of a row, rows of a full batch."""
+    width = words[2]
+    out = view(arena, words[0] + (view(arena, 24, int64)[0] * words[3] + begin) * width, uint8)
+    x = view(arena, words[1] + begin * width, uint8)
+    for i in range((end - begin) * width):
+        out[i] = x[i]
+
+
 @kernel("copy_bytes")
 def copy_bytes(arena, words, begin, end):
     """out[i] = in[i] for elements of `words[2]` bytes."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from engine.core import Node
 from engine.graph.rewrite import simplify
 
+_KEPT = ("sums", "assigned", "outputs", "per_row", "kept_rows")
+
 
 @dataclass
 class StepGraph:
@@ -21,6 +23,7 @@ class StepGraph:
     gradients   by path; a parameter without a derivative is left out (train mode only)
     assigned    new values of buffers, by path (train mode only)
     sums        float scalars or vectors to be added up over an epoch, by name (loss, weights, metrics)
+    kept_rows   float values of each row, batch axis first, to be kept until the end of an epoch (metrics that sums cannot tell)
     outputs     what a prediction returns, by output name (test mode)
     per_row     values of one number per row, by name (test mode: losses of rows)
     """
@@ -36,11 +39,12 @@ class StepGraph:
     sums: dict[str, Node] = field(default_factory=dict)
     outputs: dict[str, Node] = field(default_factory=dict)
     per_row: dict[str, Node] = field(default_factory=dict)
+    kept_rows: dict[str, Node] = field(default_factory=dict)
     counters: dict[str, Node] = field(default_factory=dict)
 
     def kept(self) -> list[Node]:
         """What is read after the computation: everything but the gradients, which have a place of their own."""
-        return [self.loss, *self.sums.values(), *self.assigned.values(), *self.outputs.values(), *self.per_row.values()]
+        return [self.loss, *(node for group in _KEPT for node in getattr(self, group).values())]
 
     def results(self) -> list[Node]:
         """Everything that the graph is for."""
@@ -48,10 +52,9 @@ class StepGraph:
 
     def simplified(self) -> StepGraph:
         """The same step from fewer nodes."""
-        groups = ("sums", "assigned", "outputs", "per_row", "gradients")
         made = iter(simplify(self.results()))
         loss = next(made)
-        return replace(self, loss=loss, **{group: {name: next(made) for name in getattr(self, group)} for group in groups})
+        return replace(self, loss=loss, **{group: {name: next(made) for name in getattr(self, group)} for group in (*_KEPT, "gradients")})
 
 
 GraphMaker = Callable[[int, bool], StepGraph]

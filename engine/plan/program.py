@@ -68,6 +68,7 @@ class Program:
         self.state: dict[str, Slab] = {}
         self.gradients = self._slab({})
         self.sums: dict[str, Slab] = {}
+        self.rows: dict[str, Slab] = {}       # by phase, values of all its rows
         self.update: Update | None = None
         self.update_parts: list[list[Launch] | Computed] = []
         self.constants: dict[tuple[str, Shape, bytes], int] = {}      # (type, shape, bytes) -> offset
@@ -105,6 +106,7 @@ class Program:
         phase.graphs = [make_graph(size, training).simplified() if size and wanted else None for size, wanted in ((batch, full), (last, last))]
         sums = next(graph.sums for graph in phase.graphs if graph is not None)
         self.sums[name] = self._slab({key: node.shape for key, node in sums.items()}, "float64")
+        self.rows[name] = self._slab(_all_rows(phase))
         self.phases[name] = phase
         return phase
 
@@ -183,6 +185,10 @@ class Program:
             assigned = [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
             update = join([_planned(part, top) for part in (*self.update_parts, assigned)], top)
         add = [Launch("add_up", node.dtype, (sums.slots[name].offset, compute.at(node)), max(node.size, 1)) for name, node in graph.sums.items()]
+        for name, node in graph.kept_rows.items():
+            slot = self.rows[phase.name].slots[name]
+            width = slot.nbytes // slot.shape[0]
+            add.append(Launch("keep_rows", "float32", (slot.offset, compute.at(node), width, slot.shape[0] // phase.steps), node.shape[0]))
         phase.plans += [lay(fill, top), compute, lay(guard, top), update, lay(add, top)]
         phase.outputs.append({name: Slot(compute.at(node), node.shape, node.dtype) for name, node in {**graph.outputs, **graph.per_row}.items()})
 
@@ -196,6 +202,12 @@ class Program:
     def nbytes(self) -> int:
         """Bytes of the whole arena."""
         return max([self.cursor, *(plan.base + align(plan.nbytes) for phase in self.phases.values() for plan in phase.plans)])
+
+
+def _all_rows(phase: Phase) -> dict[str, Shape]:
+    """Room for the kept values of all batches of a phase."""
+    graph = next(graph for graph in phase.graphs if graph is not None)
+    return {name: (phase.steps * node.shape[0], *node.shape[1:]) for name, node in graph.kept_rows.items()}
 
 
 class Cursor:

@@ -112,6 +112,11 @@ class Update:
         return start
 
     @property
+    def copies(self) -> list[str]:
+        """The states that begin as the parameters."""
+        return [f"{i}.{name}" for i, step in enumerate(self.chain) for name in step.copies]
+
+    @property
     def average(self) -> str | None:
         """The state that is the average of the parameters, with which a model is evaluated; None where there is none."""
         return next((f"{i}.a" for i, step in enumerate(self.chain) if isinstance(step, EMA)), None)

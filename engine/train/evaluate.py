@@ -68,13 +68,17 @@ def evaluation(maker: StepMaker, part: Part, bind: Binder, notes: Notes) -> Eval
     machine = Machine(lambda count: _bound(maker, count, bind))
     sums: dict[str, Any] = {}
     losses: list[np.ndarray] = [np.zeros(0)]
+    kept: dict[str, list[np.ndarray]] = {}
     confusion = np.zeros((len(target.classes),) * 2, np.int64) if target and target.classes and target.kind == "class" else None
     for arrays, found in machine.run(rows, lambda chunk: gather(feeds, chunk, leaves), fitted.windows.length if fitted.windows else 1):
         for name in (name for name in found if name.startswith("sums/")):
             sums[name[5:]] = sums.get(name[5:], 0.0) + found[name].astype(np.float64)
+        for name in (name for name in found if name.startswith("rows/")):
+            kept.setdefault(name[5:], []).append(found[name])
         losses += [found["loss"]] if "loss" in found else []
         if confusion is not None and target is not None:
             np.add.at(confusion, (arrays[target.leaf].ravel(), found["probabilities"].argmax(axis=-1).ravel()), 1)
+    sums |= {name: np.concatenate(parts) for name, parts in kept.items()}
     values = maker.measure(sums) if sums else {"loss": float("nan")}
     return Evaluation(part.line.rows(rows) if part.line else rows, values, np.concatenate(losses), target.classes if target else None, confusion)
 
@@ -123,7 +127,7 @@ def _bound(maker: StepMaker, rows: int, bind: Binder) -> Bound:
     bind(graph.parameters, graph.buffers, graph.key)
     for node in graph.counters.values():
         node.value = np.ones((), node.dtype)
-    results = {f"sums/{name}": node for name, node in graph.sums.items()}
+    results = {f"sums/{name}": node for name, node in graph.sums.items()} | {f"rows/{name}": node for name, node in graph.kept_rows.items()}
     if "loss" in graph.per_row:
         results["loss"] = graph.per_row["loss"]
     if OUTPUT in graph.outputs and (probabilities := maker.objectives[0].probabilities(graph.outputs[OUTPUT])) is not None:

@@ -117,8 +117,13 @@ class Objective:
             sums |= {f"{name}.{part}": node for part, node in found.items()}
         return sums
 
+    def metric_rows(self, compared: Compared, weight: Node | None) -> dict[str, Node]:
+        """What the metrics keep of each row, as `metric.part`."""
+        return {f"{name}.{part}": node for name, metric in self.metrics.items()
+                for part, node in metric.rows(compared.own_y_hat, compared.own_y, weight, logits=self.loss.needs == "logits").items()}
+
     def metric_values(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """The metrics of added sums."""
+        """The metrics of added sums and kept rows."""
         return {name: metric.value({part.removeprefix(f"{name}."): value for part, value in sums.items() if part.startswith(f"{name}.")})
                 for name, metric in self.metrics.items()}
 

@@ -21,10 +21,10 @@ from engine.autodiff.implicit import Params
 from engine.autodiff.tree import leaves
 from engine.errors import NonFiniteError, SkipUpdate, StopTraining, TrainyardError
 from engine.nn.model import Model
+from engine.optim.chain import Chain
 from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
-from engine.optim.chain import Chain
 from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
 

@@ -131,6 +131,10 @@ class Regime:
         """New values, which are functions of the seed, the path and the step."""
         found, array = initialiser(init, path), self.session.parameters[path]
         array[...] = found.array(array.shape, seed=self.built.job.seed, path=f"{path}@{step}", dtype=self.built.job.dtype)
+        program = self.session.program
+        for copied in (program.state[name].slots for name in program.update.copies) if program.update else ():
+            if path in copied:
+                copied[path].view(self.session.arena)[...] = array
         return {"from": "trained values", "to": found.kind_name()}
 
     # ---------------------------------------------------------------- checkpoints

@@ -35,6 +35,7 @@ class StepMaker:
         total = self._total({o.name: o.value(compared[o.name], weight, setting) for o in self.objectives}) if joint is None else joint
         graph = StepGraph(rows, forward.batch, forward.parameters, forward.buffers, forward.key, total,
                           sums=self._sums(compared, weight, setting, joint), counters=counters)
+        graph.kept_rows = {o.prefix + name: node for o in self.objectives for name, node in o.metric_rows(compared[o.name], weight).items()}
         if training:
             graph.gradients, graph.assigned = self._gradients(total, forward), forward.assigned
         else:

@@ -7,7 +7,22 @@ from scipy import special
 import engine  # noqa: F401  binds what computes values
 from engine.core import leaf
 from engine.errors import ShapeError
-from engine.nn.metrics import F1, R2, Accuracy, BalancedAccuracy, Mae, Precision, Recall, Rmse, TopKAccuracy, metrics
+from engine.nn.metrics import (
+    F1,
+    R2,
+    Accuracy,
+    Auc,
+    AveragePrecision,
+    BalancedAccuracy,
+    LogLoss,
+    Mae,
+    Mape,
+    Precision,
+    Recall,
+    Rmse,
+    TopKAccuracy,
+    metrics,
+)
 
 rng = np.random.default_rng(5)
 scores, classes, weight = rng.normal(size=(40, 4)), rng.integers(0, 4, 40), rng.integers(0, 4, 40).astype(float)
@@ -26,6 +41,8 @@ def measured(metric, y_hat, y, weights=None, logits=False):
         sums = metric.sums(node(y_hat[rows]), node(y[rows]), None if weights is None else node(weights[rows]), logits=logits)
         for name, value in sums.items():
             added[name] = added.get(name, 0) + value.numpy().astype(float)
+        kept = metric.rows(node(y_hat[rows]), node(y[rows]), None if weights is None else node(weights[rows]), logits=logits)
+        added |= {name: np.append(added[name], value.numpy(), axis=0) if name in added else value.numpy() for name, value in kept.items()}
     return metric.value(added)
 
 
@@ -75,6 +92,45 @@ def test_the_best_k_count_and_name_themselves():
     ranks = (scores > scores[np.arange(40), classes][:, None]).sum(1)
     assert measured(TopKAccuracy(2), scores, classes) == pytest.approx((ranks < 2).mean())
     assert TopKAccuracy().key == "top_5_accuracy" and TopKAccuracy(k=2, name="best").key == "best" and Accuracy().key == "accuracy"
+
+
+def scikit_learn_says(metric, y_hat, y, expected, weighted=None, logits=True):
+    """The numbers of scikit-learn 1.9 for the arrays at the top of this file."""
+    assert measured(metric, y_hat, y, logits=logits) == pytest.approx(expected, rel=1e-12)
+    if weighted is not None:
+        assert measured(metric, y_hat, y, weight, logits=logits) == pytest.approx(weighted, rel=1e-12)
+
+
+def test_areas_under_curves_are_scikit_learns():
+    coarse = np.round(logit)      # many scores are equal
+    scikit_learn_says(Auc(), coarse, answers, 0.37239583333333337, 0.4734375)
+    scikit_learn_says(AveragePrecision(), coarse, answers, 0.3483257422402159, 0.4517832739156269)
+    scikit_learn_says(Auc(), scores, classes, 0.42992932694545594)
+    scikit_learn_says(AveragePrecision(), scores, classes, 0.26340628231005186)
+    two = np.hstack([-coarse, coarse])
+    scikit_learn_says(Auc(), two, answers[:, 0].astype(int), 0.37239583333333337)
+    scikit_learn_says(Auc(positive="no").resolved(["no", "yes"]), coarse, answers, 0.37239583333333337)
+    assert np.isnan(measured(Auc(), coarse, np.ones((40, 1))))
+
+
+def test_the_loss_of_probabilities_is_scikit_learns():
+    scikit_learn_says(LogLoss(), logit, answers, 0.9093556303476937)
+    scikit_learn_says(LogLoss(), special.expit(logit), answers, 0.9093556303476937, logits=False)
+    scikit_learn_says(LogLoss(), scores, classes, 1.7967511745646618, 1.7871464683447777)
+    scikit_learn_says(LogLoss(), special.softmax(scores, axis=1), classes, 1.7967511745646618, logits=False)
+    assert np.isfinite(measured(LogLoss(), np.eye(4)[(classes + 1) % 4], classes))
+
+
+def test_scores_of_classes_and_errors_of_numbers_are_scikit_learns():
+    averages = {"macro": (0.23115079365079363, 0.23055555555555554, 0.22545546558704455), "micro": (0.225, 0.225, 0.225),
+                "weighted": (0.2365079365079365, 0.225, 0.22649291497975707)}
+    for average, values in averages.items():
+        for metric, value in zip((Precision, Recall, F1), values, strict=True):
+            scikit_learn_says(metric(average=average), scores, classes, value)
+    for metric, value in ((R2(), -1.2382208890174742), (Mape(), 2.650481154190494), (Rmse(), 1.4428407558297887)):
+        scikit_learn_says(metric, numbers, targets, value)
+    scikit_learn_says(BalancedAccuracy(), scores, classes, 0.23055555555555554)
+    scikit_learn_says(TopKAccuracy(2), scores, classes, 0.425)
 
 
 def counts():

@@ -78,6 +78,24 @@ def test_a_slow_copy_goes_part_of_the_way_and_training_goes_on_from_there() -> N
     assert np.allclose(found, begun + 0.25 * (fast - begun), rtol=1e-5, atol=1e-7)
 
 
+def test_a_metric_of_all_rows_is_that_of_the_predictions_and_survives_a_stop_in_the_middle_of_an_epoch() -> None:
+    spec = job(metrics=["auc", "average_precision", "log_loss"], epochs=2)
+    whole = run_of(spec)
+    events = events_of(whole)
+    run = run_of(spec)
+    run.seconds_per_step = 1.0
+    list(_interrupted(run, 3))
+    resumed = run_of(spec, checkpoint=run.checkpoint())
+    told = [e for e in events_of(resumed) if e.type == "epoch"]
+    assert [e.data["train_auc"] for e in told] == [e.data["train_auc"] for e in events if e.type == "epoch"]
+    assert last_checkpoint(events) == resumed.checkpoint()
+    rows = whole.built.parts["valid"].rows
+    found = Predictor(spec, last_checkpoint(events)).evaluate(table(), rows=rows)["metrics"]
+    last = told[-1].data
+    assert found == {name: pytest.approx(last[f"valid_{name}"], rel=1e-5) for name in ("auc", "average_precision", "log_loss")}
+    assert 0.5 < last["valid_auc"] < 1 and last["valid_log_loss"] == pytest.approx(last["valid_loss"], rel=1e-5)
+
+
 def test_noise_is_new_at_each_update_and_has_its_deviation() -> None:
     spec = {"model": {"kind": "dense", "units": 400, "bias": False}, "loss": {"kind": "expression", "formula": "0 * sum(y_hat)"},
             "data": {"dataset": "d", "inputs": ["x"], "batch_size": "full"}, "metrics": []}

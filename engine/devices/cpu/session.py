@@ -34,6 +34,8 @@ class Session:
         self.parameters = {path: slot.view(self.arena) for path, slot in program.parameters.slots.items()}
         self.evaluated = {**self.parameters, **{path: slot.view(self.arena) for path, slot in program.averages.items()}}
         self.buffers = {path: slot.view(self.arena) for path, slot in program.buffers.slots.items()}
+        for name in program.phases:
+            self.clear_sums(name)
         if program.update is not None:
             program.update.write_scalars(self.arena)
 
@@ -62,11 +64,13 @@ class Session:
         return finished == phase.steps
 
     def sums(self, phase: str) -> dict[str, np.ndarray]:
-        """What the phase has added up so far, as float64 arrays."""
-        return {name: slot.view(self.arena) for name, slot in self.program.sums[phase].slots.items()}
+        """What the phase has added up so far, as float64 arrays, and what it has kept of rows, NaN for those to come."""
+        slots = {**self.program.sums[phase].slots, **self.program.rows[phase].slots}
+        return {name: slot.view(self.arena) for name, slot in slots.items()}
 
     def clear_sums(self, phase: str) -> None:
         self.program.sums[phase].view(self.arena)[:] = 0.0
+        self.program.rows[phase].view(self.arena)[:] = np.nan
 
     def saved(self) -> dict[str, np.ndarray]:
         """Everything that decides what comes next, by name, as live arrays: control, parameters, buffers, state, and what the epoch has added up.
