@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from engine.autodiff.api import gradient, withgradient
+from engine.core import apply, lift
 from engine.nn import AlphaDropout, BatchNorm, GroupNorm, InstanceNorm, Layer, LayerNorm
 from tests.engine.flux_oracles import array, runs
 
@@ -46,3 +47,22 @@ def alpha_dropout(name: str, inputs: dict[str, Any]) -> tuple[float, float]:
     layer = AlphaDropout(inputs["p"])
     assert np.array_equal(gradient(lambda m, x: m(x).sum(), AlphaDropout(0.0).build((3,)), np.ones((2, 3)))[1], np.ones((2, 3)))
     return layer.correction()
+
+
+def attention_weights(q: np.ndarray, k: np.ndarray, heads: int, **options: Any) -> np.ndarray:
+    """The weights [batch, queries, heads, keys], which are what attention makes of unit vectors as values."""
+    batch, keys = k.shape[:2]
+    units = np.tile(np.eye(keys), (batch, 1, heads))
+    return lift(apply("attention", q, k, units, heads=heads, **options)).numpy().reshape(batch, q.shape[1], heads, keys)
+
+
+@runs("attention", "dot_product_attention scores")
+def attention_scores(name: str, inputs: dict[str, Any]) -> np.ndarray:
+    x = np.arange(1.0, 13.0).reshape(1, 3, 4) / 12
+    return attention_weights(x, x, inputs["nheads"])[0].transpose(2, 0, 1)
+
+
+@runs("attention", "make_causal_mask")
+def causal_mask(name: str, inputs: dict[str, Any]) -> np.ndarray:
+    x = np.ones((1, inputs["len"], 1))
+    return np.sign(attention_weights(x, x, 1, causal=True)[0, :, 0].T)
