@@ -21,7 +21,7 @@ from engine.ops.movement import move
 from engine.ops.recurrent_cells import CELLS, RNN_RELU, Array, Cell, Parts, joined, split
 from engine.ops.recurrent_kernels import define_cell
 
-ROWS = 18       # of the batch that walk together: three blocks of a product
+ROWS = 6        # of the batch that walk together: the tallest block of a product
 
 
 def _optional(more: Sequence[Array]) -> tuple[Array | None, Array | None]:
@@ -170,8 +170,8 @@ def _more_words(x: Node, more: Sequence[Node]) -> tuple[Any, ...]:
             0 if lengths is None else np.dtype(lengths.dtype).itemsize)
 
 
-def _room(cell: Cell, x: Node, rows: int, units: int, states: int) -> Scratch:
-    return Scratch(rows * (states * cell.states + cell.gates) * units * np.dtype(x.dtype).itemsize)
+def _blocks(like: Node, rows: int, units: int, blocks: int) -> Scratch:
+    return Scratch(blocks * rows * units * np.dtype(like.dtype).itemsize)
 
 
 def _cost(cell: Cell, steps: int, units: int) -> float:
@@ -183,7 +183,7 @@ def _launch(cell: Cell) -> Callable[[Node], list[Launch]]:
         x, w, *more = node.inputs
         rows, steps, units = x.shape[0], x.shape[1], w.shape[0]
         made, at, ldb, across = _spread(w, units, cell.gates * units, False)
-        words = (node, x, at, ldb, across, steps, units, int(node.attrs["reverse"]), *_more_words(x, more), _room(cell, x, rows, units, 1))
+        words = (node, x, at, ldb, across, steps, units, int(node.attrs["reverse"]), *_more_words(x, more), _blocks(x, rows, units, cell.forward[0]))
         return [*made, Launch(cell.name, node.dtype, words, rows, grain=ROWS, cost=_cost(cell, steps, units))]
 
     return launch
@@ -195,7 +195,7 @@ def _back_launch(cell: Cell) -> Callable[[Node], list[Launch]]:
         rows, steps, units = y.shape[0], y.shape[1], w.shape[0]
         made, at, ldb, across = _spread(w, cell.gates * units, units, True)
         words = (node, node.shape[1], y, at, ldb, across, steps, units, int(node.attrs["reverse"]), *_more_words(y, more), ct, node.attrs["first"],
-                 ct.shape[1], _room(cell, y, rows, units, 2))
+                 ct.shape[1], _blocks(y, rows, units, cell.backward[0] + 2 * cell.states))
         return [*made, Launch(f"{cell.name}_grad", node.dtype, words, rows, grain=ROWS, cost=_cost(cell, steps, units))]
 
     return launch

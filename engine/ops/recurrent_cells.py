@@ -14,7 +14,7 @@ import numpy as np
 
 from engine import special
 from engine.core import Node, apply
-from engine.ops.recurrent_kernels import loop, loop_back, sums, turned
+from engine.ops.recurrent_kernels import KEEP_BACK, each, sums, turned
 
 Array = Any     # an array, or a node
 Parts = Sequence[Array]
@@ -27,6 +27,7 @@ class Cell:
     step    (x, states, w) -> parts
     back    (cotangents of the parts, parts, states before, w) -> (cotangent of x, cotangents of the states before)
     weigh   (cotangents of the parts, parts, states before, cotangent of x) -> cotangent of w
+    forward, backward   how many blocks the kernel needs, and its text
     """
 
     name: str
@@ -36,8 +37,8 @@ class Cell:
     step: Callable[[Array, Parts, Array], Parts]
     back: Callable[[Parts, Parts, Parts, Array], tuple[Array, Parts]]
     weigh: Callable[[Parts, Parts, Parts, Array], Array]
-    forward: str
-    backward: str
+    forward: tuple[int, str]
+    backward: tuple[int, str]
     formula: str
 
 
@@ -70,23 +71,18 @@ def _rnn(name: str, function: Callable[[Array], Array], slope: Callable[[Array],
         dx = d[0] * slope(parts[0])
         return dx, [dx @ w.T]
 
-    return Cell(name, 1, 1, 1, step, back, _weigh, sums(0, 1) + loop(f"""\
-s = load(v, u)
-new = select(on, {formula}, load(h, u))
-store(y, u, new)
-store(h, u, new)
-"""), loop_back(f"""\
-new = load(y, u)
-d = select(on, load(e, u), 0.0)
-ds = d * ({slope_formula})
-store(x, u, ds)
-store(a, u, ds)
-store(e, u, load(e, u) - d)
-""") + turned(0, 1), f"h = {name.removeprefix('rnn_')}(x + h W)")
+    return Cell(name, 1, 1, 1, step, back, _weigh, (2, sums(0, 1) + each(f"""\
+s = load(p1, u)
+store(p0, u, select(on, {formula}, p0[u]))
+""", blocks=2)), (1, each(f"""\
+h, d = load(y, u), select(on, e0[u], 0.0)
+store(p0, u, d * ({slope_formula}))
+store(e0, u, e0[u] - d)
+""", blocks=1, back=True) + KEEP_BACK + turned(0, 1)), f"h = {name.removeprefix('rnn_')}(x + h W)")
 
 
-RNN_TANH = _rnn("rnn_tanh", np.tanh, lambda h: 1 - h * h, "tanh(s)", "1.0 - new * new")
-RNN_RELU = _rnn("rnn_relu", lambda s: np.maximum(s, 0.0), lambda h: h > 0, "select(s < 0.0, 0.0, s)", "select(new > 0.0, 1.0, 0.0)")
+RNN_TANH = _rnn("rnn_tanh", np.tanh, lambda h: 1 - h * h, "tanh(s)", "1.0 - h * h")
+RNN_RELU = _rnn("rnn_relu", lambda s: np.maximum(s, 0.0), lambda h: h > 0, "select(s < 0.0, 0.0, s)", "select(h > 0.0, 1.0, 0.0)")
 
 
 # ---------------------------------------------------------------- lstm: Hochreiter and Schmidhuber 1997, Gers et al. 2000
@@ -107,36 +103,29 @@ def _lstm_back(d: Parts, parts: Parts, before: Parts, w: Array) -> tuple[Array, 
     return dx, [dx @ w.T, dc * f]
 
 
-LSTM = Cell("lstm", 4, 2, 6, _lstm_step, _lstm_back, _weigh, sums(0, 4) + loop("""\
-i, f, g, o = sigmoid(load(v, u)), sigmoid(load(v, units + u)), tanh(load(v, 2 * units + u)), sigmoid(load(v, 3 * units + u))
-c = f * load(h, units + u) + i * g
-new = select(on, o * tanh(c), load(h, u))
-c = select(on, c, load(h, units + u))
-store(y, u, new)
-store(y, units + u, c)
-store(y, 2 * units + u, i)
-store(y, 3 * units + u, f)
-store(y, 4 * units + u, g)
-store(y, 5 * units + u, o)
-store(h, u, new)
-store(h, units + u, c)
-"""), loop_back("""\
-i, f, g, o = load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u), load(y, 5 * units + u)
-dh, dc = select(on, load(e, u), 0.0), select(on, load(e, units + u), 0.0)
-top = tanh(load(y, units + u))
-d = dc + dh * o * (1.0 - top * top)
-di, df, dg, do = d * g * i * (1.0 - i), d * load(b, units + u) * f * (1.0 - f), d * i * (1.0 - g * g), dh * top * o * (1.0 - o)
-store(x, u, di)
-store(x, units + u, df)
-store(x, 2 * units + u, dg)
-store(x, 3 * units + u, do)
-store(a, u, di)
-store(a, units + u, df)
-store(a, 2 * units + u, dg)
-store(a, 3 * units + u, do)
-store(e, u, load(e, u) - dh)
-store(e, units + u, load(e, units + u) - dc + d * f)
-""") + turned(0, 4), "i, f, g, o = x + h W; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c)")
+LSTM = Cell("lstm", 4, 2, 6, _lstm_step, _lstm_back, _weigh, (6, sums(0, 4) + each("""\
+i, f, g = sigmoid(p2[u]), sigmoid(p3[u]), tanh(p4[u])
+store(p1, u, select(on, f * p1[u] + i * g, p1[u]))
+store(p2, u, i)
+store(p3, u, f)
+store(p4, u, g)
+""", """\
+o = sigmoid(p5[u])
+store(p0, u, select(on, o * tanh(p1[u]), p0[u]))
+store(p5, u, o)
+""", blocks=6)), (5, each("""\
+d, o, top = select(on, e0[u], 0.0), load(y, 5 * units + u), tanh(load(y, units + u))
+store(p3, u, d * top * o * (1.0 - o))
+store(p4, u, select(on, e1[u], 0.0) + d * o * (1.0 - top * top))
+""", """\
+d, i, f, g = p4[u], load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
+store(p0, u, d * g * i * (1.0 - i))
+store(p1, u, d * load(b, units + u) * f * (1.0 - f))
+store(p2, u, d * i * (1.0 - g * g))
+""", """\
+store(e0, u, select(on, 0.0, e0[u]))
+store(e1, u, select(on, 0.0, e1[u]) + p4[u] * load(y, 3 * units + u))
+""", blocks=5, back=True) + KEEP_BACK + turned(0, 4)), "i, f, g, o = x + h W; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c)")
 
 
 # ---------------------------------------------------------------- gru: Cho et al. 2014, in the first version of the paper
@@ -145,45 +134,39 @@ def _gru_step(x: Array, states: Parts, w: Array) -> Parts:
     (h,), (x_r, x_z, x_c), (s_r, s_z, m) = states, split(x, 3), split(states[0] @ w, 3)
     r, z = sigmoid(x_r + s_r), sigmoid(x_z + s_z)
     c = np.tanh(x_c + r * m)
-    return [(1 - z) * c + z * h, r, z, c, m]
+    return [(1 - z) * c + z * h, r, z, m, c]
 
 
 def _gru_back(d: Parts, parts: Parts, before: Parts, w: Array) -> tuple[Array, Parts]:
-    _, r, z, c, m = parts
-    dc = (d[3] + d[0] * (1 - z)) * (1 - c * c)
+    _, r, z, m, c = parts
+    dc = (d[4] + d[0] * (1 - z)) * (1 - c * c)
     dz = (d[2] + d[0] * (before[0] - c)) * z * (1 - z)
     dr = (d[1] + dc * m) * r * (1 - r)
-    return joined(dr, dz, dc), [d[0] * z + joined(dr, dz, d[4] + dc * r) @ w.T]
+    return joined(dr, dz, dc), [d[0] * z + joined(dr, dz, d[3] + dc * r) @ w.T]
 
 
 def _gru_weigh(d: Parts, parts: Parts, before: Parts, dx: Array) -> Array:
     dr, dz, dc = split(dx, 3)
-    return before[0].T @ joined(dr, dz, d[4] + dc * parts[1])
+    return before[0].T @ joined(dr, dz, d[3] + dc * parts[1])
 
 
-GRU = Cell("gru", 3, 1, 5, _gru_step, _gru_back, _gru_weigh, sums(0, 2) + sums(2, 1, start=False) + loop("""\
-r, z, m = sigmoid(load(v, u)), sigmoid(load(v, units + u)), load(v, 2 * units + u)
-c = tanh(load(x, 2 * units + u) + r * m)
-new = select(on, c + z * (load(h, u) - c), load(h, u))
-store(y, u, new)
-store(y, units + u, r)
-store(y, 2 * units + u, z)
-store(y, 3 * units + u, c)
-store(y, 4 * units + u, m)
-store(h, u, new)
-"""), loop_back("""\
-r, z, c, m = load(y, units + u), load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
-d = select(on, load(e, u), 0.0)
-dc, dz = d * (1.0 - z) * (1.0 - c * c), d * (load(b, u) - c) * z * (1.0 - z)
-dr = dc * m * r * (1.0 - r)
-store(x, u, dr)
-store(x, units + u, dz)
-store(x, 2 * units + u, dc)
-store(a, u, dr)
-store(a, units + u, dz)
-store(a, 2 * units + u, dc * r)
-store(e, u, load(e, u) - d + d * z)
-""") + turned(0, 3), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h")
+GRU = Cell("gru", 3, 1, 5, _gru_step, _gru_back, _gru_weigh, (5, sums(0, 3, "steps * width if gate < 2 else -1") + each("""\
+r, z, h = sigmoid(p1[u]), sigmoid(p2[u]), p0[u]
+c = tanh(load(x, 2 * units + u) + r * load(p3, u))
+store(p0, u, select(on, c + z * (h - c), h))
+store(p1, u, r)
+store(p2, u, z)
+store(p4, u, c)
+""", blocks=5)), (3, each("""\
+d, r, z, m, c = select(on, e0[u], 0.0), load(y, units + u), load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
+dc = d * (1.0 - z) * (1.0 - c * c)
+store(p0, u, dc * m * r * (1.0 - r))
+store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
+store(p2, u, dc)
+""", blocks=3, back=True) + KEEP_BACK + each("""\
+store(p2, u, p2[u] * load(y, units + u))
+store(e0, u, select(on, e0[u] * load(y, 2 * units + u), e0[u]))
+""", blocks=3, back=True) + turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h")
 
 
 # ---------------------------------------------------------------- gru_v3: the same in the paper's third version
@@ -209,32 +192,25 @@ def _gru_v3_weigh(d: Parts, parts: Parts, before: Parts, dx: Array) -> Array:
     return joined(before[0].T @ joined(dr, dz), (parts[1] * before[0]).T @ dc)
 
 
-GRU_V3 = Cell("gru_v3", 3, 1, 4, _gru_v3_step, _gru_v3_back, _gru_v3_weigh, sums(0, 2) + loop("""\
-r, z = sigmoid(load(v, u)), sigmoid(load(v, units + u))
-store(y, units + u, r)
-store(y, 2 * units + u, z)
-store(v, u, r * load(h, u))
-""") + sums(2, 1, of="summed") + loop("""\
-c, z = tanh(load(v, 2 * units + u)), load(y, 2 * units + u)
-new = select(on, c + z * (load(h, u) - c), load(h, u))
-store(y, u, new)
-store(y, 3 * units + u, c)
-store(h, u, new)
-"""), loop_back("""\
-z, c = load(y, 2 * units + u), load(y, 3 * units + u)
-d = select(on, load(e, u), 0.0)
-dc, dz = d * (1.0 - z) * (1.0 - c * c), d * (load(b, u) - c) * z * (1.0 - z)
-store(x, units + u, dz)
-store(x, 2 * units + u, dc)
-store(a, units + u, dz)
-store(a, 2 * units + u, dc)
-store(e, u, load(e, u) - d + d * z)
-""") + turned(2, 1, to="made") + loop_back("""\
-r, through = load(y, units + u), load(a, u)
-dr = through * load(b, u) * r * (1.0 - r)
-store(x, u, dr)
-store(a, u, dr)
-store(e, u, load(e, u) + through * r)
-""") + turned(0, 2), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h")
+GRU_V3 = Cell("gru_v3", 3, 1, 4, _gru_v3_step, _gru_v3_back, _gru_v3_weigh, (5, sums(0, 2) + each("""\
+r = sigmoid(p1[u])
+store(p1, u, r)
+store(p2, u, sigmoid(p2[u]))
+store(p4, u, r * p0[u])
+""", blocks=5) + sums(2, 3, of=4) + each("""\
+c, h = tanh(p3[u]), p0[u]
+store(p0, u, select(on, c + p2[u] * (h - c), h))
+store(p3, u, c)
+""", blocks=5)), (4, each("""\
+d, z, c = select(on, e0[u], 0.0), load(y, 2 * units + u), load(y, 3 * units + u)
+store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
+store(p2, u, d * (1.0 - z) * (1.0 - c * c))
+store(e0, u, select(on, e0[u] * z, e0[u]))
+""", blocks=4, back=True) + turned(2, 3, to=3) + each("""\
+r, d = load(y, units + u), load(p3, u)
+store(p0, u, d * load(b, u) * r * (1.0 - r))
+store(e0, u, e0[u] + d * r)
+""", blocks=4, back=True) + KEEP_BACK + turned(0, 2)), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h")
+
 
 CELLS = (RNN_TANH, RNN_RELU, LSTM, GRU, GRU_V3)
