@@ -1,6 +1,6 @@
 """Asking the predictor, another process, over a local socket: one request and one answer for each connection.
 
-    request   {"call": "predict" | "evaluate" | "gradients", …}         4 bytes of length (big-endian), then UTF-8 JSON, which may hold NaN
+    request   {"call": "predict" | "evaluate" | "generate" | …}         4 bytes of length (big-endian), then UTF-8 JSON, which may hold NaN
     answer    {"ok": …} | {"problem": {"status", "code", "detail", "errors", …}}       in the same form
 
 The supervisor starts the predictor when somebody sends a word to the topic "predictor".

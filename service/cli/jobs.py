@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,15 +14,21 @@ from service.cli.session import DEFAULT_URL, DETACHED, NOT_SUCCEEDED, AsJson, Jo
 from service.cli.text import columns
 from service.client import Client, Job
 
-SpecFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="the job; - is standard input", allow_dash=True)]
+EXAMPLES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "samples" / "jobs").glob("*.json"))}
+NAMED = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_-]*)(\.(?P<column>[A-Za-z0-9_-]+))?=(?P<file>.+)")
+SpecFile = Annotated[Path, typer.Argument(metavar="JOB.json", help="the job; - is standard input, sample:NAME one that ships with the service: "
+                                                                   + ", ".join(EXAMPLES), allow_dash=True)]
+DataFiles = Annotated[list[str] | None, typer.Option(metavar="FILE", help=(
+    "upload this first; it becomes the job's dataset. NAME=FILE becomes the dataset that the job calls $NAME; "
+    "NAME.COLUMN=FILE, once for each array file, makes it of several"))]
 
 
-def submit(spec: SpecFile,
-           data: Annotated[Path | None, typer.Option(metavar="FILE", help="upload this first; it becomes the job's dataset")] = None,
+def submit(spec: SpecFile, data: DataFiles = None,
            wait: Annotated[bool, typer.Option("--wait/--no-wait", help="follow the job to its end")] = True,
            as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     with connect(url, token) as client:
-        job = client.submit("/dev/stdin" if str(spec) == "-" else spec, data=data)
+        whole, datasets = sources(data or [])
+        job = client.submit(spec_file(spec), data=whole, datasets=datasets)
         warn(job.warnings)
         if not wait:
             print(job.model_dump_json(exclude_unset=True) if as_json else job.id)
@@ -29,6 +36,32 @@ def submit(spec: SpecFile,
         if not as_json:
             say(f"{job.id} is queued")
         _to_the_end(client, job, as_json, False)
+
+
+def spec_file(spec: Path) -> Path:
+    """Where a job is read from. ValueError for the name of an example that is none."""
+    name = str(spec).removeprefix("sample:")
+    if name == str(spec):
+        return Path("/dev/stdin") if name == "-" else spec
+    if name not in EXAMPLES:
+        raise ValueError(f"no job ships under the name {name!r}; there are {', '.join(EXAMPLES)}")
+    return EXAMPLES[name]
+
+
+def sources(given: list[str]) -> tuple[str | None, dict[str, Any]]:
+    """The file that is the job's dataset, if there is one, and the files of the datasets that it leaves open, by name."""
+    whole, datasets = None, {}
+    for text in given:
+        found = NAMED.fullmatch(text)
+        if found is None or Path(text).exists():
+            if whole is not None:
+                raise ValueError(f"{whole} and {text} cannot both be the job's dataset: say NAME=FILE for those that the job calls $NAME")
+            whole = text
+        elif found["column"]:
+            datasets.setdefault(found["name"], {})[found["column"]] = found["file"]
+        else:
+            datasets[found["name"]] = found["file"]
+    return whole, datasets
 
 
 def watch(job_id: JobId, as_json: Annotated[bool, typer.Option("--json", help="print each event as a line of JSON")] = False,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.client import events
+from service.client import events, placeholders
 from service.client.connection import Connection
 from service.client.objects import Checkpoint, Dataset, Evaluation, Event, Job, Object, Prediction, Validation
 from service.client.uploads import Source, body, plain
@@ -70,9 +70,14 @@ class Client:
 
     # ---------------------------------------------------------------- jobs
 
-    def submit(self, job: Spec, *, data: Source | None = None) -> Job:
-        """Queue a job: a dict, or the path of a JSON file. `data` is uploaded first and becomes the job's dataset."""
+    def submit(self, job: Spec, *, data: Source | None = None, datasets: Mapping[str, Source] = {}) -> Job:
+        """Queue a job: a dict, or the path of a JSON file.
+
+        `data` is uploaded first and becomes the job's dataset; `datasets` are uploaded too, and each stands where the job says "$NAME".
+        """
         spec = read_spec(job)
+        placeholders.check(spec, datasets)
+        spec = placeholders.filled(spec, {name: self.upload(source, name=name).id for name, source in datasets.items()})
         if data is not None:
             spec = {**spec, "data": {**spec.get("data", {}), "dataset": self.upload(data).id}}
         return Job.model_validate(self.connection.json("POST", "/v1/jobs", json=spec, headers=_once()))
@@ -129,6 +134,12 @@ class Client:
         given = {"dataset": dataset, "split": split, "metrics": metrics, "checkpoint": checkpoint}
         asked = {name: value for name, value in given.items() if value is not None}
         return Evaluation.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/evaluate", json=asked))
+
+    def generate(self, job_id: str, prompt: str = "", *, length: int = 200, temperature: float = 1.0, seed: int = 0,
+                 checkpoint: str | int = "last") -> str:
+        """What a model of plain text writes after a prompt."""
+        asked = {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed, "checkpoint": checkpoint}
+        return self.connection.json("POST", f"/v1/jobs/{job_id}/generate", json=asked)["text"]
 
     def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int = "last") -> Path:
         """Save the trained model. `path` is a file or a folder; by default a file named after the job, here. Returns where it is."""

@@ -115,7 +115,7 @@ class Prediction(Answer):
     outputs: Any = None
     classes: Any = None
     probabilities: Any = None
-    class_names: list[Any] | None = None
+    class_names: Any = None         # as all four by output name, where there are several
     warnings: list[Object] = []
 
 

@@ -28,6 +28,12 @@ PREDICT = shapes.json_body({"type": "object", "additionalProperties": False, "mi
 EVALUATE = shapes.json_body({"type": "object", "additionalProperties": False, "properties": {
     "dataset": {"type": "string"}, "split": {"enum": ["train", "validation", "test"]}, "metrics": {"type": "array"},
     "checkpoint": {"type": ["string", "integer"]}}})
+WRITING: dict[str, tuple[Any, str]] = {"prompt": (str, "a text"), "length": (int, "a whole number"), "temperature": (int | float, "a number"),
+                                       "seed": (int, "a whole number")}
+GENERATE = shapes.json_body({"type": "object", "additionalProperties": False, "properties": {
+    "prompt": {"type": "string", "default": ""}, "length": {"type": "integer", "minimum": 1, "default": 200},
+    "temperature": {"type": "number", "minimum": 0, "default": 1}, "seed": {"type": "integer", "minimum": 0, "default": 0},
+    "checkpoint": {"type": ["string", "integer"]}}})
 GRADIENTS = shapes.json_body({"type": "object"})
 
 
@@ -112,6 +118,22 @@ async def evaluate(request: Request, api: Here, job_id: str) -> Response:
     data = {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else {"split": raw["split"]}
     answer = await ask(api.wake, {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics"))})
     return Answer({"object": "evaluation", **answer})
+
+
+@router.post("/v1/jobs/{job_id}/generate", responses={200: {"model": shapes.Generation}, **documented(400, 404, 409, 413, 415, 422, 503)},
+             openapi_extra=GENERATE)
+async def generate(request: Request, api: Here, job_id: str) -> Response:
+    """What a model of plain text writes after a prompt, character by character. The same seed gives the same text."""
+    _, raw = await read_json(request, api.settings.max_spec_bytes, "a request for text")
+    closed(as_object(raw), (*WRITING, "checkpoint"))
+    wrong = [Problem(f"/{name}", "invalid_value", f"{name} is {WRITING[name][1]}") for name, value in raw.items()
+             if name in WRITING and (not isinstance(value, WRITING[name][0]) or isinstance(value, bool))]
+    if wrong:
+        raise invalid_request(wrong[0].detail, wrong)
+    job, checkpoint = await in_thread(find_checkpoint, api, job_id, which_of(raw))
+    asked = {name: value for name, value in raw.items() if name in WRITING}
+    answer = await ask(api.wake, {"call": "generate", **model_of(job, checkpoint), "asked": asked})
+    return Answer({"object": "generation", "job_id": job_id, "checkpoint": epoch_of(job, checkpoint), **answer})
 
 
 def which_of(raw: Json) -> str:

@@ -192,8 +192,15 @@ class Prediction(BaseModel):
     outputs: Any = None
     classes: Any = None
     probabilities: Any = None
-    class_names: list[Any] | None = None
+    class_names: Any = None
     warnings: list[Object]
+
+
+class Generation(BaseModel):
+    object: Literal["generation"]
+    job_id: str
+    checkpoint: Object
+    text: str
 
 
 class Evaluation(BaseModel):

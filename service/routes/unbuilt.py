@@ -15,7 +15,6 @@ CALLS = (
     ("POST", "/v1/jobs/{job_id}/pause", "Pause a running job"),
     ("POST", "/v1/jobs/{job_id}/resume", "Let a paused job go on"),
     ("POST", "/v1/jobs/{job_id}/fork", "Start a new job from a checkpoint"),
-    ("POST", "/v1/jobs/{job_id}/generate", "Let a text model write"),
     ("GET", "/v1/models", "Models by name"),
     ("GET", "/v1/models/{name}", "One model by name"),
     ("PUT", "/v1/models/{name}", "Give a model a name"),
