@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
+from engine.optim.plateau import Plateau
 from engine.spec import Family, Spec
+
+__all__ = ["Constant", "CosineAnneal", "Exp", "Inverse", "Loop", "OneCycle", "Plateau", "Poly", "Schedule", "Sequence", "Step", "Triangle", "Warmup",
+           "schedules"]
 
 schedules = Family("schedule", {"cosine": "cosine_anneal", "linear": "poly", "exponential": "exp"})
 

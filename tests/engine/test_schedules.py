@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
-from engine.optim.rules import Descent
-from engine.optim.schedules import AnySchedule, CosineAnneal, Exp, Loop, OneCycle, Poly, Sequence, Step, Triangle, Warmup, schedules
+from engine.nn import Dense
+from engine.optim import Adam, Chain, ClipGrad, Descent, setup
+from engine.optim.schedules import AnySchedule, CosineAnneal, Exp, Loop, OneCycle, Plateau, Poly, Sequence, Step, Triangle, Warmup, schedules
+from engine.train.python import train
 
 ARGUMENTS = {"sequence": {"stages": [{"schedule": 1.0, "length": 2}]}, "loop": {"schedule": "exp", "period": 3}}
 
@@ -47,6 +50,23 @@ def test_sequence_and_loop_begin_their_schedules_anew():
     sequence = Sequence([{"schedule": 0.5, "length": 1}, {"schedule": Exp(0.5), "length": 2}])
     assert [sequence.at(t) for t in (1, 2, 3, 4)] == [0.5, 1.0, 0.5, 0.25]
     assert [Loop(Exp(0.5), 2).at(t) for t in (1, 2, 3, 4)] == [1.0, 0.5, 1.0, 0.5]
+
+
+def test_a_plateau_makes_all_rates_smaller_and_remembers():
+    state = setup(Chain(ClipGrad(), Adam(0.1)), {"a": np.zeros(2), "b": np.zeros(3)})
+    lower = Plateau(state, 0.5, patience=2, cooldown=1, min_learning_rate=0.03)
+    rates = []
+    for loss in (3.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0):
+        again = Plateau(state, 0.5, patience=2, cooldown=1, min_learning_rate=0.03, score=lambda value: value)
+        again.restore(lower.state())
+        again(loss)
+        lower = again
+        rates.append(state["a"].rule.learning_rate)
+    assert rates == [0.1, 0.1, 0.1, 0.05, 0.05, 0.05, 0.03, 0.03, 0.03, 0.03] and state["b"].rule.learning_rate == 0.03
+    model = Dense(1).build((1,))
+    state = setup(Descent(1e-9), model)
+    train(lambda m, x: (m(x) ** 2).sum(), model, [np.ones((1, 1), np.float32)], state, epochs=4, callbacks=[Plateau(state, 0.5, patience=2)])
+    assert state["weight"].rule.learning_rate == 0.5e-9
 
 
 def test_a_rule_counts_what_its_schedule_says():
