@@ -15,8 +15,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from engine.core import OPS, Node, apply, constant
-from engine.errors import DtypeError, Problem, ShapeError, SpecError, nearest
+from engine.core import OPS, Node, Op, apply, constant
+from engine.errors import Problem, ShapeError, SpecError, nearest
 
 LONGEST, MOST_NODES, DEEPEST = 1000, 200, 32
 _BINARY: dict[type[ast.operator], str] = {ast.Add: "add", ast.Sub: "subtract", ast.Mult: "multiply", ast.Div: "divide", ast.Pow: "power"}
@@ -120,7 +120,9 @@ class Reader:
             if (reader := self._readers.get(type(node))) is None:
                 raise TypeError("a list goes only after =, as in axis=[0, 1]")
             return reader(self, node)
-        except (ShapeError, DtypeError, TypeError) as error:
+        except SpecError:
+            raise
+        except (TypeError, ValueError, IndexError) as error:
             message = error.message if isinstance(error, ShapeError) else str(error)
             raise SpecError([Problem("/formula", "shape_mismatch", f"in {ast.unparse(node)!r}: {message}")]) from None  # type: ignore[arg-type]
 
@@ -171,7 +173,7 @@ class Reader:
         attrs = {}
         for keyword in node.keywords:
             try:
-                attrs[str(keyword.arg)] = _frozen(ast.literal_eval(keyword.value))
+                attrs[str(keyword.arg)] = _attribute(OPS[name], str(keyword.arg), ast.literal_eval(keyword.value))
             except ValueError:
                 raise TypeError(f"{keyword.arg} must be a number or a list of numbers") from None
         return apply(name, *(self.read(argument) for argument in node.args), **attrs)
@@ -181,6 +183,17 @@ class Reader:
         ast.Call: _call}
 
 
-def _frozen(value: Any) -> Any:
-    """Lists as tuples: attributes of equal nodes must have equal hashes."""
-    return tuple(_frozen(part) for part in value) if isinstance(value, list | tuple) else value
+def _attribute(op: Op, name: str, value: Any) -> Any:
+    """An attribute of an op, if it is what the op's default and cases are: numbers, whole numbers, lists of them, True or False. Lists as tuples."""
+    default = op.defaults.get(name)
+    known = [v for v in (default, *(case.attrs.get(name) for case in op.cases)) if v is not None]
+    kinds = {type(v) for v in known}
+    number = int in kinds or float in kinds
+    whole = isinstance(value, list | tuple) and all(type(n) is int for n in value)
+    takes = {bool: bool in kinds, int: number, float: float in kinds, type(None): name in op.defaults and default is None,
+             list: tuple in kinds and whole, tuple: tuple in kinds and whole}
+    if known and not takes.get(type(value), False):
+        named = {bool: "True or False", float: "a number", int: "a whole number", tuple: "a list of whole numbers"}
+        words = " or ".join(word for kind, word in named.items() if kind in kinds and not (kind is int and float in kinds))
+        raise TypeError(f"{name} of {op.name} is {words}, found {value!r}")
+    return tuple(value) if isinstance(value, list) else value

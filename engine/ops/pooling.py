@@ -8,6 +8,7 @@ innermost loops.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +34,7 @@ class Windows(NamedTuple):
     @classmethod
     def of(cls, window: Ints, stride: Ints | None = None, low: Ints | None = None, high: Ints | None = None) -> Windows:
         none = (0,) * len(window)
-        return cls(window, stride or window, low or none, high or none)
+        return cls(*(tuple(index(n) for n in numbers) for numbers in (window, stride or window, low or none, high or none)))
 
     def words(self, whole: Shape, pooled: Shape) -> tuple[int, ...]:
         """For a kernel, which finds them from word 4 on: D H W of the input, the output, the window, the stride and the padding before; channels."""

@@ -81,7 +81,9 @@ def test_a_lambda_is_a_formula_of_one_array_or_of_several_by_name():
 
 @pytest.mark.parametrize(("formula", "words"), [
     ("x.real", "there is no x.real here"), ("sum(x)", "first axis must stay the batch"), ("matmul(x, x)", "inner sizes"),
-    ("mean(x, axis=1) * x", "different axes"), ("x + [1, 2]", "a list goes only after =")])
+    ("mean(x, axis=1) * x", "different axes"), ("x + [1, 2]", "a list goes only after ="),
+    ("softmax(x, axis=1.5)", "axis of softmax is a whole number, found 1.5"), ("elu(x, alpha=[1])", "alpha of elu is a number, found"),
+    ("sum(x, axis=[0.5])", "a whole number or a list of whole numbers"), ("reshape(x, x)", "one number is asked of an array")])
 def test_a_formula_that_does_not_fit_its_input_is_explained(formula, words):
     with pytest.raises(SpecError, match=f"/formula.*{words}"):
         Lambda(formula).build((2, 3) if "matmul" in formula else (3,))
