@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import math
-import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +24,7 @@ from engine.optim.chain import Chain
 from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
+from engine.train.bar import PARTS, Bar
 from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
 
@@ -65,22 +65,26 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
                   StopTraining does (or only the epoch, with level="epoch"). SkipUpdate, raised in `f` or before the update, leaves it out
     on_nonfinite  of a loss or gradient: "stop" raises NonFiniteError, "skip" warns and goes on, "rollback" returns to what was at the start
                   of the epoch and goes on at half the learning rate; the parameters never see such a step
+    progress      a line on standard error shows how far it is
 
     The implicit style: `train(loss, params(model), data, rule, cb=…)`, where `loss(*item)` calls the model and `cb` are functions without arguments.
     """
     _check(data, epochs, on_nonfinite)
     listed = cb if isinstance(cb, list | tuple) else [cb]
     calls = [*callbacks, *((lambda _, c=c: c()) for c in listed)]
-    if isinstance(model, Params):
-        loop = _Loop(_implicit(f, model), list(model), _remembered(model, state), calls, on_nonfinite, progress)
-    else:
-        loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, progress, f)
+    bar = Bar(epochs) if progress else None
     try:
+        if isinstance(model, Params):
+            loop = _Loop(_implicit(f, model), list(model), _remembered(model, state), calls, on_nonfinite, bar)
+        else:
+            loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, bar, f)
         for _ in range(epochs):
             loop.epoch(data)
     except StopTraining:
         pass
     finally:
+        if bar:
+            bar.close()
         for callback in calls:
             if isinstance(callback, throttle):
                 callback.flush()
@@ -151,15 +155,17 @@ def _finite(loss: float, gradients: Any) -> bool:
 
 class _Loop:
     def __init__(self, differentiate: Differentiate, model: Any, state: Any, callbacks: Sequence[Callable[[Event], Any]], on_nonfinite: OnNonfinite,
-                 progress: bool, f: Callable[..., Any] | None = None):
+                 bar: Bar | None, f: Callable[..., Any] | None = None):
         self.f = f      # what may be traced once and run without Python
-        self.differentiate, self.model, self.state, self.on_nonfinite, self.progress = differentiate, model, state, on_nonfinite, progress
+        self.differentiate, self.model, self.state, self.on_nonfinite, self.bar = differentiate, model, state, on_nonfinite, bar
         self.callbacks = {at: [c for c in callbacks if getattr(c, "at", "step") == at] for at in ("update", "step", "epoch")}
         self.steps, self.rollbacks, self.started = 0, 0, time.perf_counter()
         self.number = next(each(state)).epoch
 
     def epoch(self, data: Iterable[Any]) -> None:
         at_epoch(self.state, self.number)
+        if self.bar:
+            self.bar.epoch(data)
         if (traced := self.traced(data)) is not None:
             self.whole_pass(traced)
             return
@@ -174,8 +180,6 @@ class _Loop:
         except StopTraining as stop:
             if stop.level == "run":
                 raise
-        if self.progress:
-            print(file=sys.stderr)
         self.close(losses)
 
     def close(self, losses: Sequence[float] | np.ndarray) -> None:
@@ -185,16 +189,19 @@ class _Loop:
 
     def traced(self, data: Iterable[Any]) -> Pass | None:
         """The epoch as one compiled pass, where nobody wants to hear of single steps."""
-        listening = self.progress or self.callbacks["update"] or self.callbacks["step"] or self.on_nonfinite == "rollback"
+        listening = self.callbacks["update"] or self.callbacks["step"] or self.on_nonfinite == "rollback"
         return None if listening or self.f is None else traced_pass(self.f, self.model, data, self.state)
 
     def whole_pass(self, traced: Pass) -> None:
         try:
-            while (loss := traced.run()) is not None:
-                try:
-                    self.nonfinite(loss, traced.position + 1, None)
-                except SkipUpdate:
-                    traced.skip()
+            while (before := traced.position) < traced.steps:
+                if (loss := traced.run(-(-traced.steps // PARTS) if self.bar else traced.steps)) is not None:
+                    try:
+                        self.nonfinite(loss, traced.position + 1, None)
+                    except SkipUpdate:
+                        traced.skip()
+                if self.bar:
+                    self.bar.step(traced.losses[traced.position - 1, 0], traced.position - before)
         finally:
             losses = traced.close()
         self.steps += len(losses)
@@ -215,8 +222,8 @@ class _Loop:
         self.tell("update", loss, metrics, gradients)
         update(self.state, self.model, gradients)
         self.steps += 1
-        if self.progress:
-            print(f"\repoch {self.number}  step {self.steps}  loss {loss:.6g}   ", end="", file=sys.stderr, flush=True)
+        if self.bar:
+            self.bar.step(loss)
         self.tell("step", loss, metrics, gradients)
         return loss
 

@@ -142,9 +142,14 @@ class Pass:
         """Batches done."""
         return int(self.session.whole[control.POSITION // 8])
 
-    def run(self) -> float | None:
-        """Go on with the pass. None at its end; the loss of the next batch where that, or its gradient, is not finite."""
-        start, left = self.position, self.phase.steps - self.position
+    @property
+    def steps(self) -> int:
+        """Batches of the pass."""
+        return self.phase.steps
+
+    def run(self, most: int) -> float | None:
+        """Go on with the pass for so many batches. The loss of the next batch where that, or its gradient, is not finite, else None."""
+        start, left = self.position, min(most, self.steps - self.position)
         first = self.remembered[0]
         updates = int(self.session.whole[control.UPDATES // 8])
         scheduled = self.rule is not None and self.rule.schedule is not None

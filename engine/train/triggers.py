@@ -1,4 +1,5 @@
-"""What decides when: throttle, patience, early_stopping, plateau. Each is called like the function it is made of; its memory can be saved.
+"""What decides when: throttle, patience, early_stopping, plateau. Each is called like the function it is made of; its memory can be saved. Beside
+them the criteria for stopping of criteria.py.
 
 `trigger.state()` is a dict of JSON values and `trigger.restore(state)` takes it back, so that a run goes on as if it had not been stopped.
 As a callback of `train`, a trigger that returns True ends the run.
@@ -9,22 +10,17 @@ from __future__ import annotations
 import math
 import operator
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
+from engine.train.criteria import GL, PQ, InvalidValue, Never, NumberLimit, NumberSinceBest, Patience, Threshold, TimeLimit, Warmup
+from engine.train.trigger import Trigger
 
-class _Trigger:
-    remembered: tuple[str, ...] = ()
-
-    def state(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.remembered}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        for name in self.remembered:
-            setattr(self, name, state[name])
+__all__ = ["GL", "PQ", "InvalidValue", "Never", "NumberLimit", "NumberSinceBest", "Patience", "Threshold", "TimeLimit", "Warmup", "before_update",
+           "each_epoch", "early_stopping", "patience", "plateau", "throttle"]
 
 
-class throttle(_Trigger):
+class throttle(Trigger):
     """Call `f` at most once every `timeout` seconds; calls in between return the last result.
 
     leading    the first call of each interval is made
@@ -61,7 +57,7 @@ class throttle(_Trigger):
         return self.result
 
 
-class patience(_Trigger):
+class patience(Trigger):
     """True once `predicate(...)` was true `wait` times in a row."""
 
     remembered = ("count",)
@@ -75,7 +71,7 @@ class patience(_Trigger):
         return self.count >= self.wait
 
 
-class early_stopping(_Trigger):
+class early_stopping(Trigger):
     """True once the score `f(...)` was worse than the best one `delay` times in a row.
 
     A score is worse where `distance(best, score) < min_dist`; an equal one counts as an improvement at 0, as in Flux. Scores are to fall;
@@ -97,7 +93,7 @@ class early_stopping(_Trigger):
         return self.count >= self.delay
 
 
-class plateau(_Trigger):
+class plateau(Trigger):
     """True once the score `f(...)` changed by less than `min_dist` from one call to the next, `width` times in a row."""
 
     remembered = ("last", "count")

@@ -200,8 +200,10 @@ def test_the_implicit_style_trains_the_same():
 
 
 def test_a_bar_shows_progress(capsys):
-    train(mse, line(), [(X, X)], optim.Descent(0.1), progress=True)
-    assert "epoch 1  step 1  loss" in capsys.readouterr().err
+    for data in ([(X, X)] * 3, DataLoader((X, X), batch_size=7), zip([X] * 3, [X] * 3, strict=True)):
+        train(mse, line(), data, optim.Descent(0.1), progress=True)
+        shown = capsys.readouterr().err
+        assert "epoch 1 of 1" in shown and "3/" in shown and "loss 0." in shown
 
 
 # ---------------------------------------------------------------- helpers
