@@ -11,6 +11,7 @@ from collections.abc import Callable, Hashable, Sequence
 import numpy as np
 
 from engine.core import CONSTANT, FLOATS, Node, apply, constant
+from engine.graph.fuse import fuse
 from engine.graph.walk import known, order
 
 Rule = Callable[[Node], Node | None]
@@ -22,7 +23,7 @@ def simplify(outputs: Sequence[Node]) -> list[Node]:
     rewriter = _Rewriter()
     for node in order(outputs):
         rewriter.settle(node)
-    return [rewriter.done[node] for node in outputs]
+    return fuse([rewriter.done[node] for node in outputs])
 
 
 class _Rewriter:

@@ -22,13 +22,19 @@ def tile(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, co
     Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j, S[i, j] at i * lds + j.
     S is zero where `lds` is -1, one row for all (a bias) where it is 0, and may be C itself, which then accumulates.
     """
-    return _product(lanes, rows, columns, c, lambda args: (*args, None))
+    return _product(lanes, rows, columns, c, lambda args: (*args, None, None, None))
 
 
 @intrinsic
-def tile_copying(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, copy):
-    """`tile`, which also writes each row of B that it reads to `copy`, `lanes` elements apart, for the blocks that follow."""
-    return _product(lanes, rows, columns, c, lambda args: args, copy)
+def tile_finishing(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, gate):
+    """`tile`, and what `finish` says before the numbers leave the registers: 0 nothing, 1 relu, 2 times (gate > 0); G[i, j] is at i * ldc + j."""
+    return _product(lanes, rows, columns, c, lambda args: (*args, None), finish, gate)
+
+
+@intrinsic
+def tile_copying(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, gate, copy):
+    """`tile_finishing`, which also writes each row of B that it reads to `copy`, `lanes` elements apart, for the blocks that follow."""
+    return _product(lanes, rows, columns, c, lambda args: args, finish, gate, copy)
 
 
 @intrinsic
@@ -48,16 +54,15 @@ def turn(typingctx, y, ldy, x, ldx):
     return types.void(y, types.int64, x, types.int64), codegen
 
 
-def _product(lanes, rows, columns, c, complete, *copy):
+def _product(lanes, rows, columns, c, complete, *more):
     if not isinstance(lanes, types.IntegerLiteral):
         return None
     width, real, whole = lanes.literal_value, c.dtype, types.int64
-    sig = types.void(lanes, c, whole, c, whole, c, whole, whole, c, whole, rows, whole, columns, *copy)
-
+    sig = types.void(lanes, c, whole, c, whole, c, whole, whole, c, whole, rows, whole, columns, *more)
     heights = [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else range(1, HEIGHT + 1)
 
     def codegen(context, builder, signature, args):
-        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, height, k, number, copy = complete(args)
+        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, height, k, number, finish, gate, copy = complete(args)
         vector = ir.VectorType(context.get_value_type(real), width)
         full = isinstance(columns, types.IntegerLiteral) and columns.literal_value == width
         block = _Block(builder, vector, None if full else _first_lanes(builder, vector, number))
@@ -68,6 +73,8 @@ def _product(lanes, rows, columns, c, complete, *copy):
                 for i, total in enumerate(sums):
                     builder.store(block.load(s, builder.mul(_word(i), lds)), total)
             block.accumulate(sums, a, a_row, a_step, b, ldb, k, copy)
+            if finish is not None:
+                block.finish(sums, finish, gate, ldc)
             for i, total in enumerate(sums):
                 block.store(builder.load(total), c, builder.mul(_word(i), ldc))
         return context.get_dummy_value()
@@ -130,6 +137,19 @@ class _Block:
                 at = builder.add(builder.mul(_word(i), a_row), along)
                 left = _splat(builder, builder.load(builder.gep(a, [at])), self.vector)
                 builder.store(self._call("fma", self.vector, left, right, builder.load(total)), total)
+
+
+    def finish(self, sums, finish, gate, ldg):
+        """Change the accumulators as `finish` says."""
+        builder, one = self.builder, ir.Constant(self.vector, [ir.Constant(self.vector.element, 1.0)] * self.vector.count)
+        with builder.if_then(builder.icmp_signed("==", finish, _word(1))):
+            for total in sums:
+                value = builder.load(total)
+                builder.store(builder.select(builder.fcmp_ordered("<", value, self.zero), self.zero, value), total)
+        with builder.if_then(builder.icmp_signed("==", finish, _word(2))):
+            for i, total in enumerate(sums):
+                passes = builder.fcmp_ordered(">", self.load(gate, builder.mul(_word(i), ldg)), self.zero)
+                builder.store(builder.fmul(builder.load(total), builder.select(passes, one, self.zero)), total)
 
 
 def _word(value):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.core import OPS, Op
 from engine.ops import (  # noqa: F401
     activations,
+    affine,
     arithmetic,
     array_functions,
     attention,

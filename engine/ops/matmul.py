@@ -22,6 +22,8 @@ SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
 FEW_ROWS = 48            # below this, copying panels costs more than it saves
 LONG = 2048              # beyond this, a panel does not stay in the second-level cache
 
+NO_START, NO_FINISH = (0, -1), (0, 0)
+
 
 def shape(a: Node, b: Node, transpose_a: bool = False, transpose_b: bool = False) -> tuple[Shape, str]:
     if a.dtype != b.dtype or a.dtype not in FLOATS:
@@ -80,26 +82,27 @@ def matmul_blas(arena, words, begin, end):
 
 # ---------------------------------------------------------------- CPU: products in registers
 
-def panel(arena, c, n, a, a_row, a_step, b, ldb, rows, k, columns):
-    """Up to 16 columns of C = A B, from byte offsets, in blocks of six rows and vectors no longer than the columns need.
+def panel(arena, c, n, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, g):
+    """Up to 16 columns of C = S + A B, from byte offsets, in blocks of six rows and vectors no longer than the columns need.
 
     Long sums end with two blocks of about equal height: a low block waits for its own additions, which short sums hide behind the next block.
     """
-    i = 0
+    i, start = 0, view(arena, s, real)
     while i < rows:
         rest = rows - i
         height = 6 if rest > 9 or rest == 6 or (rest > 6 and k < 128) else (rest + 1) // 2 if rest > 6 else rest
         out, left, right = view(arena, c + i * n * WIDTH, real), view(arena, a + i * a_row * WIDTH, real), view(arena, b, real)
+        gate = view(arena, g + i * n * WIDTH, real)
         if columns == 16 and height == 6:
-            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, 6, k, 16)
+            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, 6, k, 16, finish, gate)
         elif columns == 16:
-            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, 16)
+            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, 16, finish, gate)
         elif columns > 8:
-            tile(16, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
+            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
         elif columns > 4:
-            tile(8, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
+            tile_finishing(8, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
         else:
-            tile(4, out, n, out, -1, left, a_row, a_step, right, ldb, height, k, columns)
+            tile_finishing(4, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
         i += height
 
 
@@ -114,43 +117,48 @@ def transpose(arena, y, ldy, x, ldx, rows, columns):
                 out[j * ldy + i] = source[i * ldx + j]
 
 
+# Words of the kernels of C = S + A B: C, A, B, n, k, row stride and step of A, S and its row stride (-1: none, 0: one row for all), how to finish
+# and the gate for it (see tile_finishing); of panels also m and room for them.
+
 @kernel("matmul_tiles", uses=(panel,))
 def matmul_tiles(arena, words, begin, end):
-    """Rows [begin, end) of C = A B, A with any strides, B as it lies. Words: C, A, B, n, k, row stride and step of A."""
+    """Rows [begin, end) of C, B as it lies."""
     n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    for panels in range((n + 15) // 16):
-        j = 16 * panels
-        panel(arena, words[0] + (begin * n + j) * WIDTH, n, words[1] + begin * a_row * WIDTH, a_row, a_step, words[2] + j * WIDTH, n,
-              end - begin, k, min(16, n - j))
+    shift = begin * n * WIDTH
+    for j in range(0, n, 16):
+        at = j * WIDTH
+        panel(arena, words[0] + shift + at, n, words[7] + at, words[8], words[1] + begin * a_row * WIDTH, a_row, a_step, words[2] + at, n,
+              end - begin, k, min(16, n - j), words[9], words[10] + shift + at)
 
 
 @kernel("matmul_panels", uses=(panel,))
 def matmul_panels(arena, words, begin, end):
-    """Panels [begin, end), 16 columns each, of C = A B. Words: C, A, B, n, k, row stride and step of A, m, room for the panels.
+    """Panels [begin, end) of C, 16 columns each.
 
     The first block of rows copies its panel of B to where rows lie end to end, so that it stays in a near cache for the others.
     """
-    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[7]
-    room = words[8] + begin * k * 16 * WIDTH     # one panel after the other in the same place
+    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[11]
+    room = words[12] + begin * k * 16 * WIDTH     # one panel after the other in the same place
     height = min(m, 6)
     for j in range(16 * begin, min(16 * end, n), 16):
-        columns, c = min(16, n - j), words[0] + j * WIDTH
-        out = view(arena, c, real)
-        tile_copying(16, out, n, out, -1, view(arena, words[1], real), a_row, a_step, view(arena, words[2] + j * WIDTH, real), n,
-                     height, k, columns, view(arena, room, real))
-        panel(arena, c + height * n * WIDTH, n, words[1] + height * a_row * WIDTH, a_row, a_step, room, 16, m - height, k, columns)
+        columns, at, below = min(16, n - j), j * WIDTH, (j + height * n) * WIDTH
+        out, start, gate = view(arena, words[0] + at, real), view(arena, words[7] + at, real), view(arena, words[10] + at, real)
+        tile_copying(16, out, n, start, words[8], view(arena, words[1], real), a_row, a_step, view(arena, words[2] + at, real), n,
+                     height, k, columns, words[9], gate, view(arena, room, real))
+        panel(arena, words[0] + below, n, words[7] + at, words[8], words[1] + height * a_row * WIDTH, a_row, a_step, room, 16,
+              m - height, k, columns, words[9], words[10] + below)
 
 
 @kernel("matmul_turned", uses=(panel, transpose))
 def matmul_turned(arena, words, begin, end):
-    """`matmul_panels` for C = A Bᵀ: each panel is turned while it is copied."""
-    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[7]
-    room = words[8] + begin * k * 16 * WIDTH
+    """`matmul_panels` for C = S + A Bᵀ: each panel is turned while it is copied."""
+    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[11]
+    room = words[12] + begin * k * 16 * WIDTH
     for j in range(16 * begin, min(16 * end, n), 16):
-        columns = min(16, n - j)
+        columns, at = min(16, n - j), j * WIDTH
         for p in range(0, k, 16):
             transpose(arena, room + p * 16 * WIDTH, 16, words[2] + (j * k + p) * WIDTH, k, columns, min(16, k - p))
-        panel(arena, words[0] + j * WIDTH, n, words[1], a_row, a_step, room, 16, m, k, columns)
+        panel(arena, words[0] + at, n, words[7] + at, words[8], words[1], a_row, a_step, room, 16, m, k, columns, words[9], words[10] + at)
 
 
 @kernel("transpose_2d", uses=(transpose,))
@@ -169,14 +177,10 @@ def transpose_2d(arena, words, begin, end):
 
 
 def launch(node: Node) -> Sequence[Launch]:
-    (a, b), ta, tb = node.inputs, node.attrs["transpose_a"], node.attrs["transpose_b"]
-    m, n = node.shape[-2:]
-    k = a.shape[-2] if ta else a.shape[-1]
-    batch = count(node.shape[:-2])
-    if batch == 1 and m * n * k <= (SMALL_TURNED if tb else SMALL):
-        return _small(node, a, b, m, n, k, ta, tb)
-    if batch == 1 and m >= FEW_ROWS and k <= LONG:
-        return (_panels(node, a, b, m, n, k, ta, tb),)
+    if in_registers(node):
+        return launch_in_registers(node, NO_START, NO_FINISH)
+    (a, b), (ta, tb) = node.inputs, _turns(node)
+    m, n, k, batch = *node.shape[-2:], a.shape[-2] if ta else a.shape[-1], count(node.shape[:-2])
     by_rows = m >= n
     side = m if by_rows else n
     words = (node, a, b, m, n, k, int(ta), int(tb), int(by_rows), "gemm", batch)
@@ -188,24 +192,36 @@ def _quarter(side: int) -> int:
     return max(16, -(-side // 64) * 16)
 
 
-def _small(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Sequence[Launch]:
-    cost = n * k / 20
-    if not tb:
-        return (Launch("matmul_tiles", node.dtype, (node, a, b, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost),)
-    turned = Scratch(n * k * np.dtype(node.dtype).itemsize)
-    return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, grain=16, cost=n * 0.1),
-            Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *_strides(m, k, ta)), m, grain=6, cost=cost))
+def in_registers(node: Node) -> bool:
+    """Whether a product is made by our own tiles, rather than by BLAS."""
+    return node.ndim == 2 and (_small(node) or (node.shape[0] >= FEW_ROWS and _depth(node) <= LONG))
 
 
-def _panels(node: Node, a: Any, b: Any, m: int, n: int, k: int, ta: bool, tb: bool) -> Launch:
-    panels = -(-n // 16)
-    room = Scratch(panels * 16 * k * np.dtype(node.dtype).itemsize)
-    return Launch("matmul_turned" if tb else "matmul_panels", node.dtype, (node, a, b, n, k, *_strides(m, k, ta), m, room), panels, cost=m * k * 16 / 40)
+def launch_in_registers(node: Node, start: tuple[Any, int], finish: tuple[int, Any]) -> Sequence[Launch]:
+    """Launches of S + A B, A and B the first inputs: `start` is S and its row stride, `finish` a number and a gate (see `tile_finishing`)."""
+    (a, b), (ta, tb), (m, n), k = node.inputs[:2], _turns(node), node.shape, _depth(node)
+    strides = (1, m) if ta else (k, 1)      # from a row of op(A) to the next, and from a number of a row to the next
+    width = np.dtype(node.dtype).itemsize
+    if not _small(node):
+        panels = -(-n // 16)
+        words = (node, a, b, n, k, *strides, *start, *finish, m, Scratch(panels * 16 * k * width))
+        return (Launch("matmul_turned" if tb else "matmul_panels", node.dtype, words, panels, cost=m * k * 16 / 40),)
+    turned = Scratch(n * k * width) if tb else b
+    product = Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *strides, *start, *finish), m, grain=6, cost=n * k / 20)
+    return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, grain=16, cost=n * 0.1), product) if tb else (product,)
 
 
-def _strides(m: int, k: int, ta: bool) -> tuple[int, int]:
-    """From a row of op(A) to the next, and from a number of a row to the next."""
-    return (1, m) if ta else (k, 1)
+def _small(node: Node) -> bool:
+    return node.size * _depth(node) <= (SMALL_TURNED if node.attrs["transpose_b"] else SMALL)
+
+
+def _depth(node: Node) -> int:
+    """How many products each number is a sum of."""
+    return node.inputs[0].shape[-2 if node.attrs["transpose_a"] else -1]
+
+
+def _turns(node: Node) -> tuple[bool, bool]:
+    return node.attrs["transpose_a"], node.attrs["transpose_b"]
 
 
 def _case(name: str, a: Shape, b: Shape, gradient: bool = True, **attrs: Any) -> Case:
