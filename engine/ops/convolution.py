@@ -187,6 +187,8 @@ CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
     ("groups", (2, 5, 6, 34), (2, 3, 17, 6), {"groups": 2, "low": (1, 1), "high": (0, 1)}),
     ("each channel", (2, 5, 7, 3), (3, 3, 1, 6), {"groups": 3, "stride": (2, 4), "low": (1, 1), "high": (1, 0)}),
     ("each channel once", (2, 5, 4, 6), (3, 2, 1, 6), {"groups": 6, "low": (1, 1), "high": (1, 0)}),
+    ("one channel", (2, 9, 20, 1), (3, 3, 1, 3), {"low": (1, 1), "high": (1, 1)}),
+    ("one channel, steps", (2, 2, 9, 8, 1), (2, 3, 2, 1, 3), {"stride": (1, 2, 3), "low": (1, 1, 2), "high": (0, 2, 1), "dilation": (1, 2, 1)}),
     ("points", (3, 4, 3, 5), (1, 1, 5, 7), {}), ("sequence", (2, 9, 20), (4, 20, 2), {"low": (3,), "dilation": (1,)}),
     ("volume", (1, 3, 4, 5, 2), (2, 3, 2, 2, 3), {"stride": (1, 2, 2), "low": (1, 1, 0), "high": (0, 1, 1)}),
     ("empty batch", (0, 4, 4, 2), (3, 3, 2, 3), {}), ("one", (1, 1, 1), (1, 1, 1), {}))

@@ -1,12 +1,13 @@
-"""Kernels of convolutions: products of patches of the input with weights, a strip of output rows at a time.
+"""Kernels of convolutions: products in registers of what output elements see with weights, a few output rows at a time.
 
-A patch is what one output element sees: (taps, channels) as a row of numbers. The patches of a strip are copied together, where they stay in a near
-cache, and multiplied in registers; nothing of the size of all patches is ever made. Kernels see three axes, the missing ones of length 1; a row is a
-run of output elements along the last of them, and rows are counted over batch and the other axes.
+Kernels see three axes, the missing ones of length 1. A row is a run of output elements along the last of them; rows are counted over batch and the
+other axes. All that a row sees is first copied together as columns, [element of the last axis, plane of taps, channel], zeros outside the input:
+so what one output element sees, its patch, is a run of numbers, and the next one's begins some columns further on. Where blocks of one row would be
+too short, patches of several rows are copied end to end; those of a single channel side by side. Each stays in a near cache.
 
 Words of every kernel: 0 output, 1 input, 2 weights or cotangent; from 3 on for each axis: output length, input length, and where output element i
-and tap t look, i * step + start + t * tap_step: step, start, taps, tap_step; 21 channels, 22 channels of a group, 23 groups, 24 rows of a strip,
-25 room for its patches.
+and tap t look, i * step + start + t * tap_step: step, start, taps, tap_step; 21 channels, 22 channels of a group, 23 groups, 24 rows at a time,
+25 room, 26 bytes of it that a chunk has, 27 how what is seen lies there: 0 as columns, 1 as patches end to end, 2 as patches side by side.
 """
 
 # pyright: reportUndefinedVariable=false
@@ -15,13 +16,173 @@ from __future__ import annotations
 from engine.kernels.library import kernel
 
 
-def copied(y, x, n):
-    """Copy a run, whole vectors first."""
-    for i in range(n // 16):
-        for q in range(16):
-            store(y, 16 * i + q, load(x, 16 * i + q))
-    for i in range(n - n % 16, n):
-        store(y, i, load(x, i))
+def block(arena, y, ldy, x, ldx, rows, columns):
+    """Copy rows of numbers, or zeros where `ldx` is -1. Rows are so many elements apart."""
+    for i in range(0, rows, 6):
+        for j in range(0, columns, 16):
+            to, source = view(arena, y + (i * ldy + j) * WIDTH, real), view(arena, x + (i * max(ldx, 0) + j) * WIDTH, real)
+            tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, min(6, rows - i), 0, min(16, columns - j))
+
+
+def clear(arena, y, n):
+    """Zeros."""
+    to = view(arena, y, real)
+    for i in range(n):
+        to[i] = 0.0
+
+
+def see(arena, words, room, row, group):
+    """Copy the columns of one row: [element, plane, channel]. What is always outside the input stays as it was made: zero."""
+    own, channels, start = words[22], words[21], words[18]
+    pitch = words[7] * words[13] * own
+    span = (words[15] - 1) * words[17] + (words[19] - 1) * words[20] + 1
+    low = min(max(-start, 0), span)
+    high = max(min(words[16] - start, span), low)
+    plane = row // words[9]
+    image = plane // words[3]
+    z = (plane - image * words[3]) * words[5] + words[6]
+    y = (row - plane * words[9]) * words[11] + words[12]
+    to = room + low * pitch * WIDTH
+    for tz in range(words[7]):
+        iz = z + tz * words[8]
+        for ty in range(words[13]):
+            iy = y + ty * words[14]
+            step = channels if 0 <= iz < words[4] and 0 <= iy < words[10] else -1
+            source = words[1] + ((((image * words[4] + iz) * words[10] + iy) * words[16] + start + low) * channels + group * own) * WIDTH
+            block(arena, to, pitch, source, step, high - low, own)
+            to += own * WIDTH
+
+
+def stand(arena, words, room, first, rows):
+    """Copy the patches of rows of one plane, for a single channel: [tap, plane, row, element]."""
+    n, step, length = words[15], words[17], words[16]
+    plane = first // words[9]
+    image = plane // words[3]
+    z = (plane - image * words[3]) * words[5] + words[6]
+    y = (first - plane * words[9]) * words[11] + words[12]
+    to = room
+    for tap in range(words[19]):
+        shift = words[18] + tap * words[20]
+        low = min(max((step - 1 - shift) // step, 0), n)
+        high = max(min((length - shift + step - 1) // step, n), low)
+        for tz in range(words[7]):
+            iz = z + tz * words[8]
+            for ty in range(words[13]):
+                iy = y + ty * words[14]
+                top = min(max((words[11] - 1 - iy) // words[11], 0), rows)
+                bottom = max(min((words[10] - iy + words[11] - 1) // words[11], rows), top) if 0 <= iz < words[4] else top
+                source = words[1] + (((image * words[4] + iz) * words[10] + iy + top * words[11]) * length + shift + low * step) * WIDTH
+                if bottom - top < rows or high - low < n:
+                    clear(arena, to, rows * n)
+                if step == 1:
+                    block(arena, to + (top * n + low) * WIDTH, n, source, words[11] * length, bottom - top, high - low)
+                else:
+                    for r in range(bottom - top):
+                        x = view(arena, source + r * words[11] * length * WIDTH, real)
+                        y_row = view(arena, to + ((top + r) * n + low) * WIDTH, real)
+                        for i in range(high - low):
+                            store(y_row, i, load(x, i * step))
+                to += rows * n * WIDTH
+
+
+def look(arena, words, room, first, rows, group):
+    """Make what rows see ready in a chunk's room. Where it starts; elements from one patch to the next, from tap to tap, from number to number."""
+    pitch, n = words[7] * words[13] * words[22], words[15]
+    if words[27] == 2:
+        stand(arena, words, room, first, rows)
+        return room, 1, pitch * rows * n, rows * n
+    if words[27] == 0:
+        see(arena, words, room, first, group)
+        return room, words[17] * pitch, words[20] * pitch, 1
+    patches = room + ((n - 1) * words[17] + (words[19] - 1) * words[20] + 1) * pitch * WIDTH
+    size = words[19] * pitch
+    for r in range(rows):
+        see(arena, words, room, first + r, group)
+        to = patches + r * n * size * WIDTH
+        if words[20] == 1:
+            block(arena, to, size, room, words[17] * pitch, n, size)
+        else:
+            for tap in range(words[19]):
+                block(arena, to + tap * pitch * WIDTH, size, room + tap * words[20] * pitch * WIDTH, words[17] * pitch, n, pitch)
+    return patches, size, pitch, 1
+
+
+def upto(words, first, stop):
+    """Rows that are done together from `first` on."""
+    return min(words[24], stop - first, words[9] - first % words[9] if words[27] == 2 else stop - first)
+
+
+def height(rest):
+    """Rows of the next block of so many: blocks of about equal height."""
+    return 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
+
+
+LOOK = (block, clear, see, stand, look, upto, height)
+
+
+@kernel("conv", uses=LOOK)
+def conv_kernel(arena, words, begin, end):
+    """Rows of the output. The weights are panels of 16 columns: [group, panel, tap, plane and channel, 16].
+
+    Further words: 28 columns of a group, 29 bias, 30 its row stride (-1: none), 31 rows of a chunk; 32 to 36 the place of the output's first
+    element, and from one to the next along batch and axes.
+    """
+    n, own, pitch, taps = words[15], words[28], words[7] * words[13] * words[22], words[19]
+    room = words[25] + begin // words[31] * words[26]
+    clear(arena, room, words[26] // WIDTH)
+    first = begin
+    while first < end:
+        rows = upto(words, first, end)
+        plane = first // words[9]
+        image = plane // words[3]
+        at = words[32] + image * words[33] + (plane - image * words[3]) * words[34] + (first - plane * words[9]) * words[35]
+        for group in range(words[23]):
+            seen, a_row, a_tap, a_step = look(arena, words, room, first, rows, group)
+            pieces, k = (1, taps * pitch) if a_tap == pitch * a_step else (taps, pitch)
+            for j in range((own + 15) // 16):
+                panel = words[2] + (group * ((own + 15) // 16) + j) * taps * pitch * 16 * WIDTH
+                for piece in range(pieces):
+                    b = view(arena, panel + piece * pitch * 16 * WIDTH, real)
+                    i = 0
+                    while i < rows * n:
+                        tall = height(rows * n - i)
+                        c = view(arena, words[0] + (at + i * words[36] + group * own + 16 * j) * WIDTH, real)
+                        a = view(arena, seen + (i * a_row + piece * a_tap) * WIDTH, real)
+                        s, lds = (c, words[36]) if piece > 0 else (view(arena, words[29] + (group * own + 16 * j) * WIDTH, real), words[30])
+                        tile(16, c, words[36], s, lds, a, a_row, a_step, b, 16, tall, k, min(16, own - 16 * j))
+                        i += tall
+        first += rows
+
+
+@kernel("conv_weights", uses=LOOK)
+def conv_weights_kernel(arena, words, begin, end):
+    """Blocks of rows: the sum of patch times cotangent over each, [tap, plane and channel, column].
+
+    Further words: 28 columns of a group, 29 rows of a block, 30 rows in all.
+    """
+    n, own, pitch, taps, columns = words[15], words[28], words[7] * words[13] * words[22], words[19], words[28] * words[23]
+    room = words[25] + begin * words[26]
+    clear(arena, room, words[26] // WIDTH)
+    for part in range(begin, end):
+        out = words[0] + part * taps * pitch * columns * WIDTH
+        clear(arena, out, taps * pitch * columns)
+        first, stop = part * words[29], min((part + 1) * words[29], words[30])
+        while first < stop:
+            rows = upto(words, first, stop)
+            for group in range(words[23]):
+                seen, a_step, a_tap, a_row = look(arena, words, room, first, rows, group)
+                pieces, size = (1, taps * pitch) if a_tap == pitch * a_row else (taps, pitch)
+                for piece in range(pieces):
+                    for j in range(group * own, (group + 1) * own, 16):
+                        b = view(arena, words[2] + (first * n * columns + j) * WIDTH, real)
+                        i = 0
+                        while i < size:
+                            tall = height(size - i)
+                            c = view(arena, out + ((piece * pitch + i) * columns + j) * WIDTH, real)
+                            a = view(arena, seen + (piece * a_tap + i * a_row) * WIDTH, real)
+                            tile(16, c, columns, c, columns, a, a_row, a_step, b, columns, tall, rows * n, min(16, (group + 1) * own - j))
+                            i += tall
+            first += rows
 
 
 def between(words, shift):
@@ -31,164 +192,25 @@ def between(words, shift):
     return low, max(min((words[16] - shift + step - 1) // step, words[15]), low)
 
 
-def lying(arena, words, line, inside, room, first, n, stride):
-    """One row's patches of one plane of taps, one after the other: each is a run over taps and channels, or over channels where those lie apart."""
-    own, taps, tap_step, step, length, channels = words[22], words[19], words[20], words[17], words[16], words[21]
-    joined = words[23] == 1 and (tap_step == 1 or taps == 1)
-    pieces, span = (1, taps) if joined else (taps, 1)
-    for piece in range(pieces):
-        shift = words[18] + piece * tap_step
-        low, high = between(words, shift)
-        high = max(min(high, (length - shift - span) // step + 1), low)     # from here to there the whole run is inside
-        for i in range(n):
-            at = i * step + shift
-            y = view(arena, room + ((first + i) * stride + piece * own) * WIDTH, real)
-            x = view(arena, line + at * channels * WIDTH, real)
-            if inside and low <= i < high:
-                copied(y, x, span * own)
-            else:
-                start = min(max(-at, 0), span) if inside else span
-                stop = max(min(length - at, span), start)
-                for c in range(start * own):
-                    y[c] = 0.0
-                for c in range(start * own, stop * own):
-                    y[c] = x[c]
-                for c in range(stop * own, span * own):
-                    y[c] = 0.0
-
-
-def standing(arena, words, line, inside, room, n, stride):
-    """One row's patches of one plane of taps, side by side: for each tap and channel a run over the row. For few channels."""
-    own, step = words[22], words[17] * words[21]
-    for tap in range(words[19]):
-        shift = words[18] + tap * words[20]
-        low, high = between(words, shift)
-        low, high = (low, high) if inside else (0, 0)
-        for c in range(own):
-            y = view(arena, room + (tap * own + c) * stride * WIDTH, real)
-            x = view(arena, line + (shift * words[21] + c) * WIDTH, real)
-            for i in range(low):
-                y[i] = 0.0
-            if step == 1:
-                for i in range(low, high):
-                    store(y, i, load(x, i))
-            else:
-                for i in range(low, high):
-                    store(y, i, load(x, i * step))
-            for i in range(high, n):
-                y[i] = 0.0
-
-
-def patches(arena, words, room, first, rows, group, few):
-    """Copy the patches of a strip into its room: [element, tap, channel], or with few channels [tap, channel, element]."""
-    own, planes, n = words[22], words[7] * words[13], words[15]
-    size = planes * words[19] * own
-    for r in range(rows):
-        plane = (first + r) // words[9]
-        image = plane // words[3]
-        z = (plane - image * words[3]) * words[5] + words[6]
-        y = (first + r - plane * words[9]) * words[11] + words[12]
-        for t in range(planes):
-            iz, iy = z + t // words[13] * words[8], y + t % words[13] * words[14]
-            inside = 0 <= iz < words[4] and 0 <= iy < words[10]
-            line = words[1] + (((image * words[4] + iz) * words[10] + iy) * words[16] * words[21] + group * own) * WIDTH
-            if few:
-                standing(arena, words, line, inside, room + (t * words[19] * own * rows + r) * n * WIDTH, n, rows * n)
-            else:
-                lying(arena, words, line, inside, room + t * words[19] * own * WIDTH, r * n, n, size)
-
-
-PATCHES = (copied, between, lying, standing, patches)
-
-
-@kernel("conv", uses=PATCHES)
-def conv_kernel(arena, words, begin, end):
-    """Rows of the output. The weights are panels of 16 columns: [group, panel, tap and channel, 16].
-
-    Further words: 26 whether channels are few, 27 whether patches are the input itself, 28 columns of a group, 29 bias, 30 its row stride (-1: none),
-    31 rows of a chunk, 32 bytes of a strip; 33 to 37 the place of the output's first element, and from one to the next along batch and axes;
-    38 whether rows of the output lie end to end.
-    """
-    n, own, few = words[15], words[28], words[26] == 1
-    size = words[7] * words[13] * words[19] * words[22]
-    panels = (own + 15) // 16
-    for first in range(begin, end, words[24]):
-        rows = min(words[24], end - first)
-        room = words[25] + begin // words[31] * words[32]
-        lines, length = (1, rows * n) if words[38] == 1 else (rows, n)
-        a_row, a_step = (1, rows * n) if few else (size, 1)
-        for group in range(words[23]):
-            if words[27] == 1:
-                room, a_row = words[1] + (first * n * words[21] + group * words[22]) * WIDTH, words[21]
-            else:
-                patches(arena, words, room, first, rows, group, few)
-            for j in range(panels):
-                b = view(arena, words[2] + (group * panels + j) * size * 16 * WIDTH, real)
-                bias = view(arena, words[29] + (group * own + 16 * j) * WIDTH, real)
-                for line in range(lines):
-                    plane = (first + line) // words[9]
-                    image = plane // words[3]
-                    at = words[33] + image * words[34] + (plane - image * words[3]) * words[35] + (first + line - plane * words[9]) * words[36]
-                    i = 0
-                    while i < length:
-                        rest = length - i
-                        height = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
-                        c = view(arena, words[0] + (at + i * words[37] + group * own + 16 * j) * WIDTH, real)
-                        a = view(arena, room + (line * n + i) * a_row * WIDTH, real)
-                        tile(16, c, words[37], bias, words[30], a, a_row, a_step, b, 16, height, size, min(16, own - 16 * j))
-                        i += height
-
-
-@kernel("conv_weights", uses=PATCHES)
-def conv_weights_kernel(arena, words, begin, end):
-    """Blocks of rows: the sum of patch times cotangent over each, [tap and channel, column].
-
-    Further words: 26 whether channels are few, 27 columns of a group, 28 rows of a block, 29 rows in all, 30 bytes of a strip.
-    """
-    n, own, few = words[15], words[27], words[26] == 1
-    size, columns = words[7] * words[13] * words[19] * words[22], words[27] * words[23]
-    room = words[25] + begin * words[30]
-    for block in range(begin, end):
-        out = view(arena, words[0] + block * size * columns * WIDTH, real)
-        for i in range(size * columns):
-            out[i] = 0.0
-        stop = min((block + 1) * words[28], words[29])
-        for first in range(block * words[28], stop, words[24]):
-            rows = min(words[24], stop - first)
-            a_row, a_step = (rows * n, 1) if few else (1, size)
-            for group in range(words[23]):
-                patches(arena, words, room, first, rows, group, few)
-                for j in range(group * own, (group + 1) * own, 16):
-                    b = view(arena, words[2] + (first * n * columns + j) * WIDTH, real)
-                    i = 0
-                    while i < size:
-                        rest = size - i
-                        height = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
-                        c = view(arena, words[0] + ((block * size + i) * columns + j) * WIDTH, real)
-                        a = view(arena, room + i * a_row * WIDTH, real)
-                        tile(16, c, columns, c, columns, a, a_row, a_step, b, columns, height, rows * n, min(16, (group + 1) * own - j))
-                        i += height
-
-
 # ---------------------------------------------------------------- each channel by itself
 
 @kernel("depthwise", uses=(between,))
 def depthwise_kernel(arena, words, begin, end):
     """Rows of the output where each channel is a group of its own; the weights are [tap, channel].
 
-    Further words: 26 bias, 27 whether there is one; 28 to 32 the place of the output's first element, and from one to the next along batch and axes.
+    Further words: 28 bias, 29 whether there is one; 32 to 36 the place of the output's first element, and from one to the next along batch and axes.
     """
     n, channels = words[15], words[21]
     for row in range(begin, end):
         plane = row // words[9]
         image = plane // words[3]
         z, y = plane - image * words[3], row - plane * words[9]
-        out = words[0] + (words[28] + image * words[29] + z * words[30] + y * words[31]) * WIDTH
-        bias = view(arena, words[26], real)
+        out = words[0] + (words[32] + image * words[33] + z * words[34] + y * words[35]) * WIDTH
+        bias = view(arena, words[28], real)
         for i in range(n):
-            to = view(arena, out + i * words[32] * WIDTH, real)
+            to = view(arena, out + i * words[36] * WIDTH, real)
             for c in range(channels):
-                store(to, c, load(bias, c) if words[27] == 1 else 0.0)
+                store(to, c, load(bias, c) if words[29] == 1 else 0.0)
         for t in range(words[7] * words[13]):
             iz = z * words[5] + words[6] + t // words[13] * words[8]
             iy = y * words[11] + words[12] + t % words[13] * words[14]
@@ -199,7 +221,7 @@ def depthwise_kernel(arena, words, begin, end):
                     low, high = between(words, shift)
                     w = view(arena, words[2] + (t * words[19] + tap) * channels * WIDTH, real)
                     for i in range(low, high):
-                        to = view(arena, out + i * words[32] * WIDTH, real)
+                        to = view(arena, out + i * words[36] * WIDTH, real)
                         x = view(arena, line + (i * words[17] + shift) * channels * WIDTH, real)
                         for c in range(channels):
                             store(to, c, to[c] + load(x, c) * load(w, c))
@@ -207,15 +229,15 @@ def depthwise_kernel(arena, words, begin, end):
 
 @kernel("depthwise_weights", uses=(between,))
 def depthwise_weights_kernel(arena, words, begin, end):
-    """Blocks of rows: the sum of input times cotangent over each, [tap, channel]. Further words: 26 rows of a block, 27 rows in all."""
+    """Blocks of rows: the sum of input times cotangent over each, [tap, channel]. Further words: 28 rows of a block, 29 rows in all."""
     n, channels = words[15], words[21]
     size = words[7] * words[13] * words[19] * channels
-    for block in range(begin, end):
-        out = words[0] + block * size * WIDTH
+    for part in range(begin, end):
+        out = words[0] + part * size * WIDTH
         to = view(arena, out, real)
         for i in range(size):
             to[i] = 0.0
-        for row in range(block * words[26], min((block + 1) * words[26], words[27])):
+        for row in range(part * words[28], min((part + 1) * words[28], words[29])):
             plane = row // words[9]
             image = plane // words[3]
             z = (plane - image * words[3]) * words[5] + words[6]

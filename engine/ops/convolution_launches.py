@@ -17,7 +17,8 @@ from engine.core import Launch, Node, Scratch, Shape, constant, count
 from engine.ops import convolution_kernels  # noqa: F401  defines the kernels
 from engine.ops.movement import move, strides
 
-STRIP = 1 << 16         # bytes of patches that are kept in a near cache
+STRIP = 1 << 16         # bytes of patches that are kept in a near cache,
+ELEMENTS = 48           # but no fewer than of so many output elements
 BLOCKS = 16             # of the batch, for gradients of weights
 MOST = 1 << 24          # bytes of their partial sums
 LANES = 16              # columns of a panel
@@ -83,19 +84,20 @@ def _words(out: Node | Scratch, source: Node | Scratch, other: Node | Scratch, a
     return (out, source, other, *(n for axis in three for n in axis), channels, channels // groups, groups)
 
 
-def _few(axes: Sequence[Axis], channels: int, groups: int) -> bool:
-    """Whether a patch has no runs worth copying as vectors."""
-    joined = groups == 1 and (axes[-1].tap_step == 1 or axes[-1].taps == 1)
-    return channels // groups * (axes[-1].taps if joined else 1) < LANES
-
-
 def _rows(batch: int, axes: Sequence[Axis]) -> int:
     return batch * count(axis.out for axis in axes[:-1])
 
 
-def _strip(rows: int, row: int) -> int:
-    """Rows of a strip, for rows whose patches take so many bytes."""
-    return max(1, min(STRIP // max(row, 1), -(-rows // BLOCKS)))
+COLUMNS, END_TO_END, SIDE_BY_SIDE = 0, 1, 2     # how what elements see lies in its room
+
+
+def _room(axes: Sequence[Axis], own: int, rows: int, lies: int, itemsize: int) -> tuple[int, int]:
+    """Rows at a time, and bytes for what they see."""
+    last, pitch = axes[-1], own * count(axis.taps for axis in axes[:-1])
+    columns = ((last.out - 1) * last.step + (last.taps - 1) * last.tap_step + 1) * pitch * itemsize
+    patches = last.out * last.taps * pitch * itemsize
+    strip = 1 if lies == COLUMNS else max(1, min(max(STRIP // patches, ELEMENTS // last.out), -(-rows // BLOCKS)))
+    return strip, {COLUMNS: columns, END_TO_END: columns + strip * patches, SIDE_BY_SIDE: strip * patches}[lies]
 
 
 def _panels(panels: Scratch, w: Node, groups: int, columns: int, rows: Sequence[tuple[int, int]], steps: tuple[int, int], start: int) -> list[Launch]:
@@ -116,16 +118,20 @@ def _panels(panels: Scratch, w: Node, groups: int, columns: int, rows: Sequence[
 
 def _product(node: Node | Scratch, source: Node, panels: Scratch, bias: Node | None, axes: Sequence[Axis], groups: int, columns: int, place: Ints,
              end_to_end: bool) -> Launch:
-    """The kernel that multiplies patches of `source` with panels; `columns` are those of a group."""
+    """The kernel that multiplies what elements see of `source` with panels; `columns` are those of a group."""
     channels, width, size = source.shape[-1], axes[-1].out, count(axis.taps for axis in axes) * source.shape[-1] // groups
-    few, itself = _few(axes, channels, groups), all(a.taps == 1 and a.step == 1 and a.start == 0 and a.out == a.length for a in axes)
-    nbytes, rows = width * size * np.dtype(source.dtype).itemsize, _rows(source.shape[0], axes)
-    strip = _strip(rows, nbytes)
+    rows = _rows(source.shape[0], axes)
+    lies = COLUMNS if not end_to_end else SIDE_BY_SIDE if channels == 1 else END_TO_END if columns >= 64 or width < 12 else COLUMNS
+    strip, nbytes = _room(axes, channels // groups, rows, lies, np.dtype(source.dtype).itemsize)
     chunk = max(1, -(-rows // (BLOCKS * strip)) * strip)
-    room = Scratch(1 if itself else -(-rows // chunk) * strip * nbytes)
-    words = (*_words(node, source, panels, axes, channels, groups), strip, room, int(few and not itself), int(itself), columns,
-             panels if bias is None else bias, -1 if bias is None else 0, chunk, strip * nbytes, *place, int(end_to_end))
+    words = (*_words(node, source, panels, axes, channels, groups), strip, Scratch(-(-rows // chunk) * nbytes), nbytes, lies, columns,
+             panels if bias is None else bias, -1 if bias is None else 0, chunk, *place)
     return Launch("conv", source.dtype, words, rows, grain=chunk, cost=width * size * groups * -(-columns // LANES) * LANES / 45)
+
+
+def _tap_first(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The axes of a kernel but the columns in the order of patches: taps of the last axis, those of the others, channels."""
+    return [axes[-2], *axes[:-2], axes[-1]]
 
 
 def _place(shape: Shape, phases: Sequence[Phase]) -> tuple[int, ...]:
@@ -147,7 +153,8 @@ def conv(node: Node, slide: Slide) -> Sequence[Launch]:
         source, before = _repeated(x, columns)
         return [*before, _depthwise(node, source, w, bias, axes, columns, x.shape[0], _place(node.shape, whole))]
     panels = Scratch(-(-columns // groups // LANES) * LANES * count(w.shape[:-1]) * groups * np.dtype(w.dtype).itemsize)
-    packing = _panels(panels, w, groups, columns // groups, [(count(w.shape[:-1]), columns)], (columns // groups, 1), 0)
+    packing = _panels(panels, w, groups, columns // groups, _tap_first([*zip(w.shape[:-1], strides(w.shape)[:-1], strict=True)]),
+                      (columns // groups, 1), 0)
     return [*packing, _product(node, x, panels, bias, axes, groups, columns // groups, _place(node.shape, whole), True)]
 
 
@@ -171,7 +178,7 @@ def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
             found.append(_depthwise(out, ct, turned, None, axes, columns, ct.shape[0], place))
             continue
         panels = Scratch(-(-own // LANES) * LANES * size * columns * np.dtype(w.dtype).itemsize)
-        found += _panels(panels, w, groups, own, [*taps, (columns // groups, 1)], (columns // groups, columns), start)
+        found += _panels(panels, w, groups, own, _tap_first([*taps, (columns // groups, 1)]), (columns // groups, columns), start)
         end_to_end = all(phase.step == 1 for phase in some)
         found.append(_product(out, ct, panels, None, axes, groups, own, place, end_to_end))
     if out is not node:
@@ -188,19 +195,25 @@ def conv_weight_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     itemsize = np.dtype(node.dtype).itemsize
     blocks = max(1, min(BLOCKS, rows, MOST // max(node.size * itemsize, 1)))
     block = -(-rows // blocks)
-    out: Any = Scratch(blocks * node.size * itemsize) if blocks > 1 else node
-    if node.shape[-2] == 1 and groups > 1:
+    alone = node.shape[-2] == 1 and groups > 1
+    turned = not alone and count(node.shape[:-3]) > 1 and node.shape[-3] > 1      # patches have the taps of the last axis first
+    total: Any = Scratch(node.size * itemsize) if turned else node
+    out: Any = Scratch(blocks * node.size * itemsize) if blocks > 1 else total
+    if alone:
         source, found = _repeated(x, columns)
-        words = (*_words(out, source, ct, axes, columns, columns), 0, 0, block, rows)
+        words = (*_words(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
         found.append(Launch("depthwise_weights", node.dtype, words, blocks, cost=block * width * node.size * 0.1))
     else:
-        nbytes = width * count(node.shape[:-1]) * itemsize
-        strip = _strip(rows, nbytes)
-        words = (*_words(out, x, ct, axes, x.shape[-1], groups), strip, Scratch(blocks * strip * nbytes), int(_few(axes, x.shape[-1], groups)),
-                 columns // groups, block, rows, strip * nbytes)
+        lies = SIDE_BY_SIDE if x.shape[-1] == 1 else END_TO_END if columns // groups > width else COLUMNS
+        strip, nbytes = _room(axes, x.shape[-1] // groups, rows, lies, itemsize)
+        words = (*_words(out, x, ct, axes, x.shape[-1], groups), strip, Scratch(blocks * nbytes), nbytes, lies, columns // groups, block, rows)
         found = [Launch("conv_weights", node.dtype, words, blocks, cost=block * width * node.size / 40)]
-    if out is not node:
-        found.append(Launch("sum_across", node.dtype, (node, out, blocks, blocks, 1, 1.0, node.size), node.size, grain=16, cost=0.2 + 0.1 * blocks))
+    if out is not total:
+        found.append(Launch("sum_across", node.dtype, (total, out, blocks, blocks, 1, 1.0, node.size), node.size, grain=16, cost=0.2 + 0.1 * blocks))
+    if turned:
+        last = count(node.shape[-2:])
+        planes, taps = count(node.shape[:-3]), node.shape[-3]
+        found.append(move(node.dtype, node, total, (planes, taps, last), in_steps=(last, planes * last, 1)))
     return found
 
 
@@ -218,6 +231,6 @@ def _repeated(x: Node, columns: int) -> tuple[Node | Scratch, list[Launch]]:
 def _depthwise(out: Node | Scratch, source: Node | Scratch, w: Node | Scratch, bias: Node | None, axes: Sequence[Axis], channels: int, batch: int,
                place: Ints) -> Launch:
     dtype = next(item.dtype for item in (out, source, w) if isinstance(item, Node))
-    words = (*_words(out, source, w, axes, channels, channels), 0, 0, w if bias is None else bias, int(bias is not None), *place)
+    words = (*_words(out, source, w, axes, channels, channels), *(0,) * 4, w if bias is None else bias, int(bias is not None), 0, 0, *place)
     cost = axes[-1].out * channels * (0.2 + 0.1 * count(axis.taps for axis in axes))
     return Launch("depthwise", dtype, words, _rows(batch, axes), cost=cost)
