@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -24,10 +25,10 @@ def code_points(column: Column) -> np.ndarray:
 
 def alphabet(points: np.ndarray) -> tuple[str, ...]:
     """The distinct characters, in the order of their numbers."""
-    found: set[int] = set()
+    seen = np.zeros(sys.maxunicode + 1, bool)
     for at in range(0, len(points), BLOCK):
-        found.update(np.unique(points[at:at + BLOCK]).tolist())
-    return tuple(map(chr, sorted(found)))
+        seen[points[at:at + BLOCK]] = True
+    return tuple(map(chr, np.flatnonzero(seen).tolist()))
 
 
 def places(characters: Sequence[str]) -> np.ndarray:

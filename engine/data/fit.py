@@ -52,7 +52,8 @@ class Fit:
 
     def made(self, **settings: Any) -> FittedColumn:
         column = self.column
-        return FittedColumn(name=column.name, kind=column.kind, array=column.array, shape=column.shape, strip=self.spec.strip, **settings)
+        return FittedColumn(name=column.name, kind=column.kind, array=column.array, shape=column.shape, strip=self.spec.strip,
+                            channels=self.spec.channels or 0, **settings)
 
     def leave_out(self, reason: str) -> None:
         self.notes.warn(self.pointer, "left_out", f"column {self.column.name!r} {reason} and is left out of the inputs")

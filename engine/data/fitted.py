@@ -51,6 +51,7 @@ class FittedColumn(Value):
     strip: str = ""
     parts: tuple[Part, ...] = ()
     units: int = 0
+    channels: int = 0           # of images without, which get an axis for them
     vocabulary: int = 0         # class numbers that there are, with the one for missing and unknown
 
     @property

@@ -17,10 +17,11 @@ PARTS: tuple[Part, ...] = ("year", "month", "day", "weekday", "hour")
 
 class Preprocess(Spec):
     """What every kind may say: `impute` fills missing values ("mean", "median", "most_frequent" or a value); `strip` is a set of characters cut
-    from both ends of texts and labels."""
+    from both ends of texts and labels; `channels` gives images [height, width] a last axis of length 1."""
 
     impute: str | float | bool | None = None
     strip: str = ""
+    channels: Literal[1] | None = None
 
 
 @preprocessing.add

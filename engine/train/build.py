@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from engine.core import Node
-from engine.data.fitted import Fitted
+from engine.data.fitted import Fitted, FittedColumn
+from engine.data.preprocess import Auto, Unchanged
 from engine.data.table import Table
 from engine.nn.initialisers import Initialiser
 from engine.optim.rules import Descent, Rule
@@ -62,9 +63,21 @@ def normalised(setup: Setup) -> dict[str, Any]:
     if setup.job.metrics is None:
         shown = {o.name: [metric.model_dump(mode="json", exclude_none=True) for metric in o.metrics.values()] for o in setup.objectives}
         spec["metrics"] = shown[OUTPUT] if list(shown) == [OUTPUT] else shown
+    if (added := [c for c in setup.prepared.fitted.columns if c.channels]):
+        spec["data"] = {**spec["data"], "preprocess": shown_preprocessing(setup, added)}
     if (windows := setup.prepared.fitted.windows) is not None:
         spec["data"] = {**spec["data"], "windows": windows.model_dump(mode="json", exclude_none=True)}
     return {**spec, "monitor": setup.monitor}
+
+
+def shown_preprocessing(setup: Setup, added: list[FittedColumn]) -> dict[str, Any]:
+    """Preprocessing by column, with the axis that images were given."""
+    given = setup.job.data.preprocess
+    found: dict[str, Any] = dict(given) if isinstance(given, Mapping) else {}
+    if given == "none":
+        found = {column.name: Unchanged() for column in setup.prepared.fitted.columns}
+    found |= {column.name: found.get(column.name, Auto()).model_copy(update={"channels": column.channels}) for column in added}
+    return {name: spec.model_dump(mode="json", exclude_none=True) for name, spec in found.items()}
 
 
 def class_names(fitted: Fitted) -> list[Any] | None:

@@ -36,8 +36,12 @@ class Prepared:
     changes: Changes
 
 
-def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], lookups: Sequence[str], seed: int, dtype: str, notes: Notes) -> Prepared:
-    """Everything about the data. `lookups` names the inputs whose first layer is an embedding. Raises SpecError with every problem so far."""
+def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], lookups: Sequence[str], seed: int, dtype: str, notes: Notes,
+            images: Sequence[str] = ()) -> Prepared:
+    """Everything about the data. `lookups` names the inputs whose first layer is an embedding, `images` those that want channels.
+
+    Raises SpecError with every problem so far.
+    """
     table = main_table(data, tables, notes)
     targets = target_columns(data)
     check_columns(data, table, targets, notes)
@@ -48,7 +52,7 @@ def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], look
     if table.kind == "text" and data.windows is not None:
         fitted = fit_text(table, data.windows)
     else:
-        inputs = _fit_inputs(data, train, lookups, dtype, notes)
+        inputs = _fit_inputs(data, train, lookups, images, dtype, notes)
         found = [_fit_one(goal, targets[goal.name], data, train, dtype, notes) for goal in goals if targets.get(goal.name) is not None]
         fitted = Fitted(inputs=inputs, targets=tuple(t for t in found if t), weight=data.weight, known=tuple(table.columns),
                         windows=data.windows and data.windows.model_copy(update={"stride": data.windows.stride or 1}))
@@ -108,7 +112,7 @@ def check_columns(data: Data, table: Table, targets: Targets, notes: Notes) -> N
 
 # ---------------------------------------------------------------- fitting
 
-def _fit_inputs(data: Data, train: Part, lookups: Sequence[str], dtype: str, notes: Notes) -> tuple[FittedInput, ...]:
+def _fit_inputs(data: Data, train: Part, lookups: Sequence[str], images: Sequence[str], dtype: str, notes: Notes) -> tuple[FittedInput, ...]:
     known = list(train.table.columns)
     named = data.inputs if isinstance(data.inputs, Mapping) else {"x": data.inputs}
     inputs = []
@@ -122,6 +126,8 @@ def _fit_inputs(data: Data, train: Part, lookups: Sequence[str], dtype: str, not
             detail = "no column is left as an input" + (": name the target's to learn from its past" if past else "")
             notes.problem(pointer, "no_inputs", detail, f'"inputs": {json.dumps(past)}' if past else None)
         elif columns:
+            if len(columns) == 1 and name in images and train.table.columns[columns[0].name].image and len(columns[0].shape) == 2:
+                columns = [columns[0].model_copy(update={"channels": 1})]
             given = [train.table.columns[c.name] for c in columns if c.array and c.encoding == "number" and c.scale == 1.0]
             _warn_of_loss(given, dtype, pointer, notes)
             inputs.append(windowed(_side_by_side(name, columns, dtype, pointer, notes), data.windows))
@@ -151,7 +157,7 @@ def _side_by_side(name: str, columns: list[FittedColumn], dtype: str, pointer: s
                                                f"{next(c.name for c in columns if c.encoding != 'code')!r} has none; give it an input of its own")
     deep = [column for column in columns if len(column.shape) > 1]
     if len(columns) == 1 and columns[0].shape and not columns[0].indicator:
-        shape = columns[0].shape
+        shape = (*columns[0].shape, *([1] if columns[0].channels and len(columns[0].shape) == 2 else []))
     else:
         shape = (sum(column.width for column in columns),)
         if deep and len(columns) > 1:

@@ -24,7 +24,7 @@ from engine.train.memory import Estimate, estimate
 from engine.train.network import OUTPUT, Forward, Network
 from engine.train.objective import Objective
 from engine.train.prepare import Prepared, leaves_of, prepare
-from engine.train.sizes import children, lookups, resolve, vocabularies
+from engine.train.sizes import children, images, lookups, resolve, vocabularies
 from engine.train.step import StepMaker
 
 
@@ -62,7 +62,7 @@ def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, 
     notes = Notes()
     goals = goals_of(job, tables, notes, numbered)
     names = list(job.data.inputs) if isinstance(job.data.inputs, Mapping) else ["x"]
-    prepared = prepare(job.data, tables, goals, lookups(job.model, names), job.seed, job.dtype, notes)
+    prepared = prepare(job.data, tables, goals, lookups(job.model, names), job.seed, job.dtype, notes, images(job.model, names))
     objectives = objectives_of(job, prepared.fitted, notes)
     network, forward = trace_network(job, prepared, objectives, notes)
     notes.warnings += [warning.under("/model") for warning in forward.warnings]

@@ -1,8 +1,8 @@
-"""What a model takes from the data: `units: "target"`, the vocabulary of embeddings; and which inputs it wants as class numbers."""
+"""What a model takes from the data: `units: "target"`, the vocabulary of embeddings; which inputs it wants as class numbers, or with channels."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from engine.data.fitted import Fitted
@@ -36,10 +36,25 @@ def first_layers(layer: Layer, name: str = "x") -> Iterator[tuple[str, Layer]]:
 
 def lookups(layer: Layer, inputs: list[str]) -> list[str]:
     """The inputs whose first layers are embeddings only."""
+    return _all_first(layer, inputs, lambda first: first.kind_name() in EMBEDDINGS)
+
+
+def images(layer: Layer, inputs: list[str]) -> list[str]:
+    """The inputs whose first layers move windows over two axes, and so want channels behind them."""
+    return _all_first(layer, inputs, _moves_over_two_axes)
+
+
+def _moves_over_two_axes(layer: Layer) -> bool:
+    lengths = next((found for field in ("kernel_size", "pool_size", "output_size") if (found := getattr(layer, field, None)) is not None), None)
+    return lengths is not None and (getattr(layer, "dimensions", None) or (2 if isinstance(lengths, int) else len(lengths))) == 2
+
+
+def _all_first(layer: Layer, inputs: list[str], holds: Callable[[Layer], bool]) -> list[str]:
+    """The inputs of which something holds for every layer that sees them first."""
     found: dict[str, set[bool]] = {}
     for name, first in first_layers(layer):
-        found.setdefault(name if name in inputs else "x", set()).add(first.kind_name() in EMBEDDINGS)
-    return [name for name, kinds in found.items() if kinds == {True}]
+        found.setdefault(name if name in inputs else "x", set()).add(holds(first))
+    return [name for name, answers in found.items() if answers == {True}]
 
 
 def vocabularies(fitted: Fitted) -> dict[str, int]:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from engine import catalogue
+from engine.data.augment import augmentations
 from engine.data.preprocess import preprocessing
 from engine.errors import nearest
 from engine.train.callbacks import callbacks
@@ -31,7 +32,8 @@ class SchemaResponse(Response):
 def groups() -> dict[str, list[Json]]:
     """Every group of the catalogue."""
     found = catalogue.catalogue()
-    for name, classes in (("losses", objectives), ("callbacks", callbacks), ("preprocessing", preprocessing)):
+    for name, classes in (("losses", objectives), ("callbacks", callbacks), ("preprocessing", preprocessing),
+                          ("augmentations", augmentations)):
         known = {one["kind"] for one in found.setdefault(name, [])}
         found[name] += [catalogue.entry(cls) for cls in classes if cls.kind_name() not in known]
     return {**found, "samples": samples()}

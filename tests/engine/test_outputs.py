@@ -102,3 +102,14 @@ def test_numbers_that_float32_cannot_tell_apart_are_a_warning() -> None:
     warnings = check(Job.model_validate(raw), {"d": table}).warnings
     assert [(w["code"], "'id'" in w["detail"]) for w in warnings] == [("precision_lost", True)]
     assert check(Job.model_validate({**raw, "dtype": "float64"}), {"d": table}).warnings == []
+
+
+def test_an_image_without_channels_gets_an_axis_for_them_before_windows_over_two_axes() -> None:
+    table = {"d": Table.from_columns({"image": RNG.integers(0, 255, (30, 6, 6), dtype=np.uint8), "y": np.arange(30) % 3})}
+    raw = {"model": {"kind": "chain", "layers": [{"kind": "max_pool", "pool_size": 2}, "flatten", {"kind": "dense", "units": 3}]},
+           "loss": "logit_cross_entropy", "optimiser": "adam", "data": {"dataset": "d", "target": "y"}}
+    summary = check(Job.model_validate(raw), table)
+    assert summary.layers[0]["input_shape"] == (6, 6, 1) and summary.spec["data"]["preprocess"]["image"]["channels"] == 1
+    assert check(Job.model_validate(summary.spec), table) == summary
+    raw["model"]["layers"][0]["dimensions"] = 1
+    assert check(Job.model_validate(raw), table).layers[0]["input_shape"] == (6, 6)
