@@ -7,13 +7,14 @@ JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
-from engine.errors import Problem, nearest
+from engine.errors import Problem, SpecError, nearest
 
 # Names people bring from other libraries, answered before spelling is tried.
 FOREIGN_NAMES = {
@@ -31,7 +32,7 @@ FOREIGN_NAMES = {
 class Spec(BaseModel):
     """A frozen, closed description. Fields may be given by position, in the order they are written, except those in `named_only`.
 
-    Unknown fields and non-finite numbers are refused.
+    Unknown fields and non-finite numbers are refused: at a prompt with a SpecError, inside a larger description with pydantic's ValidationError.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True, protected_namespaces=())
@@ -46,7 +47,12 @@ class Spec(BaseModel):
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {name!r} twice, by position and by name")
             kwargs[name] = value
-        super().__init__(**kwargs)
+        try:
+            super().__init__(**kwargs)
+        except ValidationError as error:
+            if _caller() in ("pydantic", "engine"):     # they put it together with others, and know where in a whole description this one stands
+                raise
+            raise SpecError(problems(error, {**({"kind": self.kind_name()} if "kind" in type(self).model_fields else {}), **kwargs})) from None
 
     @classmethod
     def kind_name(cls) -> str:
@@ -61,6 +67,18 @@ class Spec(BaseModel):
     def sentence(cls) -> str:
         """The first sentence of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _caller() -> str:
+    """The package of whoever makes the spec that is being made here."""
+    frame, package = sys._getframe(2), ""
+    while frame.f_back is not None:
+        package = frame.f_globals.get("__name__", "").partition(".")[0]
+        if package == "pydantic" or frame.f_code.co_name != "__init__":
+            break
+        frame = frame.f_back        # a class that is a spec itself
+    return package
+
 
 Member = TypeVar("Member", bound=type[Any])
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 import engine  # noqa: F401  binds what computes values
 from engine.autodiff.api import gradient
@@ -199,7 +199,7 @@ def test_sizes_that_only_data_can_tell_are_named():
 
 
 def test_names_side_by_side_must_differ():
-    with pytest.raises(ValidationError, match="called 'a'"):
+    with pytest.raises(SpecError, match="called 'a'"):
         Chain(Dense(1, name="a"), Dense(1, name="a"))
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from engine.catalogue import FAMILIES, catalogue
+from engine.errors import SpecError
 from engine.nn import AnyLayer, Chain, Dense
 from engine.nn.loss import losses
 from engine.nn.metrics import metrics
@@ -87,6 +88,22 @@ def test_all_mistakes_are_told_at_once():
     with pytest.raises(ValidationError) as caught:
         Description.model_validate(raw)
     assert [p.pointer for p in problems(caught.value, raw)] == [f"{AT}/kind", "/loss", "/optimiser"]
+
+
+@pytest.mark.parametrize(("make", "told"), [
+    (lambda: Dense(-1), "/units: input should be greater than or equal to 1, found -1"),
+    (lambda: Dense(), "/units: the field 'units' is required"),
+    (lambda: Dense(4, activaton="relu"), "/activaton: there is no field 'activaton' here (did you mean 'activation'?)"),
+    (lambda: Dense(4, "rellu"), "/activation: no activation is called 'rellu', found 'rellu' (did you mean 'relu'?)"),
+    (lambda: Adam(lr=0.1), "/lr: there is no field 'lr' here (did you mean 'learning_rate'?)"),
+    (lambda: Adam("x", beta1=2), "/learning_rate: input should be a valid number, found 'x'; /beta1: input should be less than 1, found 2"),
+    (lambda: Chain(Dense(1, name="a"), Dense(1, name="a")), "called 'a'"),
+    (lambda: Chain([{"kind": "dense", "units": -3}]), "/layers/0/units: input should be greater than or equal to 1, found -3"),
+    (lambda: Adam(schedule="expo"), "/schedule: no schedule is called 'expo' (did you mean 'exp'?)")], ids=str)
+def test_a_wrong_call_of_a_constructor_is_told_like_a_wrong_description(make, told):
+    with pytest.raises(SpecError) as caught:
+        make()
+    assert told in str(caught.value) and "pydantic" not in str(caught.value)
 
 
 def test_a_description_and_a_constructor_are_the_same():
