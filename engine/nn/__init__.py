@@ -8,6 +8,7 @@ from engine.nn.layer import Layer, Scope, trace
 from engine.nn.layers import AnyLayer
 from engine.nn.layers.attention import MultiHeadAttention, PositionalEncoding
 from engine.nn.layers.container import Chain, Maxout, PairwiseFusion, Parallel, SkipConnection
+from engine.nn.layers.convolution import Conv, ConvTranspose, DepthwiseConv
 from engine.nn.layers.dense import Bilinear, Dense, Scale
 from engine.nn.layers.dropout import AlphaDropout, Dropout
 from engine.nn.layers.embedding import Embedding, EmbeddingBag
@@ -20,8 +21,8 @@ from engine.nn.layers.shape import Activation, Flatten, Reshape
 from engine.nn.layers.weight_norm import WeightNorm
 from engine.nn.model import Model, output_size
 
-__all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", "AnyLayer", "BatchNorm", "Bilinear", "Chain", "Dense", "Dropout",
-           "Embedding", "EmbeddingBag", "Flatten", "GRU", "GRUv3", "GlobalMaxPool", "GlobalMeanPool", "GroupNorm", "InstanceNorm", "LSTM", "Lambda",
-           "Layer", "LayerNorm", "MaxPool", "Maxout", "MeanPool", "Model", "MultiHeadAttention", "Pad", "PairwiseFusion", "Parallel", "PixelShuffle",
-           "PositionalEncoding", "RNN", "Reshape", "Scale", "Scope", "SkipConnection", "Upsample", "WeightNorm", "initialisers", "output_size",
-           "trace"]
+__all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", "AnyLayer", "BatchNorm", "Bilinear", "Chain", "Conv", "ConvTranspose",
+           "Dense", "DepthwiseConv", "Dropout", "Embedding", "EmbeddingBag", "Flatten", "GRU", "GRUv3", "GlobalMaxPool", "GlobalMeanPool",
+           "GroupNorm", "InstanceNorm", "LSTM", "Lambda", "Layer", "LayerNorm", "MaxPool", "Maxout", "MeanPool", "Model", "MultiHeadAttention", "Pad",
+           "PairwiseFusion", "Parallel", "PixelShuffle", "PositionalEncoding", "RNN", "Reshape", "Scale", "Scope", "SkipConnection", "Upsample",
+           "WeightNorm", "initialisers", "output_size", "trace"]

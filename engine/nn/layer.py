@@ -18,8 +18,7 @@ from engine.nn.model import InputShape, Model, build, output_size
 from engine.nn.trace import LayerInfo, Parameter, Scope, Traced, Value, shape_of, trace
 from engine.spec import Family, Spec
 
-layers = Family("layer", planned=(
-    "conv", "conv_transpose", "depthwise_conv", "conv2d"))
+layers = Family("layer")
 
 Size = Annotated[int, Field(strict=True, ge=1)]
 
