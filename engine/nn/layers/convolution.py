@@ -44,8 +44,8 @@ class _Convolution(Layer):
 
     def check_groups(self, node: Node, groups: int) -> None:
         if node.shape[-1] % groups or self.filters % groups:
-            raise ShapeError(f"{self.kind_name()} in {groups} groups: the channels of {list(node.shape[1:])} and the {self.filters} filters must both "
-                             "be multiples of that")
+            raise ShapeError(f"{self.kind_name()} in {groups} groups: the channels of {list(node.shape[1:])} and the {self.filters} filters must "
+                             "both be multiples of that")
 
     def weight(self, scope: Scope, shape: Shape) -> Node:
         weight = scope.parameter("weight", shape, self.initial("weight", GlorotUniform()))
