@@ -72,4 +72,4 @@ AFFINE = register(Op(
 GATED = register(Op(
     "gated_product", shape=_gated_shape, oracle=lambda a, b, gate, **turns: product_oracle(a, b, **turns) * (gate > 0), compose=_gated_compose,
     launch=lambda node: launch_in_registers(node, NO_START, (GATE, node.inputs[2])), public=False, defaults=TURNS,
-    cases=_cases(2), formula="(a @ b) * (gate > 0)", description="A matrix product where the gate is above zero, else zero: the way back through relu."))
+    cases=_cases(2), formula="(a @ b) * (gate > 0)", description="A matrix product where the gate is above zero, else 0: the way back through relu."))

@@ -34,11 +34,15 @@ def loss_kernel(arena, words, begin, end):
         for i in range(rows * n):
             y[i] = exp(y[i])
         for r in range(rows):
-            x = view(arena, words[1] + (first + r) * n * WIDTH, real)
-            total, top = 0.0, out[first + r]
+            total = 0.0
             for i in range(n):
                 total += y[r * n + i]
-            shift = log(total)
+            y[r] = total        # the row's own exponentials are read already
+        for r in range(rows):
+            y[r] = log(y[r])
+        for r in range(rows):
+            x = view(arena, words[1] + (first + r) * n * WIDTH, real)
+            shift, top = y[r], out[first + r]
             if wide != 0:
                 k = whole_number(arena, words[2], wide, first + r)
                 out[first + r] = shift - (x[k] - top) if 0 <= k < n else NAN
