@@ -31,9 +31,7 @@ class RestoreBest:
 
 @dataclass(frozen=True)
 class KeepCheckpoint:
-    """Write a checkpoint now. Of all checkpoints that were written so, those of these `steps` stay."""
-
-    steps: tuple[int, ...]
+    """Write a checkpoint now, and keep it as long as the callback wants it."""
 
 
 @dataclass(frozen=True)

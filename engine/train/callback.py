@@ -14,7 +14,7 @@ The loop asks, in this order:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
@@ -56,6 +56,10 @@ class Runner:
 
     def steps_allowed(self, step: int) -> int | None:
         return None
+
+    def keeps(self) -> Iterable[int]:
+        """The steps of the checkpoints that it wants to stay."""
+        return ()
 
     def state(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.remembered}

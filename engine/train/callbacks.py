@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -42,7 +42,10 @@ class CheckpointRunner(Runner):
         judged = sorted((sign * v, s) for s, v in written if v is not None)
         kept = {s for s, _ in written[-self.spec.keep_last:]} | {s for _, s in judged[:self.spec.keep_best]}
         self.written = [item for item in written if item[0] in kept]
-        return (KeepCheckpoint(tuple(sorted(kept))),)
+        return (KeepCheckpoint(),)
+
+    def keeps(self) -> Iterable[int]:
+        return [step for step, _ in self.written]
 
 
 @callbacks.add

@@ -17,7 +17,7 @@ from engine.train.callback import Amount, Callback, Count, Number, Runner, Waiti
 
 Factor = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Paths = Annotated[list[str], Field(min_length=1), BeforeValidator(lambda v: [v] if isinstance(v, str) else v)]
-Values = Annotated[dict[str, float], Field(min_length=1, description="hyper-parameters by name")]
+Values = Annotated[dict[str, Number], Field(min_length=1, description="hyper-parameters by name")]
 
 
 class ReduceOnPlateauRunner(Waiting):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -87,16 +88,12 @@ class Run(Standing):
 
     def _epoch(self) -> Iterator[Event]:
         if self.position == 0:
-            for runner in self.runners:
-                yield from self._act(runner.before_epoch(self.epoch + 1, self.step), self.epoch + 1)
+            yield from self._act([action for runner in self.runners for action in runner.before_epoch(self.epoch + 1, self.step)], self.epoch + 1)
             self._come_back_here()
-        epoch_over = False
-        while self.position < self.train.steps and not epoch_over:
+        while self.position < self.train.steps:
             yield from self._stretch()
-            if self.stop_word[0] or (self.ending and self.ending.level == "run"):
+            if self.stop_word[0] or self.ending:
                 return
-            epoch_over = self.ending is not None     # level "epoch": this one ends early, the run goes on
-        self.ending = None
         if (event := self._epoch_event()) is None:
             return      # stopped while it was validated: the epoch is told by the attempt that takes over
         actions = [action for runner in self.runners for action in runner.after_epoch(self.metrics, self.epoch + 1, self.step, self.elapsed)]
@@ -125,9 +122,8 @@ class Run(Standing):
             self.told_at = time.monotonic()
             loss, norm = float(series[done - 1, 0]), float(series[done - 1, 1])
             yield step_event(self.epoch + 1, self.step, loss, self.learning_rate, norm, self.series.take())
-        values = self._running_means() if self.runners else {}
-        for runner in self.runners:
-            yield from self._act(runner.after_steps(values, self.epoch + 1, self.step, self.elapsed), self.epoch + 1)
+        values, now = self._running_means() if self.runners else {}, (self.epoch + 1, self.step, self.elapsed)
+        yield from self._act([action for runner in self.runners for action in runner.after_steps(values, *now)], self.epoch + 1)
         self._look_at_limits()
         if time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS and self.ending is None:
             yield self._checkpoint_event(False)
@@ -148,7 +144,7 @@ class Run(Standing):
     @property
     def learning_rate(self) -> float:
         rule = self.regime.rule
-        return float(getattr(rule, "learning_rate", 0.0)) * rule.factor(max(self.step, 1), min(self.epoch + 1, self.regime.epochs))
+        return float(getattr(rule, "learning_rate", 0.0)) * rule.factor(max(self.step, 1), self.epoch + 1)
 
     # ---------------------------------------------------------------- the end of an epoch
 
@@ -177,16 +173,19 @@ class Run(Standing):
     # ---------------------------------------------------------------- what callbacks, clients and limits ask
 
     def _act(self, actions: Sequence[Action], epoch: int, better: bool = False) -> Iterator[Event]:
-        """`epoch` is the one that the actions are about; `better`: it was the best so far."""
-        for action in actions:
+        """`epoch` is the one that the actions are about; `better`: it was the best so far. Checkpoints come last: they hold what the others did."""
+        for action in sorted(actions, key=lambda action: isinstance(action, KeepCheckpoint)):
             if isinstance(action, RestoreBest):
                 self.bests[action.monitor].restore()
             elif isinstance(action, KeepCheckpoint):
-                yield self._checkpoint_event(better, action.steps)
+                yield self._checkpoint_event(better, sorted({step for runner in self.runners for step in runner.keeps()}))
             elif isinstance(action, Change):
                 yield from self._change(action, epoch)
-            elif isinstance(action, Stop) and self.ending is None:
+            elif isinstance(action, Stop) and action.level == "run" and self.ending is None:
                 self.ending = action
+                yield stopped_event(action, epoch, self.best.epoch)
+            elif isinstance(action, Stop) and action.level == "epoch" and self.position < self.train.steps:
+                self.end_epoch(self.train.steps)
                 yield stopped_event(action, epoch, self.best.epoch)
 
     def _make_changes(self) -> Iterator[Event]:
@@ -272,7 +271,8 @@ class Run(Standing):
         return self._packed(self.guard.arrays(self.step))
 
     def _packed(self, also: Mapping[str, np.ndarray] = {}) -> bytes:
-        meta = {"epoch": self.epoch, "step": self.step, "metrics": written(self.metrics), "regime": self.regime.state(), "changes": self.live.made,
+        meta = {"epoch": self.epoch, "epochs": self.regime.epochs, "step": self.step, "metrics": written(self.metrics),
+                "regime": self.regime.state(), "changes": self.live.made, "ending": asdict(self.ending) if self.ending else None,
                 "runners": [runner.state() for runner in self.runners], "nonfinite": self.guard.runner.state(),
                 **{best.label: best.state() for best in self.bests.values()}, **self.built.meta}
         kept = {name: array for best in self.bests.values() for name, array in best.kept.items()}
@@ -290,7 +290,9 @@ class Run(Standing):
         for best in self.bests.values():
             best.load(checkpoint)
         self.metrics = numbers(checkpoint.meta["metrics"])
-        self.live.made = checkpoint.meta["changes"]
+        self.live.made = min(checkpoint.meta["changes"], len(self.live.items))
+        ending = checkpoint.meta["ending"] if checkpoint.meta["epochs"] == self.regime.epochs else None     # more epochs: not at its end
+        self.ending = Stop(**ending) if ending else None
         for runner, state in zip(self.runners, checkpoint.meta["runners"], strict=True):
             runner.restore(state)
         self.guard.runner.restore(checkpoint.meta["nonfinite"])

@@ -48,6 +48,10 @@ class Standing:
         count = self.session.number[(control.NORM_COUNT - 64) // 8]
         return float(self.session.number[(control.NORM_SUM - 64) // 8] / count) if count else float("nan")
 
+    def end_epoch(self, steps: int) -> None:
+        """The epoch of so many steps ends before its time."""
+        self.session.whole[control.POSITION // 8] = steps
+
     def next_epoch(self) -> None:
         """The epoch is over; what it has added up goes."""
         whole, numbers = self.session.whole, self.session.number

@@ -17,13 +17,13 @@ from engine.train.run import Run
 from tests.engine.test_run import events_of, job, last_checkpoint, run_of, table
 
 PLATEAU = {"kind": "reduce_on_plateau", "factor": 0.5, "patience": 2, "min_delta": 10.0, "cooldown": 1, "min_learning_rate": 0.004}
-CHANGES = [{**PLATEAU, "monitor": "accuracy"},
+CHANGES = ["checkpoint", {**PLATEAU, "monitor": "accuracy"},
            {"kind": "adjust", "at": {"step": 11}, "set": {"learning_rate": 0.02, "beta1": 0.5}},
            {"kind": "adjust", "when": {"metric": "train_loss", "below": 1.0}, "set": {"beta2": 0.99}},
            {"kind": "freeze", "paths": ["layers.0"], "at": {"epoch": 2}},
            {"kind": "thaw", "paths": ["layers.0.*"], "at": {"epoch": 4}},
            {"kind": "replace", "paths": ["layers.2.weight"], "init": "glorot_uniform", "at": {"epoch": 3}},
-           {"kind": "early_stopping", "monitor": "train_accuracy", "patience": 30}, "checkpoint"]
+           {"kind": "early_stopping", "monitor": "train_accuracy", "patience": 30}]
 
 
 def adjusted(events: list[Event]) -> list[tuple[str, int, int, dict[str, Any]]]:
@@ -76,6 +76,17 @@ def test_a_run_with_every_change_goes_on_from_any_step_to_the_same_bytes(optimis
         resumed = events_of(run_of(spec, checkpoint=checkpoint))
         assert last_checkpoint(resumed) == last_checkpoint(whole)
         assert {e.key for e in [*before, *resumed] if e.type == "adjusted"} == {e.key for e in whole if e.type == "adjusted"}
+    for event in (e for e in whole if e.type == "checkpoint" and "kept" in e.data):
+        assert last_checkpoint(events_of(run_of(spec, checkpoint=event.payload))) == last_checkpoint(whole)
+
+
+def test_a_run_killed_just_before_it_ended_ends_as_it_would_have() -> None:
+    spec = job(epochs=60, optimiser={"kind": "adam", "learning_rate": 0.1}, callbacks=["checkpoint", {"kind": "early_stopping", "patience": 2}])
+    whole = events_of(run_of(spec))
+    for event in [e for e in whole if e.type == "checkpoint"][-2:]:
+        resumed = events_of(run_of(spec, checkpoint=event.payload))
+        assert last_checkpoint(resumed) == last_checkpoint(whole) and resumed[-1].data == whole[-1].data
+        assert resumed[-1].data["status_reason"] == "early_stopping"
 
 
 def test_a_plateau_reduces_the_learning_rate_to_its_floor() -> None:
@@ -220,5 +231,7 @@ def test_an_epoch_that_is_good_enough_ends_early_at_the_same_step_however_calls_
     spec = job(callbacks=[{"kind": "stop_when", "metric": "loss", "below": 1.2, "level": "epoch"}])
     whole = events_of(run_of(spec))
     assert [e.data["epoch"] for e in whole if e.type == "epoch"] == [1, 2, 3, 4] and unpack(last_checkpoint(whole)).meta["step"] < 32
-    checkpoint, _ = paused(run_of(spec), 3)
-    assert last_checkpoint(events_of(run_of(spec, checkpoint=checkpoint))) == last_checkpoint(whole)
+    ends = [e.data["step"] for e in whole if e.type == "epoch"]
+    for after in (3, ends[0], ends[1]):
+        checkpoint, _ = paused(run_of(spec), after)
+        assert last_checkpoint(events_of(run_of(spec, checkpoint=checkpoint))) == last_checkpoint(whole)
