@@ -10,7 +10,6 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,35 +24,13 @@ from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
 from engine.train.bar import PARTS, Bar
+from engine.train.told import LOSS, NORM, Event, metrics_of
 from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
 
 OnNonfinite = Literal["stop", "skip", "rollback"]
 MOST_ROLLBACKS = 100
 Differentiate = Callable[..., tuple[Any, Any]]
-
-
-@dataclass
-class Event:
-    """What a callback is told after each step (`at` "step"), before each update ("update") or after each epoch ("epoch").
-
-    epoch and step count from 1; an epoch's loss is the mean of its steps'. `metrics` is the dict that the function returned beside the loss,
-    `learning_rate` that of the first array, times its schedule's factor (None for a rule without one).
-    """
-
-    at: Literal["update", "step", "epoch"]
-    epoch: int
-    step: int
-    loss: float
-    metrics: dict[str, Any]
-    seconds: float
-    learning_rate: float | None
-    gradients: Any
-
-    @property
-    def gradient_norm(self) -> float:
-        """Over all arrays, before any clipping."""
-        return math.sqrt(sum(float(np.vdot(g, g)) for _, g in leaves(self.gradients) if isinstance(g, np.ndarray)))
 
 
 def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *, epochs: int = 1, callbacks: Sequence[Callable[[Event], Any]] = (),
@@ -78,8 +55,7 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
             loop = _Loop(_implicit(f, model), list(model), _remembered(model, state), calls, on_nonfinite, bar)
         else:
             loop = _Loop(compile_step(f, model), model, _set_up(state, model), calls, on_nonfinite, bar, f)
-        for _ in range(epochs):
-            loop.epoch(data)
+        loop.run(data, epochs)
     except StopTraining:
         pass
     finally:
@@ -162,28 +138,43 @@ class _Loop:
         self.steps, self.rollbacks, self.started = 0, 0, time.perf_counter()
         self.number = next(each(state)).epoch
 
-    def epoch(self, data: Iterable[Any]) -> None:
-        at_epoch(self.state, self.number)
+    def run(self, data: Iterable[Any], epochs: int) -> None:
+        """All epochs. Those that nobody looks at go by in one compiled pass after the other."""
+        while epochs:
+            at_epoch(self.state, self.number)
+            traced = self.traced(data)
+            together = epochs if traced is not None and not self.callbacks["epoch"] else 1
+            if traced is None:
+                self.one_by_one(data)
+            else:
+                self.passes(traced, data, together)
+            epochs -= together
+
+    def one_by_one(self, data: Iterable[Any]) -> None:
+        """An epoch of single steps."""
         if self.bar:
             self.bar.epoch(data)
-        if (traced := self.traced(data)) is not None:
-            self.whole_pass(traced)
-            return
         saved = _snapshot(self.model, self.state) if self.on_nonfinite == "rollback" else None
-        losses: list[float] = []
+        told: list[dict[str, float]] = []
         try:
             for place, item in enumerate(data, 1):
                 try:
-                    losses.append(self.step(item, place, saved))
+                    told.append(self.step(item, place, saved))
                 except SkipUpdate:
                     continue
         except StopTraining as stop:
             if stop.level == "run":
                 raise
-        self.close(losses)
+        names = dict.fromkeys(name for one in told for name in one)
+        self.close({name: float(np.mean([one[name] for one in told if name in one])) for name in names})
 
-    def close(self, losses: Sequence[float] | np.ndarray) -> None:
-        self.tell("epoch", float(np.mean(losses)) if len(losses) else math.nan, {}, None)
+    def close(self, means: dict[str, float]) -> None:
+        """Tell of the epoch by the means of its steps: LOSS, NORM, and metrics."""
+        metrics = {name: value for name, value in means.items() if name not in (LOSS, NORM)}
+        self.tell("epoch", means.get(LOSS, math.nan), metrics, None, means.get(NORM, math.nan))
+        self.next_epoch()
+
+    def next_epoch(self) -> None:
         self.number += 1
         at_epoch(self.state, self.number)
 
@@ -192,22 +183,32 @@ class _Loop:
         listening = self.callbacks["update"] or self.callbacks["step"] or self.on_nonfinite == "rollback"
         return None if listening or self.f is None else traced_pass(self.f, self.model, data, self.state)
 
-    def whole_pass(self, traced: Pass) -> None:
+    def passes(self, traced: Pass, data: Iterable[Any], epochs: int) -> None:
+        """So many epochs, a pass each; the model and its state hear of them at the end."""
         try:
-            while (before := traced.position) < traced.steps:
-                if (loss := traced.run(-(-traced.steps // PARTS) if self.bar else traced.steps)) is not None:
-                    try:
-                        self.nonfinite(loss, traced.position + 1, None)
-                    except SkipUpdate:
-                        traced.skip()
+            for k in range(epochs):
+                if k:
+                    self.next_epoch()
                 if self.bar:
-                    self.bar.step(traced.losses[traced.position - 1, 0], traced.position - before)
+                    self.bar.epoch(data)
+                traced.begin()
+                self.whole_pass(traced)
         finally:
-            losses = traced.close()
-        self.steps += len(losses)
-        self.close(losses)
+            self.steps += traced.close()
+        self.close(traced.means())
 
-    def step(self, item: Any, place: int, saved: Any) -> float:
+    def whole_pass(self, traced: Pass) -> None:
+        while (before := traced.position) < traced.steps:
+            if (loss := traced.run(-(-traced.steps // PARTS) if self.bar else traced.steps)) is not None:
+                try:
+                    self.nonfinite(loss, traced.position + 1, None)
+                except SkipUpdate:
+                    traced.skip()
+            if self.bar:
+                self.bar.step(traced.losses[traced.position - 1, 0], traced.position - before)
+
+    def step(self, item: Any, place: int, saved: Any) -> dict[str, float]:
+        """One step; what there is to tell of it in numbers."""
         buffers = {path: array.copy() for path, array in self.model.buffers.items()} if isinstance(self.model, Model) else {}
         value, gradients = self.differentiate(*_arguments(item))
         loss = loss_of(value)
@@ -218,19 +219,26 @@ class _Loop:
         if all(g is None for _, g in leaves(gradients)):
             raise TrainyardError("the loss does not depend on what is trained: compute it from the model that the function is given, "
                                  "and do not turn values into numbers on the way (float, numpy)")
-        metrics = value[1] if isinstance(value, tuple) and len(value) > 1 and isinstance(value[1], dict) else {}
-        self.tell("update", loss, metrics, gradients)
+        metrics, norm = metrics_of(value), self.norm(gradients)
+        self.tell("update", loss, metrics, gradients, norm)
         update(self.state, self.model, gradients)
         self.steps += 1
         if self.bar:
             self.bar.step(loss)
-        self.tell("step", loss, metrics, gradients)
-        return loss
+        self.tell("step", loss, metrics, gradients, norm)
+        return {**{name: float(x) for name, x in metrics.items() if np.ndim(x) == 0 and np.asarray(x).dtype.kind in "biuf"}, LOSS: loss, NORM: norm}
 
-    def tell(self, at: Literal["update", "step", "epoch"], loss: float, metrics: dict[str, Any], gradients: Any) -> None:
+    def norm(self, gradients: Any) -> float:
+        """Over the trained arrays; not computed where nobody hears of it."""
+        if not any(self.callbacks.values()):
+            return math.nan
+        frozen = {path for path, leaf in leaves(self.state) if leaf.frozen}
+        return math.sqrt(sum(float(np.vdot(g, g)) for path, g in leaves(gradients) if isinstance(g, np.ndarray) and path not in frozen))
+
+    def tell(self, at: Literal["update", "step", "epoch"], loss: float, metrics: dict[str, Any], gradients: Any, norm: float) -> None:
         if not self.callbacks[at]:
             return
-        event = Event(at, self.number, self.steps, loss, metrics, time.perf_counter() - self.started, _learning_rate(self.state), gradients)
+        event = Event(at, self.number, self.steps, loss, metrics, time.perf_counter() - self.started, _learning_rate(self.state), gradients, norm)
         for callback in self.callbacks[at]:
             try:
                 answer = callback(event)

@@ -6,11 +6,10 @@ nothing; and the data must be a DataLoader of arrays. Everything else is trained
 
 from __future__ import annotations
 
-import dis
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from types import CodeType, FunctionType, MethodType, ModuleType
+from collections.abc import Callable, Hashable, Sequence
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from engine.autodiff.api import scalar
 from engine.autodiff.reverse import pullback
 from engine.autodiff.tree import leaves
 from engine.autodiff.variable import tracing
-from engine.core import FLOATS, LEAF, leaf, topological
+from engine.core import FLOATS, LEAF, Node, leaf, topological
 from engine.data.feed import Feed
 from engine.data.loader import DataLoader
 from engine.devices.cpu.session import Session
@@ -31,14 +30,10 @@ from engine.plan import control
 from engine.plan.graphs import StepGraph
 from engine.plan.program import Program
 from engine.plan.update import Update
+from engine.train.quiet import captured_by, is_quiet
+from engine.train.told import LOSS, NORM, metrics_of
 
 MOST_KEPT = 8
-# Names and instructions by which a function may change or show something beside its result, or give another result each time.
-EFFECTS = {"print", "append", "extend", "add", "update", "insert", "pop", "write", "next", "input", "setattr", "log", "info", "debug", "warning",
-           "random", "rand", "randn", "randint", "integers", "choice", "shuffle", "permutation", "normal", "standard_normal", "uniform",
-           "default_rng", "time", "perf_counter", "monotonic", "now"}
-STORES = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR", "STORE_SUBSCR", "YIELD_VALUE", "IMPORT_NAME")
-
 _kept: OrderedDict[Hashable, Pass] = OrderedDict()
 
 
@@ -46,13 +41,13 @@ def traced_pass(f: Callable[..., Any], model: Any, data: Any, state: Any) -> Pas
     """A compiled pass over `data`, or None where the steps have to be made one by one."""
     remembered = _leaves_by_path(model, state) if isinstance(model, Model) and isinstance(data, DataLoader) else None
     columns = _columns(model, data) if remembered else None
-    if not remembered or columns is None or not isinstance(f, FunctionType) or not _quiet(f):
+    if not remembered or columns is None or not isinstance(f, FunctionType):
         return None
-    captured, setting = _captured(f), _setting(model, data, columns, remembered)
+    captured, setting = captured_by(f), _setting(model, data, columns, remembered)
     quick = None if captured is None else (f.__code__, captured, id(model), setting)
-    found = _kept.get(quick) if quick else None
+    found = _kept.get(quick) if quick else None     # then it was quiet, and nothing that it reads has changed
     if found is None or found.model is not model:
-        found = _compiled(f, model, data, columns, remembered, setting)
+        found = _compiled(f, model, data, columns, remembered, setting) if is_quiet(f) else None
     if found is None:
         return None
     if quick:
@@ -68,10 +63,10 @@ def _compiled(f: Callable[..., Any], model: Model, data: DataLoader, columns: Se
     graphs = {size: graph for size in sizes if (graph := _traced(f, model, columns, size)) is not None}
     if not sizes or len(graphs) < len(sizes):
         return None
-    keys = tuple(_key(graph) for graph in graphs.values())
+    keys = tuple((_key(graph), tuple(graph.sums)) for graph in graphs.values())
     trained = [path for path in graphs[sizes[0]].gradients if not remembered[path].frozen]
     chains, counts = ({getattr(remembered[path], name) for path in trained} for name in ("steps", "step"))
-    if len(chains) != 1 or len(counts) != 1 or not _same_again(f, model, columns, sizes[0], keys[0]):
+    if len(chains) != 1 or len(counts) != 1 or not _same_again(f, model, columns, sizes[0], keys[0][0]):
         return None
     if _traced(f, model, columns, data.rows, known=True) is None:
         return None
@@ -97,7 +92,7 @@ def _setting(model: Model, data: DataLoader, columns: Sequence[np.ndarray], reme
 
 
 class Pass:
-    """The program of a traced step and a session that runs it; parameters and state are copied in before a pass and out after it."""
+    """The program of a traced step and a session that runs it; parameters and state are copied in by `ready`, out by `close`, passes in between."""
 
     def __init__(self, model: Model, columns: Sequence[np.ndarray], data: DataLoader, graphs: dict[int, StepGraph], chain: Any, trained: list[str]):
         shapes = {path: array.shape for path, array in model.parameters.items()}
@@ -111,9 +106,10 @@ class Pass:
         program.finish()
         self.session = Session(program)
         self.trained, self.model = trained, model
+        self.states = {(path, name): slab.slots[path].view(self.session.arena) for name, slab in program.state.items() for path in trained}
 
     def ready(self, model: Model, data: DataLoader, remembered: list[Leaf]) -> Pass:
-        """Take up a model, its state, and the order of the loader's next pass."""
+        """Take up a model, its state and a loader."""
         self.model, self.data, self.remembered = model, data, remembered
         session = self.session
         for mine, theirs in ((session.parameters, model.parameters), (session.buffers, model.buffers)):
@@ -126,16 +122,43 @@ class Pass:
         whole[:] = 0
         whole[control.SEED // 8], whole[control.STEP // 8], whole[control.UPDATES // 8] = model.seed, model.calls + 1, first.step
         self.rule = next((step for step in reversed(first.steps) if isinstance(step, Rule)), None)
-        order = data.order(data.epoch)
-        self.order[:] = np.arange(data.rows) if order is None else order
-        self.losses = np.zeros((self.phase.steps, 2))
+        self.done = self.finite = 0     # batches of earlier passes, and those of them with a finite loss
+        self.begun = False
         return self
+
+    def begin(self) -> None:
+        """The loader's next pass, from its first batch."""
+        self._count()
+        self.session.whole[control.POSITION // 8] = 0
+        self.session.clear_sums("train")
+        order = self.data.order(self.data.epoch)
+        self.order[:] = np.arange(self.data.rows) if order is None else order
+        self.losses = np.zeros((self.phase.steps, 2))       # and gradient norms
+        self.begun = True
+
+    def _count(self) -> None:
+        """The pass that was begun, if one was, belongs to the earlier ones."""
+        if self.begun:
+            self.done, self.finite, self.data.epoch = self.done + self.position, self.finite + len(self._told()), self.data.epoch + 1
+        self.begun = False
+
+    def _told(self) -> np.ndarray:
+        """Loss and gradient norm of the pass's batches, without those that were left out."""
+        told = self.losses[:self.position]
+        return told[np.isfinite(told[:, 0])]
+
+    def means(self) -> dict[str, float]:
+        """Of the last pass: loss, gradient norm, and what the function told beside the loss."""
+        told = self._told()
+        if not len(told):
+            return {}
+        sums = {name: float(value) / len(told) for name, value in self.session.sums("train").items()}
+        return {**sums, LOSS: float(told[:, 0].mean()), NORM: float(told[:, 1].mean())}
 
     def _states(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """The state arrays of the session beside those of the leaves."""
-        program, arena = self.session.program, self.session.arena
         each = [(path, i, state) for path, kept in zip(self.trained, self.remembered, strict=True) for i, state in enumerate(kept.state)]
-        return [(program.state[f"{i}.{name}"].slots[path].view(arena), array) for path, i, state in each for name, array in state.items()]
+        return [(self.states[path, f"{i}.{name}"], array) for path, i, state in each for name, array in state.items()]
 
     @property
     def position(self) -> int:
@@ -163,19 +186,18 @@ class Pass:
         self.session.whole[control.STEP // 8] += 1
         self.session.whole[control.POSITION // 8] += 1
 
-    def close(self) -> np.ndarray:
-        """Give the model and its state what they have become; the losses of the batches that were done."""
-        session, done = self.session, self.position
+    def close(self) -> int:
+        """Give the model and its state what they have become; how many batches were done, without those that were left out."""
+        self._count()
+        session = self.session
         self.model.assign({path: session.parameters[path] for path in self.trained})
         self.model.assign(dict(session.buffers))
         for mine, theirs in self._states():
             theirs[...] = mine
         for kept in self.remembered:
             kept.step = int(session.whole[control.UPDATES // 8])
-        self.model.calls += done
-        self.data.epoch += 1
-        losses = self.losses[:done, 0]
-        return losses[np.isfinite(losses)]
+        self.model.calls += self.done
+        return self.finite
 
 
 # ---------------------------------------------------------------- what can be traced
@@ -198,39 +220,6 @@ def _columns(model: Model, data: DataLoader) -> list[np.ndarray] | None:
     return listed or None
 
 
-def _captured(f: FunctionType) -> Hashable | None:
-    """What the function reads beside its arguments, where all of it is numbers, texts or the engine's own: what cannot change in place."""
-    names = [name for name in f.__code__.co_names if name in f.__globals__]
-    values = [cell.cell_contents for cell in f.__closure__ or ()] + [f.__globals__[name] for name in names] + list(f.__defaults__ or ())
-    plain = all(value is None or isinstance(value, int | float | str) or _ours(value) for value in values)
-    nested = any(isinstance(constant, CodeType) for constant in f.__code__.co_consts)
-    return tuple(value if isinstance(value, int | float | str) else id(value) for value in values) if plain and not nested else None
-
-
-def _ours(value: Any) -> bool:
-    name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None) or ""
-    return name.split(".")[0] in ("engine", "numpy") and not isinstance(value, np.ndarray)
-
-
-def _quiet(f: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> bool:
-    """Whether nothing in the function's code, or in that of people's functions it calls, looks like an effect or a draw of random numbers."""
-    codes = list(_codes(f.__code__))
-    if any(EFFECTS & set(code.co_names) or any(step.opname in STORES for step in dis.get_instructions(code)) for code in codes):
-        return False
-    read = [f.__globals__.get(name) for code in codes for name in code.co_names] + [cell.cell_contents for cell in f.__closure__ or ()]
-    functions = [value.__func__ if isinstance(value, MethodType) else value for value in read]
-    called = {g for g in functions if isinstance(g, FunctionType) and not _ours(g)}
-    return all(_quiet(g, seen | {f}) for g in called - seen - {f})
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    """A function's code, and that of the functions and comprehensions written inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
-
-
 def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], rows: int, known: bool = False) -> StepGraph | None:
     """The step's graph for a batch of `rows`; None where the function asks for a value, fails, or keeps a node. Where the numbers of the `known`
     columns are looked at too, a class number that is no class fails."""
@@ -242,19 +231,20 @@ def _traced(f: Callable[..., Any], model: Model, columns: Sequence[np.ndarray], 
     try:
         twin = model.bind({**parameters, **buffers}, training=True)
         with tracing():
-            loss = scalar(f(twin, *batch.values()))
+            value = f(twin, *batch.values())
+            loss, metrics = scalar(value), metrics_of(value)
     except Exception:
         return None     # step by step, whatever it is comes up again, or is no matter
     finally:
         model.calls = calls
-    if loss is None:
+    if loss is None or not all(isinstance(node, Node) and not node.shape and node.dtype in FLOATS for node in metrics.values()):
         return None
     found = pullback(loss, None, list(parameters.values()))
     gradients = {path: node for path, node in zip(parameters, found, strict=True) if node is not None}
     keys = [node for node in topological([loss]) if node.op is LEAF and node.name == "key"]
     if not gradients or len(keys) > 1:
         return None
-    return StepGraph(rows, batch, parameters, buffers, keys[0] if keys else None, loss, gradients, dict(twin.assigned), {"loss": loss})
+    return StepGraph(rows, batch, parameters, buffers, keys[0] if keys else None, loss, gradients, dict(twin.assigned), {LOSS: loss, **metrics})
 
 
 def _key(graph: StepGraph) -> Hashable:

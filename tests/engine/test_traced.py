@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import DataLoader, callbacks, freeze, losses, nn, optim, setup, train
+from engine import DataLoader, callbacks, freeze, losses, nn, optim, schedules, setup, train
 from engine.errors import NonFiniteError, TrainyardError
 from engine.nn.model import Model
+from engine.optim.state import each
 from engine.train.traced import traced_pass
 
 RNG = np.random.default_rng(0)
@@ -142,3 +143,34 @@ def test_epochs_are_told_with_their_losses() -> None:
     model = made()
     train(plain, model, DataLoader((X, Y), batch_size=32), setup(optim.Adam(0.01), model), epochs=2, callbacks=[callbacks.each_epoch(told.append)])
     assert [event.epoch for event in told] == [1, 2] and told[1].loss < told[0].loss
+
+
+def test_an_epoch_is_told_by_the_means_of_its_steps_compiled_or_one_by_one() -> None:
+    def with_metric(m: Any, x: Any, y: Any) -> Any:
+        y_hat = m(x)
+        return losses.logit_cross_entropy(y_hat, y), {"size": (y_hat * y_hat).mean()}
+
+    def renamed(m: Any, x: Any, y: Any) -> Any:
+        y_hat = m(x)
+        return losses.logit_cross_entropy(y_hat, y), {"power": (y_hat * y_hat).mean()}
+
+    told: dict[str, list[Any]] = {"compiled": [], "steps": [], "renamed": []}
+    for way, f in (("compiled", with_metric), ("steps", with_metric), ("renamed", renamed)):
+        model, listener = made(), callbacks.each_epoch(told[way].append)
+        state = setup(optim.Adam(0.01), model)
+        freeze(state["layers"][0])
+        train(f, model, DataLoader((X, Y), batch_size=32), state, epochs=2, callbacks=[listener] + ([lambda event: None] if way == "steps" else []))
+    for compiled, steps, other in zip(*told.values(), strict=True):
+        assert compiled.loss == pytest.approx(steps.loss) and compiled.gradient_norm == pytest.approx(steps.gradient_norm) and steps.gradient_norm > 0
+        assert compiled.metrics == pytest.approx(steps.metrics) and list(steps.metrics) == ["size"]
+        assert other.metrics == {"power": compiled.metrics["size"]} and compiled.step == steps.step and compiled.gradients is None
+
+
+def test_epochs_that_nobody_looks_at_give_the_bits_of_those_told_one_by_one() -> None:
+    models = []
+    for listening in (True, False):
+        model, loader = made(0.2), DataLoader((X, Y), batch_size=32, shuffle=True, seed=2)
+        state = setup(optim.Adam(0.01, schedule=schedules.Step(every=2, per="epoch")), model)
+        train(plain, model, loader, state, epochs=5, callbacks=[callbacks.each_epoch(lambda event: None)] if listening else [])
+        models.append((model.slab.tobytes(), model.calls, loader.epoch, [leaf.epoch for leaf in each(state)], [leaf.step for leaf in each(state)]))
+    assert models[0] == models[1]
