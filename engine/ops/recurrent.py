@@ -175,7 +175,7 @@ def _blocks(like: Node, rows: int, units: int, blocks: int) -> Scratch:
 
 
 def _cost(cell: Cell, steps: int, units: int) -> float:
-    return steps * units * (3 * cell.gates + cell.gates * units / 40)
+    return steps * units * cell.gates * (1 + units / 50)
 
 
 def _launch(cell: Cell) -> Callable[[Node], list[Launch]]:
