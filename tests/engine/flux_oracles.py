@@ -17,8 +17,7 @@ RUNNERS: list[tuple[str, str, Callable[..., Any]]] = []
 
 NOT_RUN = {
     "softmax|softmax with Inf": "infinite scores become NaN, which is traced to the layer they come from",
-    "conv|": "layers not built yet",
-    "shapes|": "of convolution, not built yet", "layers|Parallel(/": "division is no connection",
+    "layers|Parallel(/": "division is no connection",
     "optim|Float16": "the engine computes in float32 and float64",
     "schedules|Sin": "no such schedule here", "schedules|Interpolator": "schedules say what they count by `per`",
     "data|": "tested with the loader", "callbacks|": "tested with the callbacks", "stopping|": "tested with the callbacks",

@@ -13,7 +13,14 @@ from engine.nn import GRU, LSTM, RNN, Bilinear, Dense, Dropout, Embedding, losse
 from engine.nn import Chain as Layers
 from engine.nn.initialisers import Identity, Orthogonal, Sparse, TruncatedNormal, initialisers
 from engine.ops.activations import ACTIVATIONS
-from tests.engine import flux_layers, flux_optimisation, flux_pooling, flux_recurrent, flux_training  # noqa: F401  run the entries of their areas
+from tests.engine import (  # noqa: F401  run the entries of their areas
+    flux_convolution,
+    flux_layers,
+    flux_optimisation,
+    flux_pooling,
+    flux_recurrent,
+    flux_training,
+)
 from tests.engine.flux_oracles import ENTRIES, agrees, array, reason, runner, runs, word
 
 LOSSES = {"crossentropy": "cross_entropy", "logitcrossentropy": "logit_cross_entropy", "binarycrossentropy": "binary_cross_entropy",
