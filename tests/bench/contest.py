@@ -10,6 +10,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.bench.workloads import WORKLOADS
+
 PEERS = {"torch": ("pytorch", ("default", "fused", "compile")), "jax": ("jax", ("scan",)), "sklearn": ("sklearn", ("fit",))}
 
 
@@ -67,5 +69,5 @@ def contest(workload: str, data: Path, against: list[str], threads: int, rounds:
         contestant.stop()
     ours, peers = field_[0], field_[1:]
     ratios = {f"{p.who} {p.mode}": statistics.median(p.times) / statistics.median(ours.times) for p in peers}
-    void = [f"{p.who} {p.mode}" for p in peers if not abs(p.loss - ours.loss) <= 1e-3 * abs(p.loss)]
+    void = [f"{p.who} {p.mode}" for p in peers if not abs(p.loss - ours.loss) <= WORKLOADS[workload].agreement * abs(p.loss)]
     return {"workload": workload, "threads": threads, "rows": [c.row() for c in field_], "ratios": ratios, "losses_disagree": void}

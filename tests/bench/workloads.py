@@ -19,8 +19,8 @@ Layer = dict[str, Any]
 class Workload:
     """`layers` are those of a job's model, in its words; softmax cross-entropy; Adam at 0.001.
 
-    `columns` makes so many rows from random numbers: the target `y` (classes) and the inputs, `x` alone or several by name.
-    Enough rows that the first 100 steps see few of them twice: memorised noise would make losses differ by rounding alone.
+    `columns` makes so many rows from random numbers: the target `y` (classes, one for each row or for each place) and the inputs, `x` alone or
+    several by name. Enough rows that the first 100 steps see few of them twice: memorised noise would make losses differ by rounding alone.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Workload:
     batch: int
     rows: int
     steps: int      # steps per measurement, a few tenths of a second
+    agreement: float = 1e-3     # losses may differ by this share; more where everyone drops other numbers
 
     def save(self, folder: Path) -> Path:
         """A file of the columns and of the initial weights, which are told by path: "layers.0.weight" [in, out]."""
@@ -62,11 +63,58 @@ def convolution(filters: int) -> tuple[Layer, ...]:
     return ({"kind": "conv", "filters": filters, "kernel_size": 3, "padding": "same", "activation": "relu"}, {"kind": "max_pool", "pool_size": 2})
 
 
+def characters(number: int, length: int) -> Callable[[np.random.Generator, int], Arrays]:
+    """Windows of random characters, told by their numbers, and the characters that follow each; the last of all is number 0."""
+    def made(rng: np.random.Generator, rows: int) -> Arrays:
+        codes = np.append(rng.integers(0, number, rows * length), 0).astype(np.int32)
+        return {"x": codes[:-1].reshape(rows, length), "y": codes[1:].reshape(rows, length)}
+
+    return made
+
+
+def waves(places: int, features: int) -> np.ndarray:
+    """What positional_encoding adds, for those who have none."""
+    angles = np.arange(places)[:, None] / 10000.0 ** (np.arange(features) // 2 * 2 / features)
+    return np.where(np.arange(features) % 2, np.cos(angles), np.sin(angles)).astype(np.float32)
+
+
+CATEGORIES = {f"category{i}": classes for i, classes in enumerate((9, 16, 7, 15, 6, 5, 2, 42))}     # classes of each, as in the adult data
+
+
+def tabular(rng: np.random.Generator, rows: int) -> Arrays:
+    """Six numbers, eight categories, two classes."""
+    return {**numbers(2, 6)(rng, rows), **{name: rng.integers(0, n, rows).astype(np.int32) for name, n in CATEGORIES.items()}}
+
+
+def joined() -> Layer:
+    """The numbers beside a vector for each category, about half as long as there are classes."""
+    vectors = {name: {"kind": "chain", "layers": [{"kind": "embedding", "vocabulary": n, "units": (n + 1) // 2}, {"kind": "flatten"}]}
+               for name, n in CATEGORIES.items()}
+    return {"kind": "parallel", "layers": {"x": {"kind": "flatten"}, **vectors}, "connection": "concat"}
+
+
+def hidden(units: int) -> tuple[Layer, ...]:
+    return ({"kind": "dense", "units": units}, {"kind": "batch_norm", "activation": "relu"}, {"kind": "dropout", "rate": 0.2})
+
+
+def around(*layers: Layer) -> Layer:
+    """A way around normalised layers."""
+    return {"kind": "skip_connection", "layer": {"kind": "chain", "layers": [{"kind": "layer_norm"}, *layers]}}
+
+
+TRANSFORMER = ({"kind": "embedding", "vocabulary": 65, "units": 64}, {"kind": "positional_encoding"},
+               around({"kind": "multi_head_attention", "heads": 4, "causal": True}),
+               around({"kind": "dense", "units": 256, "activation": "gelu"}, {"kind": "dense", "units": 64}), {"kind": "layer_norm"}, *dense(65))
+
 WORKLOADS = {w.name: w for w in (
     Workload("W1", dense(32, 3), numbers(3, 16), 32, 32 * 64, 20_000),
     Workload("W2", dense(128, 10), numbers(10, 64), 32, 32 * 64, 8_000),
     Workload("W3", dense(128, 10), numbers(10, 784), 64, 64 * 64, 1_000),
     Workload("W4", dense(512, 512, 10), numbers(10, 784), 128, 128 * 104, 104),
     Workload("W5", (*convolution(16), *convolution(32), {"kind": "flatten"}, *dense(10)), numbers(10, 28, 28, 1), 64, 64 * 104, 52),
+    Workload("W6", ({"kind": "embedding", "vocabulary": 65, "units": 128}, {"kind": "gru", "units": 128, "return_sequences": True}, *dense(65)),
+             characters(65, 64), 32, 32 * 104, 26),
+    Workload("W7", (joined(), *hidden(128), *hidden(64), *dense(2)), tabular, 128, 128 * 104, 1_040, agreement=0.03),
+    Workload("W8", TRANSFORMER, characters(65, 64), 16, 16 * 104, 52),
     Workload("W9", dense(100, 10), numbers(10, 64), 200, 1600, 4_000),
 )}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tests.bench.workloads import Arrays, Layer, Workload
+from tests.bench.workloads import Arrays, Layer, Workload, waves
 
 
 class Flatten(nn.Module):
@@ -16,6 +16,20 @@ class Flatten(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x.permute(0, *range(2, x.ndim), 1) if x.ndim > 3 else x).flatten(1)
+
+
+class Gru(nn.Module):
+    """The states after each step; of the two biases that PyTorch adds up, one."""
+
+    def __init__(self, layer: Layer, weight: np.ndarray, recurrent_weight: np.ndarray, bias: np.ndarray):
+        super().__init__()
+        self.gru = nn.GRU(len(weight), layer["units"], batch_first=True)
+        arrays = {"weight_ih_l0": weight.T, "weight_hh_l0": recurrent_weight.T, "bias_ih_l0": bias, "bias_hh_l0": np.zeros_like(bias)}
+        self.gru.load_state_dict({name: torch.from_numpy(array.copy()) for name, array in arrays.items()})
+        self.gru.bias_hh_l0.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.gru(x)[0]
 
 
 def dense(layer: Layer, weight: np.ndarray, bias: np.ndarray) -> nn.Module:
@@ -27,14 +41,63 @@ def conv(layer: Layer, weight: np.ndarray, bias: np.ndarray) -> nn.Module:
     return given(nn.Conv2d(channels, filters, (height, width), padding=layer["padding"]), weight.transpose(3, 2, 0, 1), bias)
 
 
-def given(module: nn.Module, weight: np.ndarray, bias: np.ndarray) -> nn.Module:
-    module.weight.data, module.bias.data = torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy())
+class Attention(nn.Module):
+    """Causal attention; queries, keys and values from one product."""
+
+    def __init__(self, layer: Layer, query: np.ndarray, key: np.ndarray, value: np.ndarray, out: np.ndarray):
+        super().__init__()
+        self.heads = layer["heads"]
+        self.apart = given(nn.Linear(len(query), 3 * len(query), bias=False), np.concatenate([query, key, value], 1).T)
+        self.together = given(nn.Linear(*out.shape, bias=False), out.T)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.apart(x).chunk(3, 2))
+        return self.together(nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2))
+
+
+class Around(nn.Module):
+    def __init__(self, inside: nn.Module):
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.inside(x)
+
+
+class Positions(nn.Module):
+    waves = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.waves is None:
+            self.waves = torch.from_numpy(waves(*x.shape[1:]))
+        return x + self.waves
+
+
+class Joined(nn.Module):
+    """Named inputs, each through its own layer, side by side."""
+
+    def __init__(self, branches: dict[str, nn.Module]):
+        super().__init__()
+        self.branches = nn.ModuleDict({f"input_{name}": branch for name, branch in branches.items()})
+
+    def forward(self, x: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.cat([branch(x[name.removeprefix("input_")]) for name, branch in self.branches.items()], 1)
+
+
+def given(module: nn.Module, weight: np.ndarray, bias: np.ndarray | None = None) -> nn.Module:
+    module.weight.data = torch.from_numpy(weight.copy())
+    if bias is not None:
+        module.bias.data = torch.from_numpy(bias.copy())
     return module
 
 
 LAYERS: dict[str, Callable[..., nn.Module]] = {
-    "dense": dense, "conv": conv, "flatten": lambda layer: Flatten(), "max_pool": lambda layer: nn.MaxPool2d(layer["pool_size"])}
-ACTIVATIONS = {"relu": nn.ReLU}
+    "dense": dense, "conv": conv, "flatten": lambda layer: Flatten(), "max_pool": lambda layer: nn.MaxPool2d(layer["pool_size"]),
+    "embedding": lambda layer, weight: given(nn.Embedding(*weight.shape), weight), "positional_encoding": lambda layer: Positions(),
+    "layer_norm": lambda layer, weight, bias: given(nn.LayerNorm(len(weight)), weight, bias), "multi_head_attention": Attention,
+    "batch_norm": lambda layer, weight, bias: given(nn.BatchNorm1d(len(weight)), weight, bias),
+    "dropout": lambda layer: nn.Dropout(layer["rate"]), "gru": Gru}
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": lambda: nn.GELU("tanh")}
 
 
 def module_of(layer: Layer, path: str, weights: Arrays) -> nn.Module:
@@ -42,6 +105,10 @@ def module_of(layer: Layer, path: str, weights: Arrays) -> nn.Module:
     if layer["kind"] == "chain":
         inside = (path or "layers") + "."
         return nn.Sequential(*(module_of(one, f"{inside}{i}", weights) for i, one in enumerate(layer["layers"])))
+    if layer["kind"] == "skip_connection":
+        return Around(module_of(layer["layer"], f"{path}.layer", weights))
+    if layer["kind"] == "parallel":
+        return Joined({name: module_of(one, f"{path}.{name}", weights) for name, one in layer["layers"].items()})
     own = {name.removeprefix(path + "."): array for name, array in weights.items() if name.startswith(path + ".")}
     module, activation = LAYERS[layer["kind"]](layer, **own), ACTIVATIONS.get(layer.get("activation", ""))
     return nn.Sequential(module, activation()) if activation else module
