@@ -15,7 +15,6 @@ from engine.data.fitted import Fitted, FittedColumn
 from engine.data.preprocess import Auto, Unchanged
 from engine.data.table import Table
 from engine.nn.initialisers import Initialiser
-from engine.optim.rules import Descent, Rule
 from engine.optim.step import OptimiserStep
 from engine.plan.graphs import GraphMaker
 from engine.train.actions import Scores
@@ -127,11 +126,6 @@ class Built:
     def steps(self) -> tuple[OptimiserStep, ...]:
         """The optimiser's chain."""
         return self.job.optimiser.listed
-
-    @property
-    def rule(self) -> Rule:
-        """The rule whose learning rate is shown."""
-        return next((step for step in reversed(self.steps) if isinstance(step, Rule)), Descent(1.0))
 
     @property
     def class_names(self) -> list[Any] | None:

@@ -44,13 +44,9 @@ class Regime:
     def __init__(self, built: Built, session: Session):
         self.own = self.built = built
         self.session = session
-        self.chain, self.epochs = built.steps, built.job.epochs
+        self.epochs = built.job.epochs
         self.shelf: dict[str, Memory] = {}
-
-    @property
-    def rule(self) -> Rule:
-        """The rule whose learning rate is shown."""
-        return next((step for step in reversed(self.chain) if isinstance(step, Rule)), Descent(1.0))
+        self._use(built.steps)
 
     def apply(self, change: Change, step: int) -> Changed:
         """Make a change after `step` steps. Returns what has changed. Raises SpecError where nothing would be left to be trained."""
@@ -78,7 +74,9 @@ class Regime:
         return {name: {"from": before[name], "to": value} for name, value in hyper_parameters(self.chain).items() if value != before[name]}
 
     def _use(self, chain: tuple[OptimiserStep, ...]) -> None:
+        """Let the chain have these numbers. `rule` is the one whose learning rate is shown."""
         self.chain = chain
+        self.rule = next((step for step in reversed(chain) if isinstance(step, Rule)), Descent(1.0))
         assert self.session.program.update is not None
         self.session.program.update.tune(self.session.arena, chain)
 
@@ -159,11 +157,10 @@ class Regime:
         state = checkpoint.meta["regime"]
         epochs, chain, trained = state.get("epochs", {}), state.get("optimiser", {}), state.get("trained", {})
         self.epochs = epochs["now"] if epochs.get("job") == self.own.job.epochs else self.own.job.epochs
-        self.chain = Chain(*chain["now"]).listed if chain.get("job") == _written(self.own.steps) else self.own.steps
+        self._use(Chain(*chain["now"]).listed if chain.get("job") == _written(self.own.steps) else self.own.steps)
         paths, missed = trained.get("paths", self.own.trained), trained.get("missed", {})
         if (paths, missed) != (self.built.trained, self.built.missed):
             self._build(paths, missed)
-        self._use(self.chain)
         self.shelf = {path: Memory(updates, _shelved(checkpoint, path)) for path, updates in trained.get("shelf", {}).items()}
 
 
