@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 HEIGHT = 6      # rows of the tallest block: six accumulators hide the latency of a multiply-add, and with two registers each still fit AVX2's sixteen
 
-_I1, _I32, _I64 = ir.IntType(1), ir.IntType(32), ir.IntType(64)
+_I32, _I64, _INT = ir.IntType(32), ir.IntType(64), types.int64
 
 
 @intrinsic
@@ -22,19 +22,25 @@ def tile(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, co
     Strides are in elements: A[i, p] at i * a_row + p * a_step, B[p, j] at p * ldb + j, C[i, j] at i * ldc + j, S[i, j] at i * lds + j.
     S is zero where `lds` is -1, one row for all (a bias) where it is 0, and may be C itself, which then accumulates.
     """
-    return _product(lanes, rows, columns, c, lambda args: (*args, None, None, None))
+    sig = types.void(lanes, c, _INT, c, _INT, c, _INT, _INT, c, _INT, rows, _INT, columns)
+    return _product(lanes, sig, "c ldc s lds a a_row a_step b ldb rows k columns")
 
 
 @intrinsic
-def tile_finishing(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, gate):
-    """`tile`, and what `finish` says before the numbers leave the registers: 0 nothing, 1 relu, 2 times (gate > 0); G[i, j] is at i * ldc + j."""
-    return _product(lanes, rows, columns, c, lambda args: (*args, None), finish, gate)
+def tile_finishing(typingctx, lanes, c, ldc, a, a_row, a_step, b, ldb, rows, k, columns, finish, more):
+    """C = A B as `tile`, and what `finish` says is done before the numbers leave the registers.
+
+    0 nothing, 1 plus a row M[j], 2 relu of that, 3 times (M > 0) where M[i, j] is at i * ldc + j.
+    """
+    sig = types.void(lanes, c, _INT, c, _INT, _INT, c, _INT, rows, _INT, columns, _INT, c)
+    return _product(lanes, sig, "c ldc a a_row a_step b ldb rows k columns finish more")
 
 
 @intrinsic
-def tile_copying(typingctx, lanes, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, gate, copy):
+def tile_copying(typingctx, lanes, c, ldc, a, a_row, a_step, b, ldb, rows, k, columns, finish, more, copy):
     """`tile_finishing`, which also writes each row of B that it reads to `copy`, `lanes` elements apart, for the blocks that follow."""
-    return _product(lanes, rows, columns, c, lambda args: args, finish, gate, copy)
+    sig = types.void(lanes, c, _INT, c, _INT, _INT, c, _INT, rows, _INT, columns, _INT, c, c)
+    return _product(lanes, sig, "c ldc a a_row a_step b ldb rows k columns finish more copy")
 
 
 @intrinsic
@@ -54,29 +60,26 @@ def turn(typingctx, y, ldy, x, ldx):
     return types.void(y, types.int64, x, types.int64), codegen
 
 
-def _product(lanes, rows, columns, c, complete, *more):
+def _product(lanes, sig, names):
+    """The signature and the code of a block of a product. `names` say what the arguments after `lanes` are."""
     if not isinstance(lanes, types.IntegerLiteral):
         return None
-    width, real, whole = lanes.literal_value, c.dtype, types.int64
-    sig = types.void(lanes, c, whole, c, whole, c, whole, whole, c, whole, rows, whole, columns, *more)
-    heights = [rows.literal_value] if isinstance(rows, types.IntegerLiteral) else range(1, HEIGHT + 1)
+    kinds = dict(zip(names.split(), sig.args[1:], strict=True))
+    known = {name: kind.literal_value for name, kind in kinds.items() if isinstance(kind, types.IntegerLiteral)}
 
     def codegen(context, builder, signature, args):
-        _, c, ldc, s, lds, a, a_row, a_step, b, ldb, height, k, number, finish, gate, copy = complete(args)
-        vector = ir.VectorType(context.get_value_type(real), width)
-        full = isinstance(columns, types.IntegerLiteral) and columns.literal_value == width
-        block = _Block(builder, vector, None if full else _first_lanes(builder, vector, number))
-        started = builder.icmp_signed(">=", lds, _word(0))
-        for rows in _cases(builder, height, heights):
+        given = dict(zip(kinds, args[1:], strict=True))
+        vector = ir.VectorType(context.get_value_type(kinds["c"].dtype), lanes.literal_value)
+        block = _Block(builder, vector, None if known.get("columns") == vector.count else _first_lanes(builder, vector, given["columns"]))
+        for rows in _cases(builder, given["rows"], [known["rows"]] if "rows" in known else range(1, HEIGHT + 1)):
             sums = [cgutils.alloca_once_value(builder, block.zero) for _ in range(rows)]
-            with builder.if_then(started):
-                for i, total in enumerate(sums):
-                    builder.store(block.load(s, builder.mul(_word(i), lds)), total)
-            block.accumulate(sums, a, a_row, a_step, b, ldb, k, copy)
-            if finish is not None:
-                block.finish(sums, finish, gate, ldc)
+            if "s" in given:
+                block.start(sums, given["s"], given["lds"])
+            block.accumulate(sums, *(given[name] for name in ("a", "a_row", "a_step", "b", "ldb", "k")), given.get("copy"))
+            if "finish" in given:
+                block.finish(sums, given["finish"], given["more"], given["ldc"])
             for i, total in enumerate(sums):
-                block.store(builder.load(total), c, builder.mul(_word(i), ldc))
+                block.store(builder.load(total), given["c"], builder.mul(_word(i), given["ldc"]))
         return context.get_dummy_value()
 
     return sig, codegen
@@ -125,6 +128,12 @@ class _Block:
     def _at(self, pointer, shift, kind=ir.IntType(8)):
         return self.builder.bitcast(self.builder.gep(pointer, [shift]), kind.as_pointer())
 
+    def start(self, sums, s, lds):
+        """Begin with the rows of S, unless `lds` says that there are none."""
+        with self.builder.if_then(self.builder.icmp_signed(">=", lds, _word(0))):
+            for i, total in enumerate(sums):
+                self.builder.store(self.load(s, self.builder.mul(_word(i), lds)), total)
+
     def accumulate(self, sums, a, a_row, a_step, b, ldb, k, copy):
         """Add A B to the accumulators, one row of B at a time."""
         builder = self.builder
@@ -139,16 +148,21 @@ class _Block:
                 builder.store(self._call("fma", self.vector, left, right, builder.load(total)), total)
 
 
-    def finish(self, sums, finish, gate, ldg):
-        """Change the accumulators as `finish` says."""
+    def finish(self, sums, finish, more, ldm):
+        """Change the accumulators as `finish` says (see `tile_finishing`)."""
         builder, one = self.builder, ir.Constant(self.vector, [ir.Constant(self.vector.element, 1.0)] * self.vector.count)
-        with builder.if_then(builder.icmp_signed("==", finish, _word(1))):
+        plus_row = builder.or_(builder.icmp_signed("==", finish, _word(1)), builder.icmp_signed("==", finish, _word(2)))
+        with builder.if_then(plus_row):
+            row = self.load(more, _word(0))
+            for total in sums:
+                builder.store(builder.fadd(builder.load(total), row), total)
+        with builder.if_then(builder.icmp_signed("==", finish, _word(2))):
             for total in sums:
                 value = builder.load(total)
                 builder.store(builder.select(builder.fcmp_ordered("<", value, self.zero), self.zero, value), total)
-        with builder.if_then(builder.icmp_signed("==", finish, _word(2))):
+        with builder.if_then(builder.icmp_signed("==", finish, _word(3))):
             for i, total in enumerate(sums):
-                passes = builder.fcmp_ordered(">", self.load(gate, builder.mul(_word(i), ldg)), self.zero)
+                passes = builder.fcmp_ordered(">", self.load(more, builder.mul(_word(i), ldm)), self.zero)
                 builder.store(builder.fmul(builder.load(total), builder.select(passes, one, self.zero)), total)
 
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from engine.core import Case, Node, Op, Sample, Shape, apply, register
 from engine.errors import ShapeError
-from engine.ops.matmul import NO_FINISH, NO_START, launch_in_registers
+from engine.ops.matmul import launch_in_registers
 from engine.ops.matmul import oracle as product_oracle
 from engine.ops.matmul import shape as product_shape
 
-RELU, GATE = 1, 2
+ROW, RELU, GATE = 1, 2, 3      # how to finish
 TURNS = {"transpose_a": False, "transpose_b": False}
 
 
@@ -66,10 +66,10 @@ def _cases(third: int, **attrs: Any) -> tuple[Case, ...]:
 
 AFFINE = register(Op(
     "affine", shape=_affine_shape, oracle=_affine_oracle, compose=_affine_compose, public=False, defaults={**TURNS, "relu": False},
-    launch=lambda node: launch_in_registers(node, (node.inputs[2], 0), (RELU, 0) if node.attrs["relu"] else NO_FINISH),
+    launch=lambda node: launch_in_registers(node, RELU if node.attrs["relu"] else ROW, node.inputs[2], 0),
     cases=(*_cases(1, relu=False), *(Case(f"{case.name}, relu", case.inputs, {**case.attrs, "relu": True}, False) for case in _cases(1, relu=True))),
     formula="a @ b + bias", description="A matrix product and a bias, and relu of that where asked."))
 GATED = register(Op(
     "gated_product", shape=_gated_shape, oracle=lambda a, b, gate, **turns: product_oracle(a, b, **turns) * (gate > 0), compose=_gated_compose,
-    launch=lambda node: launch_in_registers(node, NO_START, (GATE, node.inputs[2])), public=False, defaults=TURNS,
+    launch=lambda node: launch_in_registers(node, GATE, node.inputs[2], node.shape[1]), public=False, defaults=TURNS,
     cases=_cases(2), formula="(a @ b) * (gate > 0)", description="A matrix product where the gate is above zero, else 0: the way back through relu."))

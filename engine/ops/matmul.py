@@ -22,8 +22,6 @@ SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
 FEW_ROWS = 48            # below this, copying panels costs more than it saves
 LONG = 2048              # beyond this, a panel does not stay in the second-level cache
 
-NO_START, NO_FINISH = (0, -1), (0, 0)
-
 
 def shape(a: Node, b: Node, transpose_a: bool = False, transpose_b: bool = False) -> tuple[Shape, str]:
     if a.dtype != b.dtype or a.dtype not in FLOATS:
@@ -82,27 +80,27 @@ def matmul_blas(arena, words, begin, end):
 
 # ---------------------------------------------------------------- CPU: products in registers
 
-def panel(arena, c, n, s, lds, a, a_row, a_step, b, ldb, rows, k, columns, finish, g):
-    """Up to 16 columns of C = S + A B, from byte offsets, in blocks of six rows and vectors no longer than the columns need.
+def panel(arena, c, n, a, a_row, a_step, b, ldb, rows, k, columns, finish, m, ldm):
+    """Up to 16 columns of C = A B, from byte offsets, in blocks of six rows and vectors no longer than the columns need.
 
     Long sums end with two blocks of about equal height: a low block waits for its own additions, which short sums hide behind the next block.
     """
-    i, start = 0, view(arena, s, real)
+    i = 0
     while i < rows:
         rest = rows - i
         height = 6 if rest > 9 or rest == 6 or (rest > 6 and k < 128) else (rest + 1) // 2 if rest > 6 else rest
         out, left, right = view(arena, c + i * n * WIDTH, real), view(arena, a + i * a_row * WIDTH, real), view(arena, b, real)
-        gate = view(arena, g + i * n * WIDTH, real)
+        more = view(arena, m + i * ldm * WIDTH, real)
         if columns == 16 and height == 6:
-            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, 6, k, 16, finish, gate)
+            tile_finishing(16, out, n, left, a_row, a_step, right, ldb, 6, k, 16, finish, more)
         elif columns == 16:
-            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, 16, finish, gate)
+            tile_finishing(16, out, n, left, a_row, a_step, right, ldb, height, k, 16, finish, more)
         elif columns > 8:
-            tile_finishing(16, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
+            tile_finishing(16, out, n, left, a_row, a_step, right, ldb, height, k, columns, finish, more)
         elif columns > 4:
-            tile_finishing(8, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
+            tile_finishing(8, out, n, left, a_row, a_step, right, ldb, height, k, columns, finish, more)
         else:
-            tile_finishing(4, out, n, start, lds, left, a_row, a_step, right, ldb, height, k, columns, finish, gate)
+            tile_finishing(4, out, n, left, a_row, a_step, right, ldb, height, k, columns, finish, more)
         i += height
 
 
@@ -117,18 +115,16 @@ def transpose(arena, y, ldy, x, ldx, rows, columns):
                 out[j * ldy + i] = source[i * ldx + j]
 
 
-# Words of the kernels of C = S + A B: C, A, B, n, k, row stride and step of A, S and its row stride (-1: none, 0: one row for all), how to finish
-# and the gate for it (see tile_finishing); of panels also m and room for them.
+# Words of the kernels of C = A B: C, A, B, n, k, row stride and step of A, how to finish, what with and its row stride (see `tile_finishing`); of
+# panels also m and room for them.
 
 @kernel("matmul_tiles", uses=(panel,))
 def matmul_tiles(arena, words, begin, end):
     """Rows [begin, end) of C, B as it lies."""
-    n, k, a_row, a_step = words[3], words[4], words[5], words[6]
-    shift = begin * n * WIDTH
+    n, k, a_row, a_step, ldm = words[3], words[4], words[5], words[6], words[9]
     for j in range(0, n, 16):
-        at = j * WIDTH
-        panel(arena, words[0] + shift + at, n, words[7] + at, words[8], words[1] + begin * a_row * WIDTH, a_row, a_step, words[2] + at, n,
-              end - begin, k, min(16, n - j), words[9], words[10] + shift + at)
+        panel(arena, words[0] + (begin * n + j) * WIDTH, n, words[1] + begin * a_row * WIDTH, a_row, a_step, words[2] + j * WIDTH, n,
+              end - begin, k, min(16, n - j), words[7], words[8] + (begin * ldm + j) * WIDTH, ldm)
 
 
 @kernel("matmul_panels", uses=(panel,))
@@ -137,28 +133,27 @@ def matmul_panels(arena, words, begin, end):
 
     The first block of rows copies its panel of B to where rows lie end to end, so that it stays in a near cache for the others.
     """
-    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[11]
-    room = words[12] + begin * k * 16 * WIDTH     # one panel after the other in the same place
+    n, k, a_row, a_step, finish, ldm, m = words[3], words[4], words[5], words[6], words[7], words[9], words[10]
+    room = words[11] + begin * k * 16 * WIDTH     # one panel after the other in the same place
     height = min(m, 6)
     for j in range(16 * begin, min(16 * end, n), 16):
-        columns, at, below = min(16, n - j), j * WIDTH, (j + height * n) * WIDTH
-        out, start, gate = view(arena, words[0] + at, real), view(arena, words[7] + at, real), view(arena, words[10] + at, real)
-        tile_copying(16, out, n, start, words[8], view(arena, words[1], real), a_row, a_step, view(arena, words[2] + at, real), n,
-                     height, k, columns, words[9], gate, view(arena, room, real))
-        panel(arena, words[0] + below, n, words[7] + at, words[8], words[1] + height * a_row * WIDTH, a_row, a_step, room, 16,
-              m - height, k, columns, words[9], words[10] + below)
+        columns, at = min(16, n - j), j * WIDTH
+        tile_copying(16, view(arena, words[0] + at, real), n, view(arena, words[1], real), a_row, a_step, view(arena, words[2] + at, real), n,
+                     height, k, columns, finish, view(arena, words[8] + at, real), view(arena, room, real))
+        panel(arena, words[0] + at + height * n * WIDTH, n, words[1] + height * a_row * WIDTH, a_row, a_step, room, 16,
+              m - height, k, columns, finish, words[8] + at + height * ldm * WIDTH, ldm)
 
 
 @kernel("matmul_turned", uses=(panel, transpose))
 def matmul_turned(arena, words, begin, end):
-    """`matmul_panels` for C = S + A Bᵀ: each panel is turned while it is copied."""
-    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[11]
-    room = words[12] + begin * k * 16 * WIDTH
+    """`matmul_panels` for C = A Bᵀ: each panel is turned while it is copied."""
+    n, k, a_row, a_step, m = words[3], words[4], words[5], words[6], words[10]
+    room = words[11] + begin * k * 16 * WIDTH
     for j in range(16 * begin, min(16 * end, n), 16):
         columns, at = min(16, n - j), j * WIDTH
         for p in range(0, k, 16):
             transpose(arena, room + p * 16 * WIDTH, 16, words[2] + (j * k + p) * WIDTH, k, columns, min(16, k - p))
-        panel(arena, words[0] + at, n, words[7] + at, words[8], words[1], a_row, a_step, room, 16, m, k, columns, words[9], words[10] + at)
+        panel(arena, words[0] + at, n, words[1], a_row, a_step, room, 16, m, k, columns, words[7], words[8] + at, words[9])
 
 
 @kernel("transpose_2d", uses=(transpose,))
@@ -178,7 +173,7 @@ def transpose_2d(arena, words, begin, end):
 
 def launch(node: Node) -> Sequence[Launch]:
     if in_registers(node):
-        return launch_in_registers(node, NO_START, NO_FINISH)
+        return launch_in_registers(node)
     (a, b), (ta, tb) = node.inputs, _turns(node)
     m, n, k, batch = *node.shape[-2:], a.shape[-2] if ta else a.shape[-1], count(node.shape[:-2])
     by_rows = m >= n
@@ -197,17 +192,18 @@ def in_registers(node: Node) -> bool:
     return node.ndim == 2 and (_small(node) or (node.shape[0] >= FEW_ROWS and _depth(node) <= LONG))
 
 
-def launch_in_registers(node: Node, start: tuple[Any, int], finish: tuple[int, Any]) -> Sequence[Launch]:
-    """Launches of S + A B, A and B the first inputs: `start` is S and its row stride, `finish` a number and a gate (see `tile_finishing`)."""
+def launch_in_registers(node: Node, *finish: Any) -> Sequence[Launch]:
+    """Launches of A B, A and B the first inputs. `finish`: how, what with and its row stride (see `tile_finishing`)."""
+    finish = finish or (0, 0, 0)
     (a, b), (ta, tb), (m, n), k = node.inputs[:2], _turns(node), node.shape, _depth(node)
     strides = (1, m) if ta else (k, 1)      # from a row of op(A) to the next, and from a number of a row to the next
     width = np.dtype(node.dtype).itemsize
     if not _small(node):
         panels = -(-n // 16)
-        words = (node, a, b, n, k, *strides, *start, *finish, m, Scratch(panels * 16 * k * width))
+        words = (node, a, b, n, k, *strides, *finish, m, Scratch(panels * 16 * k * width))
         return (Launch("matmul_turned" if tb else "matmul_panels", node.dtype, words, panels, cost=m * k * 16 / 40),)
     turned = Scratch(n * k * width) if tb else b
-    product = Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *strides, *start, *finish), m, grain=6, cost=n * k / 20)
+    product = Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *strides, *finish), m, grain=6, cost=n * k / 20)
     return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, grain=16, cost=n * 0.1), product) if tb else (product,)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from engine.autodiff.reverse import pullback
 from engine.core import Node, apply, leaf
+from engine.devices.values import Compiled
 from engine.graph.fuse import fuse
 from engine.graph.interpret import run
 from engine.graph.walk import order
@@ -47,3 +49,18 @@ def test_the_way_back_through_relu_is_part_of_a_product() -> None:
     values = {node: rng.normal(size=node.shape) for node in (*leaves, weight, ct)}
     for found, expected in zip(run(made, values), run([z, back], values), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(9, 5, 7), (64, 40, 33), (130, 500, 300)])
+def test_no_bit_changes(shape: tuple[int, int, int]) -> None:
+    m, k, n = shape
+    x, weight, bias = leaf((m, k)), leaf((k, n)), leaf((n,))
+    y = apply("relu", x @ weight + bias)
+    ct = leaf((m, k))
+    gated = apply("relu_grad", ct @ weight, y)
+    rng = np.random.default_rng(1)
+    values = [rng.normal(size=node.shape).astype(np.float32) for node in (x, weight, bias, ct)]
+    made = fuse([y, gated])
+    assert names(made) == ["affine", "gated_product"]
+    for found, expected in zip(*(Compiled(nodes, [x, weight, bias, ct]).run(values) for nodes in (made, [y, gated])), strict=True):
+        np.testing.assert_array_equal(found, expected)
