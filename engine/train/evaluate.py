@@ -128,8 +128,8 @@ def _bound(maker: StepMaker, rows: int, bind: Binder) -> Bound:
     for node in graph.counters.values():
         node.value = np.ones((), node.dtype)
     results = {f"sums/{name}": node for name, node in graph.sums.items()} | {f"rows/{name}": node for name, node in graph.kept_rows.items()}
-    if "loss" in graph.per_row:
-        results["loss"] = graph.per_row["loss"]
+    if len(graph.per_row) == len(maker.objectives):
+        results["loss"] = maker.total({o.name: graph.per_row[f"{o.prefix}loss"] for o in maker.objectives})
     if OUTPUT in graph.outputs and (probabilities := maker.objectives[0].probabilities(graph.outputs[OUTPUT])) is not None:
         results["probabilities"] = probabilities
     return Bound(graph.batch, results)

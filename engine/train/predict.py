@@ -34,6 +34,7 @@ from engine.train.setup import network_of
 from engine.train.step import StepMaker
 from engine.train.window_parts import parts_of
 
+Metrics = Sequence[Any] | Mapping[str, Sequence[Any]]
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
 
 
@@ -187,7 +188,7 @@ class Predictor:
 
     # ---------------------------------------------------------------- evaluations
 
-    def evaluate(self, table: Table, metrics: Sequence[Any] | None = None, rows: np.ndarray | None = None) -> dict[str, Any]:
+    def evaluate(self, table: Table, metrics: Metrics | None = None, rows: np.ndarray | None = None) -> dict[str, Any]:
         """Loss and metrics on a table (or some of its rows), with the contract's keys: rows, loss, metrics, confusion_matrix, per_class, worst.
 
         `metrics` are names or objects; the job's where left out. Raises SpecError where columns or labels do not fit.
@@ -195,11 +196,11 @@ class Predictor:
         notes = Notes()
         return self._told(part_of(self.fitted, table, rows, notes), notes, metrics)
 
-    def _told(self, part: Part, notes: Notes, metrics: Sequence[Any] | None) -> dict[str, Any]:
+    def _told(self, part: Part, notes: Notes, metrics: Metrics | None) -> dict[str, Any]:
         found = self._evaluation(part, notes, metrics)
         return found.as_dict() | {"warnings": [warning.as_dict() for warning in notes.warnings]}
 
-    def evaluate_split(self, tables: Mapping[str, Table], split: str, metrics: Sequence[Any] | None = None) -> dict[str, Any]:
+    def evaluate_split(self, tables: Mapping[str, Table], split: str, metrics: Metrics | None = None) -> dict[str, Any]:
         """The same on the rows that were "train", "validation" or "test" in the job; `tables` as for a run."""
         return self._told(self._part(tables, split), Notes(), metrics)
 
@@ -212,16 +213,16 @@ class Predictor:
             raise SpecError([Problem("/split", "unknown_split", f"the job has no {split!r} rows; it has {', '.join(known)}")])
         return parts[SPLITS[split]]
 
-    def _evaluation(self, part: Part, notes: Notes, metrics: Sequence[Any] | None = None) -> Evaluation:
+    def _evaluation(self, part: Part, notes: Notes, metrics: Metrics | None = None) -> Evaluation:
         self._columns(part.table)
         maker = StepMaker(self.network, self._objectives(metrics))
         with self._lock:
             return evaluation(maker, part, self._bind, notes)
 
-    def _objectives(self, metrics: Sequence[Any] | None) -> list[Objective]:
+    def _objectives(self, metrics: Metrics | None) -> list[Objective]:
         if metrics is None:
             return self.objectives
-        raw = {**self.job.spec(), "metrics": list(metrics)}
+        raw = {**self.job.spec(), "metrics": metrics if isinstance(metrics, Mapping) else list(metrics)}
         try:
             job = Job.model_validate(raw)
         except ValidationError as error:

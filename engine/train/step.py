@@ -32,7 +32,7 @@ class StepMaker:
         weight = forward.batch.get("weight")
         compared = {objective.name: objective.compared(forward) for objective in self.objectives}
         joint = self._joint(compared, forward, setting) if self.objectives[0].joint else None
-        total = self._total({o.name: o.value(compared[o.name], weight, setting) for o in self.objectives}) if joint is None else joint
+        total = self.total({o.name: o.value(compared[o.name], weight, setting) for o in self.objectives}) if joint is None else joint
         graph = StepGraph(rows, forward.batch, forward.parameters, forward.buffers, forward.key, total,
                           sums=self._sums(compared, weight, setting, joint), counters=counters)
         graph.kept_rows = {o.prefix + name: node for o in self.objectives for name, node in o.metric_rows(compared[o.name], weight).items()}
@@ -58,7 +58,8 @@ class StepMaker:
         """Whether a formula looks at the step or the epoch."""
         return any(isinstance(o.loss, Expression) and (o.loss.uses("step") or o.loss.uses("epoch")) for o in self.objectives)
 
-    def _total(self, losses: Mapping[str, Node]) -> Node:
+    def total(self, losses: Mapping[str, Node]) -> Node:
+        """The losses of the outputs, by their shares."""
         parts = [losses[o.name] if o.share == 1.0 else losses[o.name] * o.share for o in self.objectives]
         total = parts[0]
         for part in parts[1:]:

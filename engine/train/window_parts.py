@@ -51,6 +51,10 @@ def _check_splits(data: Data, text: bool, notes: Notes) -> None:
             notes.problem(f"/data/{place}/by", "overlapping_windows", detail, "last")
         if split is not None and split.stratify:
             notes.problem(f"/data/{place}/stratify", "overlapping_windows", "windows are split by time or by group, not by their labels")
+    if text and data.inputs not in (None, ["*"], ["text"]):
+        notes.problem("/data/inputs", "plain_text", "the input of a text is the text: leave 'inputs' out")
+    if text and not isinstance(data.preprocess, str):
+        notes.problem("/data/preprocess", "plain_text", "a text becomes character numbers: leave 'preprocess' out")
     for name in ("order", "group") if text else ():
         if getattr(windows, name) is not None:
             notes.problem(f"/data/windows/{name}", "plain_text", f"a text has its own order and no columns: leave {name!r} out")

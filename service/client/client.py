@@ -128,8 +128,8 @@ class Client:
         how: Object = sent if csv is None else {"content": csv.encode(), "headers": {"Content-Type": "text/csv"}}
         return Prediction.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/predict", params=query, **how))
 
-    def evaluate(self, job_id: str, *, dataset: str | None = None, split: str | None = None, metrics: list[Any] | None = None,
-                 checkpoint: str | int = "last") -> Evaluation:
+    def evaluate(self, job_id: str, *, dataset: str | None = None, split: str | None = None,
+                 metrics: list[Any] | Mapping[str, list[Any]] | None = None, checkpoint: str | int = "last") -> Evaluation:
         """Loss and metrics on a dataset, or on "train", "validation" or "test" of the job's own data."""
         given = {"dataset": dataset, "split": split, "metrics": metrics, "checkpoint": checkpoint}
         asked = {name: value for name, value in given.items() if value is not None}

@@ -26,7 +26,7 @@ CSV = {"text/csv": {"schema": {"type": "string"}}}
 PREDICT = shapes.json_body({"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": {
     "rows": {"type": "array", "items": {"type": "object"}}, "inputs": {}, "dataset": {"type": "string"}}}, CSV)
 EVALUATE = shapes.json_body({"type": "object", "additionalProperties": False, "properties": {
-    "dataset": {"type": "string"}, "split": {"enum": ["train", "validation", "test"]}, "metrics": {"type": "array"},
+    "dataset": {"type": "string"}, "split": {"enum": ["train", "validation", "test"]}, "metrics": {"type": ["array", "object"]},
     "checkpoint": {"type": ["string", "integer"]}}})
 WRITING: dict[str, tuple[Any, str]] = {"prompt": (str, "a text"), "length": (int, "a whole number"), "temperature": (int | float, "a number"),
                                        "seed": (int, "a whole number")}
@@ -112,8 +112,8 @@ async def evaluate(request: Request, api: Here, job_id: str) -> Response:
         raise invalid_request("send either dataset or split", [Problem("", "one_form", "either dataset or split")])
     if raw.get("split", "train") not in ("train", "validation", "test"):
         raise invalid_value("/split", "split is train, validation or test")
-    if not isinstance(raw.get("metrics", []), list):
-        raise invalid_value("/metrics", "metrics is a list of names or objects")
+    if not isinstance(raw.get("metrics", []), list | dict):
+        raise invalid_value("/metrics", "metrics is a list of names or objects, or lists by output name")
     job, checkpoint = await in_thread(find_checkpoint, api, job_id, which_of(raw))
     data = {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else {"split": raw["split"]}
     answer = await ask(api.wake, {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics"))})

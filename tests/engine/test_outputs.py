@@ -49,9 +49,13 @@ def test_events_and_predictions_have_the_names_of_outputs() -> None:
     assert epoch["train_loss"] == pytest.approx(0.01 * epoch["train_price_loss"] + epoch["train_label_loss"])
     assert {"valid_loss", "valid_price_loss", "valid_label_loss", "valid_label_accuracy"} <= set(epoch)
     row = {"image": [0.1, 0.2, 0.3, 0.4], "age": 0.5, "sex": "f"}
-    answer = Predictor(found, checkpoint).predict(rows=[row, row])
+    model = Predictor(found, checkpoint)
+    answer = model.predict(rows=[row, row])
     assert np.shape(answer["outputs"]["price"]) == (2, 1) and len(answer["classes"]["label"]) == 2
     assert answer["class_names"]["label"] == ["a", "b", "c"]
+    again = model.evaluate(TABLE, metrics={"label": ["f1"], "price": ["mae"]})
+    assert again["metrics"].keys() == {"price_loss", "price_mae", "label_loss", "label_f1"}
+    assert again["loss"] == pytest.approx(np.mean(model.predict(table=TABLE, losses=True)["losses"]), rel=1e-5)
 
 
 def test_one_formula_is_the_loss_of_several_outputs_together() -> None:

@@ -166,6 +166,7 @@ def test_a_model_writes_the_same_text_for_the_same_seed() -> None:
      "/data/inputs", "no_inputs"),
     (writer(windows=None), text(), "/data/windows", "missing_field"),
     (writer(target="text"), text(), "/data/target", "plain_text"),
+    (writer(inputs=["letters"]), text(), "/data/inputs", "plain_text"),
     (writer(windows={"length": 8, "horizon": 3}), text(), "/data/windows/horizon", "plain_text"),
     (writer(validation={"dataset": "other"}), text(), "/data/validation", "unseen_class"),
 ])
