@@ -1,6 +1,7 @@
 """python -m tests.bench [W1 W2 ...] [--against torch,jax,sklearn] [--threads 1] [--rounds 7] [--json FILE]
 
-Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service.
+Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service,
+`python -m tests.bench --parity` compares numbers with PyTorch's.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -59,7 +61,11 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--parity", action="store_true", help="compare values, gradients and five training steps with PyTorch's")
     arguments = parser.parse_args()
+    if arguments.parity:
+        from tests.bench.parity import parity  # needs PyTorch
+        sys.exit(0 if parity() else 1)
     names = arguments.workloads or [*WORKLOADS, "service"]
     results: dict[str, object] = {"versions": versions()}
     for name in names:
