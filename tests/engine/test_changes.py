@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -152,6 +154,26 @@ def test_live_changes_take_effect_at_a_step_and_again_there_in_a_resumed_run() -
     for after in (5, 11, 13, 30):
         checkpoint, _ = paused(run_of(spec, adjustments=asked), after)
         assert last_checkpoint(events_of(run_of(spec, checkpoint=checkpoint, adjustments=asked))) == last_checkpoint(events)
+
+
+def test_changes_made_at_any_moment_from_another_thread_are_made_again_by_their_steps() -> None:
+    spec, asked = job(epochs=300, optimiser={"kind": "descent", "learning_rate": 0.01}), []
+    run = run_of(spec)
+
+    def tinker() -> None:
+        for k in range(40):
+            change = {"learning_rate": 0.001 * (k + 1)} if k % 10 else {"freeze" if k % 20 else "thaw": ["layers.0"]}
+            asked.append(Adjustment(run.adjust(change), change))
+            time.sleep(0.001)
+
+    other = threading.Thread(target=tinker)
+    other.start()
+    events = events_of(run)
+    other.join()
+    made = [e.data["step"] for e in events if e.type == "adjusted"]
+    assert len(made) > 1 and made == [item.step for item in asked[:len(made)]]
+    again = events_of(run_of(spec, adjustments=asked))
+    assert last_checkpoint(again) == last_checkpoint(events) and [e.data["step"] for e in again if e.type == "adjusted"] == made
 
 
 def test_live_changes_that_make_no_sense_are_refused_with_the_nearest_name() -> None:
