@@ -3,8 +3,8 @@
     (x [batch, steps, gates * units], w [units, gates * units], states [batch, states * units], lengths [batch]) -> [batch, steps, parts * units]
 
 `x` are the sums of the input, made for all steps at once by an ordinary product; `w` are the recurrent weights. States before the first step are
-zeros where they are left out. From its length on a row carries its states unchanged; `reverse` walks from the last step to the first. The output has
-what a cell keeps of each step, the state h first: a model takes a slice of it, and the way back the rest.
+zeros where they are left out. From its length on a row carries its states unchanged, the other parts are zeros; `reverse` walks from the last step
+to the first. The output has what a cell keeps of each step, the state h first: a model takes a slice of it, and the way back the rest.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def run(cell: Cell, x: Array, w: Array, *more: Array, reverse: bool = False) -> 
         parts = list(cell.step(x[:, t], held, w))
         if lengths is not None:
             on = _going_on(lengths, t, x)
-            parts[:cell.states] = [np.where(on, new, old) for new, old in zip(parts, held, strict=False)]
+            parts = [np.where(on, new, old) for new, old in zip(parts, [*held, *[0.0] * (cell.parts - cell.states)], strict=True)]
         held, found[t] = parts[:cell.states], joined(*parts)
     return np.stack([found[t] for t in range(steps)], axis=1)
 
@@ -65,14 +65,21 @@ def run_back(cell: Cell, d: Callable[[int], Parts], y: Array, w: Array, *more: A
     for t in _walk(steps, not reverse):
         parts, given = split(y[:, t], cell.parts), d(t)
         every = [a + b for a, b in zip(held, given, strict=False)]
-        ons = every if lengths is None else [np.where(_going_on(lengths, t, y), a, 0.0) for a in every]
-        found[t], held = cell.back([*ons, *given[cell.states:]], parts, [x[:, t] for x in before], w)
-        held = held if lengths is None else [b + a - on for b, a, on in zip(held, every, ons, strict=True)]
+        dx, into = cell.back([*every, *given[cell.states:]], parts, [x[:, t] for x in before], w)
+        if lengths is not None:
+            on = _going_on(lengths, t, y)
+            dx, into = np.where(on, dx, 0.0), [np.where(on, new, old) for new, old in zip(into, every, strict=True)]
+        found[t], held = dx, into
     return joined(*(found[t] for t in range(steps)), *(held if states is not None else ()))
 
 
 def _going_on(lengths: Array, t: int, like: Array) -> Array:
     return (lengths.astype(like.dtype) > t).reshape(-1, 1)
+
+
+def _ons(lengths: Node, steps: int, dtype: str) -> Node:
+    """1 where a row's sequence goes on and 0 where it has ended [batch, steps, 1]."""
+    return (lengths.astype(dtype).reshape(-1, 1) > np.arange(steps, dtype=dtype)).reshape(-1, steps, 1)
 
 
 def _before(cell: Cell, y: Array, states: Array | None, reverse: bool) -> list[Array]:
@@ -119,15 +126,16 @@ def _back_shape(cell: Cell) -> Callable[..., tuple[Shape, str]]:
 def _vjp(cell: Cell, node: Node, ct: Node) -> list[Node | None]:
     x, w, *more = node.inputs
     (rows, steps, width), units, reverse = x.shape, w.shape[0], node.attrs["reverse"]
+    states, lengths = _optional(more)
     seen = _of_states(ct, units)
     if seen is not None:
         back = apply(f"{cell.name}_grad", seen, node, w, *more, reverse=reverse, first=ct.attrs["start"][1])
         d: Parts = [0.0] * cell.parts
     else:
         back = run_back(cell, lambda t: split(ct[:, t], cell.parts), node, w, *more, reverse=reverse)
-        d = split(ct.reshape(rows * steps, cell.parts * units), cell.parts)
+        d = split((ct if lengths is None else ct * _ons(lengths, steps, ct.dtype)).reshape(rows * steps, cell.parts * units), cell.parts)
     dx = back[:, :steps * width]
-    before = [part.reshape(rows * steps, units) for part in _before(cell, node, _optional(more)[0], reverse)]
+    before = [part.reshape(rows * steps, units) for part in _before(cell, node, states, reverse)]
     dw = cell.weigh(d, split(node.reshape(rows * steps, cell.parts * units), cell.parts), before, dx.reshape(rows * steps, width))
     return [dx.reshape(rows, steps, width), dw, *(back[:, steps * width:] if n.dtype in FLOATS else None for n in more)]
 

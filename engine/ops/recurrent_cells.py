@@ -73,11 +73,11 @@ def _rnn(name: str, function: Callable[[Array], Array], slope: Callable[[Array],
 
     return Cell(name, 1, 1, 1, step, back, _weigh, (2, sums(0, 1) + each(f"""\
 s = load(p1, u)
-store(p0, u, select(on, {formula}, p0[u]))
+store(p0, u, {formula})
 """, blocks=2)), (1, each(f"""\
-h, d = load(y, u), select(on, e0[u], 0.0)
-store(p0, u, d * ({slope_formula}))
-store(e0, u, e0[u] - d)
+h = load(y, u)
+store(p0, u, e0[u] * ({slope_formula}))
+store(e0, u, 0.0)
 """, blocks=1, back=True) + KEEP_BACK + turned(0, 1)), f"h = {name.removeprefix('rnn_')}(x + h W)")
 
 
@@ -105,26 +105,26 @@ def _lstm_back(d: Parts, parts: Parts, before: Parts, w: Array) -> tuple[Array, 
 
 LSTM = Cell("lstm", 4, 2, 6, _lstm_step, _lstm_back, _weigh, (6, sums(0, 4) + each("""\
 i, f, g = sigmoid(p2[u]), sigmoid(p3[u]), tanh(p4[u])
-store(p1, u, select(on, f * p1[u] + i * g, p1[u]))
+store(p1, u, f * p1[u] + i * g)
 store(p2, u, i)
 store(p3, u, f)
 store(p4, u, g)
 """, """\
 o = sigmoid(p5[u])
-store(p0, u, select(on, o * tanh(p1[u]), p0[u]))
+store(p0, u, o * tanh(p1[u]))
 store(p5, u, o)
 """, blocks=6)), (5, each("""\
-d, o, top = select(on, e0[u], 0.0), load(y, 5 * units + u), tanh(load(y, units + u))
+d, o, top = e0[u], load(y, 5 * units + u), tanh(load(y, units + u))
 store(p3, u, d * top * o * (1.0 - o))
-store(p4, u, select(on, e1[u], 0.0) + d * o * (1.0 - top * top))
+store(p4, u, e1[u] + d * o * (1.0 - top * top))
 """, """\
 d, i, f, g = p4[u], load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
 store(p0, u, d * g * i * (1.0 - i))
 store(p1, u, d * load(b, units + u) * f * (1.0 - f))
 store(p2, u, d * i * (1.0 - g * g))
 """, """\
-store(e0, u, select(on, 0.0, e0[u]))
-store(e1, u, select(on, 0.0, e1[u]) + p4[u] * load(y, 3 * units + u))
+store(e0, u, 0.0)
+store(e1, u, p4[u] * load(y, 3 * units + u))
 """, blocks=5, back=True) + KEEP_BACK + turned(0, 4)), "i, f, g, o = x + h W; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c)")
 
 
@@ -153,19 +153,19 @@ def _gru_weigh(d: Parts, parts: Parts, before: Parts, dx: Array) -> Array:
 GRU = Cell("gru", 3, 1, 5, _gru_step, _gru_back, _gru_weigh, (5, sums(0, 3, "steps * width if gate < 2 else -1") + each("""\
 r, z, h = sigmoid(p1[u]), sigmoid(p2[u]), p0[u]
 c = tanh(load(x, 2 * units + u) + r * load(p3, u))
-store(p0, u, select(on, c + z * (h - c), h))
+store(p0, u, c + z * (h - c))
 store(p1, u, r)
 store(p2, u, z)
 store(p4, u, c)
 """, blocks=5)), (3, each("""\
-d, r, z, m, c = select(on, e0[u], 0.0), load(y, units + u), load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
+d, r, z, m, c = e0[u], load(y, units + u), load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
 dc = d * (1.0 - z) * (1.0 - c * c)
 store(p0, u, dc * m * r * (1.0 - r))
 store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
 store(p2, u, dc)
 """, blocks=3, back=True) + KEEP_BACK + each("""\
 store(p2, u, p2[u] * load(y, units + u))
-store(e0, u, select(on, e0[u] * load(y, 2 * units + u), e0[u]))
+store(e0, u, e0[u] * load(y, 2 * units + u))
 """, blocks=3, back=True) + turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h")
 
 
@@ -199,13 +199,13 @@ store(p2, u, sigmoid(p2[u]))
 store(p4, u, r * p0[u])
 """, blocks=5) + sums(2, 3, of=4) + each("""\
 c, h = tanh(p3[u]), p0[u]
-store(p0, u, select(on, c + p2[u] * (h - c), h))
+store(p0, u, c + p2[u] * (h - c))
 store(p3, u, c)
 """, blocks=5)), (4, each("""\
-d, z, c = select(on, e0[u], 0.0), load(y, 2 * units + u), load(y, 3 * units + u)
+d, z, c = e0[u], load(y, 2 * units + u), load(y, 3 * units + u)
 store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
 store(p2, u, d * (1.0 - z) * (1.0 - c * c))
-store(e0, u, select(on, e0[u] * z, e0[u]))
+store(e0, u, d * z)
 """, blocks=4, back=True) + turned(2, 3, to=3) + each("""\
 r, d = load(y, units + u), load(p3, u)
 store(p0, u, d * load(b, u) * r * (1.0 - r))

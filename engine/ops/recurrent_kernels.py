@@ -2,8 +2,8 @@
 
 Everything about a step is kept in blocks [rows, units] that lie end to end: forwards the parts (gate g is part `states + g`), backwards the gates.
 A cell says what happens as text: products (`sums`, `turned`) and loops (`each`), in which
-    p0, p1, ...: the blocks     x: the input's sums           on: whether the row's sequence goes on here
-    e0, e1: the cotangents of the states, backwards           y: the parts kept of this step        b: the states before, backwards
+    p0, p1, ...: the blocks     x: the input's sums, forwards
+    e0, e1: the cotangents of the states     y: the parts kept of this step     b: the states before, backwards
 No loop has more than four arrays that are written, which is as many as a compiler takes the trouble to tell apart.
 """
 
@@ -116,9 +116,8 @@ for gate in range({first}, {last}):
 
 
 def each(*loops: str, blocks: int, back: bool = False) -> str:
-    """What is done for each row: loops over its units, one after the other."""
-    lines = ["on = wide == 0 or t < whole_number(arena, lengths, wide, begin + row)",
-             *(f"p{k} = view(arena, room + {k} * size + row * units * WIDTH, real)" for k in range(blocks))]
+    """What is done for each row: loops over its units, one after the other. A row that has ended keeps its states; its other blocks are zeros."""
+    lines = [f"p{k} = view(arena, room + {k} * size + row * units * WIDTH, real)" for k in range(blocks)]
     if back:
         lines += ["e0, e1 = view(arena, held + row * units * WIDTH, real), view(arena, held + (STATES - 1) * size + row * units * WIDTH, real)",
                   "y = view(arena, words[2] + ((begin + row) * steps + t) * PARTS * units * WIDTH, real)",
@@ -128,7 +127,16 @@ def each(*loops: str, blocks: int, back: bool = False) -> str:
     else:
         lines += ["x = view(arena, given + row * steps * width * WIDTH, real)"]
     text = "\n".join(lines) + "\n" + "".join("for u in range(units):\n" + indent(loop, "    ") for loop in loops)
-    return "for row in range(rows):\n" + indent(text, "    ")
+    return f"""\
+for row in range(rows):
+    if wide == 0 or t < whole_number(arena, lengths, wide, begin + row):
+{indent(text, " " * 8)}
+    else:
+        for k in range({0 if back else "STATES"}, {blocks}):
+            p0 = view(arena, room + k * size + row * units * WIDTH, real)
+            for u in range(units):
+                store(p0, u, 0.0)
+"""
 
 
 def define_cell(name: str, gates: int, states: int, parts: int, forward: tuple[int, str], backward: tuple[int, str]) -> None:
