@@ -15,7 +15,7 @@ import pytest
 from tests.serving import Server, serving
 from tests.user import Event, User, epochs
 
-EPOCHS = 80
+EPOCHS = 200        # many more than the last at which anything happens, for a user who is slow to hear of it
 JOB: dict[str, Any] = {
     "name": "journey",
     "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 256, "activation": "relu"}, {"kind": "dropout", "rate": 0.1},

@@ -123,7 +123,7 @@ def test_ctrl_c_detaches_and_the_job_goes_on(ask, url: str, files: Path) -> None
     assert following.stdout is not None
     next(line for line in following.stdout if line.startswith("epoch"))
     following.send_signal(signal.SIGINT)
-    _, told = following.communicate(timeout=30)
+    _, told = following.communicate(timeout=60)
     assert following.returncode == 130
     job = told[told.index("trainyard watch ") + 16:].split()[0]
     assert json.loads(ask("jobs", "--status", "running", "--json").stdout)[0]["id"] == job

@@ -104,7 +104,7 @@ def test_an_upload_over_the_cap_is_refused_while_it_comes(tmp_path):
 def test_a_bomb_is_stopped_at_the_cap(refused, bomb):
     start = time.monotonic()
     error = refused(bomb, limits=Limits(expanded_bytes=1_000_000))
-    assert error.code in ("too_large", "row_too_long") and error.status in (413, 422) and time.monotonic() - start < 3
+    assert error.code in ("too_large", "row_too_long") and error.status in (413, 422) and time.monotonic() - start < 10
 
 
 def test_gzip_within_gzip_and_damaged_gzip_are_refused(refused):

@@ -49,13 +49,13 @@ def test_a_served_job_can_be_paused_resumed_and_cancelled(running: Running) -> N
     assert row["step"] >= 2000 and row["metrics"]["train_loss"] > 0 and row["best"]["epoch"] >= 1
 
     running.store.request_pause(job_id)
-    paused = running.wait(job_id, "paused", seconds=5)
+    paused = running.wait(job_id, "paused", seconds=20)
     assert running.store.checkpoint(job_id)["step"] == paused["step"] and paused["worker"] is None
 
     running.store.resume(job_id)
     running.reached(job_id, paused["epoch"] + 1)
     running.store.request_cancel(job_id)
-    running.wait(job_id, "cancelled", seconds=5)
+    running.wait(job_id, "cancelled", seconds=20)        # a trainer that does not stop is killed after 30
     events = running.store.events(job_id, limit=1000, types=["epoch", "job.started"])
     assert [event["data"]["resumed_from"] for event in events if event["type"] == "job.started"] == [0, paused["step"]]
     epochs = [event["data"]["epoch"] for event in events if event["type"] == "epoch"]

@@ -121,7 +121,7 @@ def test_head_answers_like_get_without_a_body(http: httpx.Client) -> None:
         assert (head.status_code, head.content) == (full.status_code, b"")
         assert {name: head.headers.get(name) for name in ("content-type", "content-length", "etag")} == {
             name: full.headers.get(name) for name in ("content-type", "content-length", "etag")}
-    stream = http.head(f"/v1/jobs/{job_id}/events?format=sse", timeout=5)
+    stream = http.head(f"/v1/jobs/{job_id}/events?format=sse", timeout=20)
     assert stream.status_code == 200 and stream.headers["content-type"].startswith("text/event-stream") and stream.content == b""
     assert http.head(f"/v1/jobs/{job_id}/cancel").status_code == 405
 
