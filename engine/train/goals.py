@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from engine.data.fit import Notes
 from engine.data.fitted import Fitted, FittedTarget
 from engine.data.table import Table
 from engine.data.target import Goal, shown
 from engine.errors import nearest
+from engine.nn.layer import Layer
 from engine.nn.loss import ClassLoss, Loss
 from engine.nn.metrics import metrics as known_metrics
 from engine.train.expression import Expression
 from engine.train.job import Job, Weighted
 from engine.train.network import OUTPUT
 from engine.train.objective import Objective
+from engine.train.sizes import last_layer
 
 
 def losses_of(job: Job) -> dict[str, Loss]:
@@ -50,7 +54,8 @@ def goals_of(job: Job, tables: Mapping[str, Table], notes: Notes, numbered: bool
         pointer, loss = f"/data/target/{name}" if isinstance(target, Mapping) else "/data/target", losses.get(name)
         if loss is None:
             continue
-        classes = _has_classes(table, column) if isinstance(loss, Expression) else loss.target == "class" or _binary(loss)
+        formula = isinstance(loss, Expression)
+        classes = _has_classes(table, column, last_layer(job.model, name)) if formula else loss.target == "class" or _binary(loss)
         goals.append(Goal("y" if name == OUTPUT else name, classes, _binary(loss), loss.standardises, numbered, pointer))
     return goals
 
@@ -85,9 +90,15 @@ def _binary(loss: Loss) -> bool:
     return loss.target == "binary" and isinstance(loss, ClassLoss)
 
 
-def _has_classes(table: Table | None, name: str | list[str]) -> bool:
+def _has_classes(table: Table | None, name: str | list[str], last: Layer) -> bool:
+    """Whether a formula's target is a class: whole numbers are, where there are as many different ones as the last layer has units."""
     column = table.columns.get(name) if table is not None and isinstance(name, str) else None
-    return column is not None and column.kind in ("category", "boolean", "text")
+    if column is None or column.kind not in ("number", "category", "boolean", "text"):
+        return False
+    if column.kind != "number":
+        return True
+    values, units = np.unique(column.data[~np.isnan(column.data)]), getattr(last, "units", None)
+    return isinstance(units, int) and 1 < units == len(values) and bool(np.all(np.mod(values, 1) == 0))
 
 
 def objectives_of(job: Job, fitted: Fitted, notes: Notes) -> list[Objective]:

@@ -66,8 +66,9 @@ def program_of(built: Built) -> Program:
     program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype)
     program.train_with(Update(built.steps, shapes, built.trained, built.missed))
     steps = built.steps_per_epoch if data.steps_per_epoch is not None or built.mode == "with_replacement" else None
+    passes = -(-steps * built.batch_size // len(built.index)) if steps else 0       # each with an order of its own
     program.add_phase("train", built.make_graph, built.parts["train"].feeds, rows=len(built.index), batch=built.batch_size, index=_index(built.index),
-                      training=True, mode=built.mode, steps=steps, drop_last=data.drop_last, repeats=data.repeat,
+                      training=True, mode=built.mode, steps=steps, drop_last=data.drop_last, repeats=max(data.repeat, passes),
                       changes=built.setup.prepared.changes)
     tests = {name: part for name, part in built.parts.items() if name != "train"}
     if job.evaluate_train:

@@ -24,7 +24,7 @@ from engine.train.memory import Estimate, estimate
 from engine.train.network import OUTPUT, Forward, Network
 from engine.train.objective import Objective
 from engine.train.prepare import Prepared, leaves_of, prepare
-from engine.train.sizes import children, images, lookups, resolve, vocabularies
+from engine.train.sizes import branch_of, images, lookups, resolve, vocabularies
 from engine.train.step import StepMaker
 
 
@@ -148,10 +148,7 @@ def ending(model: Layer, output: str) -> str | None:
     """The activation that an output went through last, if the layers know: with several outputs that of the branch of its name."""
     if output == OUTPUT:
         return model.last_activation()
-    last = model
-    while last.kind_name() == "chain" and children(last):
-        last = list(children(last).values())[-1]
-    branch = children(last).get(output)
+    branch = branch_of(model, output)
     return branch.last_activation() if branch else None
 
 

@@ -9,6 +9,7 @@ from engine.data.fitted import Fitted
 from engine.nn.layer import Layer
 
 EMBEDDINGS = ("embedding", "embedding_bag")
+UNSIZED = ("activation", "dropout", "alpha_dropout", "flatten", "reshape")
 
 
 def children(layer: Layer) -> dict[str, Layer]:
@@ -32,6 +33,22 @@ def first_layers(layer: Layer, name: str = "x") -> Iterator[tuple[str, Layer]]:
     else:
         for key, child in inside.items():
             yield from first_layers(child, key if layer.kind_name() == "parallel" else name)
+
+
+def branch_of(model: Layer, output: str) -> Layer | None:
+    """The branch that gives one of several outputs: where the model ends in a parallel layer, that of its name."""
+    last = model
+    while last.kind_name() == "chain" and children(last):
+        last = list(children(last).values())[-1]
+    return children(last).get(output)
+
+
+def last_layer(model: Layer, output: str) -> Layer:
+    """The last layer of an output that is not an activation, dropout or a change of shape, as far as chains tell."""
+    last = branch_of(model, output) or model
+    while last.kind_name() == "chain" and (inside := [c for c in children(last).values() if c.kind_name() not in UNSIZED]):
+        last = inside[-1]
+    return last
 
 
 def lookups(layer: Layer, inputs: list[str]) -> list[str]:

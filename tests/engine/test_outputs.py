@@ -117,3 +117,12 @@ def test_an_image_without_channels_gets_an_axis_for_them_before_windows_over_two
     assert check(Job.model_validate(summary.spec), table) == summary
     raw["model"]["layers"][0]["dimensions"] = 1
     assert check(Job.model_validate(raw), table).layers[0]["input_shape"] == (6, 6)
+
+
+def test_whole_numbers_are_classes_to_a_formula_where_the_model_has_as_many_units() -> None:
+    table = {"d": Table.from_columns({"x": RNG.random((30, 4)), "y": np.arange(30) % 3})}
+    raw = {"model": {"kind": "dense", "units": 3}, "loss": {"kind": "expression", "formula": "-mean(sum(y * log_softmax(y_hat), axis=-1))"},
+           "optimiser": "adam", "data": {"dataset": "d", "target": "y"}}
+    assert check(Job.model_validate(raw), table).class_names == [0, 1, 2]
+    raw |= {"model": {"kind": "dense", "units": 1}, "loss": {"kind": "expression", "formula": "mean((y_hat - y) ** 2)"}}
+    assert check(Job.model_validate(raw), table).class_names is None
