@@ -19,7 +19,7 @@ from engine.optim.step import OptimiserStep
 from engine.plan.graphs import GraphMaker
 from engine.train.actions import Scores
 from engine.train.callback import Callback
-from engine.train.callbacks import EarlyStopping, OnNonfinite
+from engine.train.callbacks import OnNonfinite
 from engine.train.job import Job
 from engine.train.network import OUTPUT
 from engine.train.parts import Part
@@ -149,12 +149,6 @@ class Built:
     def nonfinite(self) -> OnNonfinite:
         """What happens to numbers that are not finite."""
         return next((callback for callback in self.job.callbacks if isinstance(callback, OnNonfinite)), OnNonfinite())
-
-    @cached_property
-    def monitors(self) -> list[str]:
-        """The metrics whose best weights are kept: the job's, and those of callbacks that restore them."""
-        stopping = [c for c in self.callbacks if isinstance(c, EarlyStopping) and c.restore_best]
-        return list(dict.fromkeys([self.monitor, *(self.scores.watched(callback.monitor) for callback in stopping)]))
 
 
 def build(job: Job, tables: Mapping[str, Table], *, numbered: bool = False) -> Built:

@@ -21,15 +21,18 @@ class Estimate:
     step_seconds: float
 
 
-def estimate(train: StepGraph, states: int, dtype: str) -> Estimate:
-    """The slabs of parameters, gradients, best weights and `states` arrays of optimiser state, and the temporaries of a step as it is planned."""
+def estimate(train: StepGraph, states: int, dtype: str, bests: int = 1, rolls: bool = False) -> Estimate:
+    """The slabs of parameters, gradients, `bests` copies of the best weights and `states` arrays of optimiser state, and the temporaries of a step as
+    it is planned. A run that `rolls` back keeps a checkpoint of the epoch's beginning, in memory and in other checkpoints.
+    """
     size = np.dtype(dtype).itemsize
     parameters, buffers = (sum(node.size for node in group.values()) for group in (train.parameters, train.buffers))
     trained = sum(train.parameters[path].size for path in train.gradients)
-    kept = (2 * (parameters + buffers) + states * trained) * size
+    kept = ((1 + bests) * (parameters + buffers) + states * trained) * size
+    back = kept + 65_536 if rolls else 0
     nbytes, nanoseconds = temporaries(train)
     moved = sum(node.size for node in train.batch.values()) + (states + 3) * trained
-    return Estimate(parameters, kept + trained * size + nbytes, kept + 65_536, (nanoseconds + moved * NANOSECONDS_MOVED) * 1e-9)
+    return Estimate(parameters, kept + back + trained * size + nbytes, kept + back + 65_536, (nanoseconds + moved * NANOSECONDS_MOVED) * 1e-9)
 
 
 NANOSECONDS_MOVED = 0.3    # per number of the batch, and per array of an update

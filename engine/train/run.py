@@ -27,6 +27,7 @@ from engine.train.live import Adjustment, Live
 from engine.train.regime import Regime
 from engine.train.series import Series
 from engine.train.standing import Standing
+from engine.train.stopping import monitors
 from engine.train.trouble import explained
 
 STRETCH_SECONDS = 0.06
@@ -41,7 +42,7 @@ class Run(Standing):
                  adjustments: Sequence[Adjustment] = ()):
         super().__init__(elapsed_seconds)
         self.regime, self.job, self.stop_word = Regime(built, session), built.job, session.crew.stop_word
-        self.bests: dict[str, Best] = {monitor: Best(session, monitor, built.scores) for monitor in built.monitors}
+        self.bests: dict[str, Best] = {monitor: Best(session, monitor, built.scores) for monitor in monitors(built.callbacks, built.scores)}
         self.best = self.bests[built.monitor]
         self._follow()
         self.live = Live(adjustments, lambda raw: read_change(raw, built.steps, list(built.parameters)))

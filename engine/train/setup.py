@@ -26,6 +26,7 @@ from engine.train.objective import Objective
 from engine.train.prepare import Prepared, leaves_of, prepare
 from engine.train.sizes import branch_of, images, lookups, resolve, vocabularies
 from engine.train.step import StepMaker
+from engine.train.stopping import monitors
 
 
 class Limits(Protocol):
@@ -54,7 +55,10 @@ class Setup:
 
     @cached_property
     def estimate(self) -> Estimate:
-        return estimate(self.graph, sum(len(step.state) for step in self.job.optimiser.listed), self.job.dtype)
+        callbacks = self.job.callbacks
+        rolls = any(callback.kind == "on_nonfinite" and callback.action == "rollback" for callback in callbacks)
+        states = sum(len(step.state) for step in self.job.optimiser.listed)
+        return estimate(self.graph, states, self.job.dtype, len(monitors(callbacks, self.scores)), rolls)
 
 
 def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Setup:

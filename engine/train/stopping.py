@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from engine.train.actions import Action, RestoreBest, Skip, Stop
+from engine.train.actions import Action, RestoreBest, Scores, Skip, Stop
 from engine.train.callback import Amount, Callback, Count, Number, Positive, Runner, Waiting, callbacks, one_side, side
 
 
@@ -37,6 +37,12 @@ class EarlyStopping(Callback):
 
     def reads(self) -> dict[str, str]:
         return {"monitor": self.monitor} if self.monitor else {}
+
+
+def monitors(callbacks: Sequence[Callback], scores: Scores) -> list[str]:
+    """The metrics whose best weights are kept: the job's, and those of callbacks that restore them."""
+    restoring = [callback for callback in callbacks if isinstance(callback, EarlyStopping) and callback.restore_best]
+    return list(dict.fromkeys([scores.monitor, *(scores.watched(callback.monitor) for callback in restoring)]))
 
 
 class StopWhenRunner(Runner):
