@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -133,6 +134,8 @@ def build(layer: Layered, input_shape: InputShape = (1,), seed: int = 0, dtype: 
     Raises ShapeError with the path of the layer that does not fit.
     """
     found = outline(layer, input_shape, dtype)
+    for warning in found.warnings:
+        warnings.warn(f"{warning.pointer}: {warning.detail}", stacklevel=3)
     sizes = {path: count(p.shape) for path, p in found.parameters.items()}
     slab = np.empty(sum(sizes.values()), dtype)
     parameters, start = {}, 0

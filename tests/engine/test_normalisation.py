@@ -45,9 +45,9 @@ def test_a_batch_norm_used_twice_follows_both_batches() -> None:
 
 def test_the_batch_tells_the_moments_also_where_they_are_far_from_nought() -> None:
     x = (np.random.default_rng(1).normal(size=(1000, 3)) + 1e4).astype("float32")
-    moments = Chain(BatchNorm(momentum=1.0)).build((3,))
-    gradient(lambda m: m(x).sum(), moments)
-    np.testing.assert_allclose(moments.buffers["layers.0.variance"], x.astype("float64").var(0, ddof=1), rtol=1e-4)
+    model = BatchNorm(momentum=0.5).build((3,))
+    gradient(lambda m: m(x).sum(), model)
+    np.testing.assert_allclose(model.buffers["variance"], 0.5 + 0.5 * x.astype("float64").var(0, ddof=1), rtol=1e-4)
 
 
 def test_group_norm_and_instance_norm_look_at_one_row_alone() -> None:
@@ -121,3 +121,5 @@ def test_a_last_batch_of_one_row_and_a_large_momentum_are_told_before_anything_r
     layers = [{"kind": "batch_norm", "momentum": 0.99}, {"kind": "dense", "units": "target"}]
     warnings = check(job(model={"kind": "chain", "layers": layers}), {"d": table()}).warnings
     assert [(w["pointer"], w["code"]) for w in warnings] == [("/model/layers/0/momentum", "large_momentum")]
+    with pytest.warns(UserWarning, match=r"momentum: .* write 0\.01"):
+        BatchNorm(momentum=0.99).build((3,))
