@@ -50,17 +50,15 @@ class Regime:
 
     def apply(self, change: Change, step: int) -> Changed:
         """Make a change after `step` steps. Returns what has changed. Raises SpecError where nothing would be left to be trained."""
-        trained = self._trained(change)
-        renewed = [path for path in self.built.parameters if chosen(path, change.replace)]
+        trained, paths = self._trained(change), list(self.built.parameters)
+        before, now = set(self.built.trained), set(trained)
         changed = self._tune(change) | self._set_epochs(change.epochs)
-        before = self.built.trained
-        if trained != before or renewed:
+        changed |= {path: {"from": "trained", "to": "frozen"} for path in paths if path in before - now}
+        changed |= {path: {"from": "frozen", "to": "trained"} for path in paths if path in now - before}
+        renewed = {path: self._renew(path, change.init, step) for path in paths if chosen(path, change.replace)}
+        if now != before or renewed:
             self._rebuild(trained, renewed)
-        now = set(trained)
-        for path in before if now != set(before) else ():
-            changed |= {} if path in now else {path: {"from": "trained", "to": "frozen"}}
-        changed |= {path: {"from": "frozen", "to": "trained"} for path in trained if path not in set(before)}
-        return changed | {path: self._renew(path, change.init, step) for path in renewed}
+        return changed | renewed
 
     def _set_epochs(self, epochs: int | None) -> Changed:
         before, self.epochs = self.epochs, epochs or self.epochs
@@ -84,9 +82,9 @@ class Regime:
 
     def _trained(self, change: Change) -> list[str]:
         """The paths that are trained after a change, in tree order."""
-        before = self.built.trained
         if not change.freeze and not change.thaw:
-            return before
+            return self.built.trained
+        before = set(self.built.trained)
         wanted = [path for path in self.built.parameters if (path in before or chosen(path, change.thaw)) and not chosen(path, change.freeze)]
         graph = replace(self.built.setup.maker, trainable=frozenset(wanted))(self.built.batch_size, True)
         found = [path for path in wanted if path in graph.gradients]
