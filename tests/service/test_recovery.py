@@ -122,20 +122,20 @@ def test_a_job_beyond_its_memory_fails_at_once_and_says_how_much_it_took(run: Ca
 
 
 def test_an_owner_that_slept_through_its_lease_can_write_no_more(run: Callable[..., Running]) -> None:
-    running = run(lease_seconds=1, renew_seconds=0.3)
+    running = run(lease_seconds=2, renew_seconds=0.5)
     job_id = running.add(classifier(running.dataset(), 100_000, every=5))
     running.reached(job_id, 6)
     asleep = [running.process.pid, running.holder(job_id)]
     until(lambda: put_to_sleep(running, asleep))
-    time.sleep(4)       # four leases
-    taken = until(lambda: running.store.claim("another", 60))
+    time.sleep(8)       # four leases
+    taken = until(lambda: running.store.claim("another", 15))
     assert taken is not None and taken[0].job_id == job_id and taken[0].attempt == 2
     before = len(running.store.events(job_id, limit=1000))
     for pid in asleep:
         os.kill(pid, signal.SIGCONT)
     until(lambda: "idle" in running.phases())       # the old owner has let go
     assert len(running.store.events(job_id, limit=1000)) == before
-    assert [job["id"] for job in running.store.renew("another", 60)] == [job_id]
+    assert [job["id"] for job in running.store.renew("another", 15)] == [job_id]
     ended = running.store.finish(taken[0], "succeeded", reason="completed", message="Done.")
     assert ended.status == "succeeded" and running.types(job_id).count("job.succeeded") == 1
 
