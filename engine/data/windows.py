@@ -86,7 +86,7 @@ def runs(line: Line, chosen: np.ndarray) -> list[tuple[int, int]]:
     """[begin, end) of consecutive places that are `chosen`, bool [places], and of one group."""
     breaks = np.flatnonzero(np.diff(chosen)) + 1
     if line.groups is not None:
-        breaks = np.union1d(breaks, np.flatnonzero(np.diff(line.groups)) + 1)
+        breaks = np.union1d(breaks, np.flatnonzero(line.groups[1:] != line.groups[:-1]) + 1)
     edges = [0, *breaks.tolist(), line.places]
     return [(a, b) for a, b in pairwise(edges) if b > a and chosen[a]]
 
@@ -108,7 +108,7 @@ def last_starts(line: Line, windows: Windows) -> np.ndarray:
     short = [(a, b) for a, b in ends if b - a < windows.length]
     if short or not ends:
         a, b = short[0] if short else (0, 0)
-        which = f" of group {len(ends)}" if windows.group and len(ends) > 1 else ""
+        which = f" in one of {len(ends)} groups" if len(ends) > 1 else ""
         raise SpecError([Problem("", "too_few_rows", f"the model takes the last {windows.length} rows, found {b - a}{which}")])
     places = np.array([b - windows.length for _, b in ends], np.int64)
     return places[np.argsort([int(line.rows(np.arange(a, b)).min()) for a, b in ends], kind="stable")]

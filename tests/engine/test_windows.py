@@ -23,9 +23,10 @@ LINES = ["the quick brown fox", "jumps over the lazy dog", "again and again,", "
 
 
 def panel() -> Table:
-    """Two shops day by day, rows in no order; one sale of B is not known."""
-    rows: list[dict[str, Any]] = [{"day": f"2024-03-{day + 1:02d}", "shop": shop, "sales": float(VALUES[shop][day]), "load": float(day)}
-                                  for day in range(DAYS) for shop in "AB"]
+    """Two shops day by day, rows in no order, one of them without a number; one sale of B is not known."""
+    rows: list[dict[str, Any]] = [
+        {"day": f"2024-03-{day + 1:02d}", "shop": shop, "shelf": 1.0 if shop == "A" else None, "sales": float(VALUES[shop][day]), "load": float(day)}
+        for day in range(DAYS) for shop in "AB"]
     rows[2 * 12 + 1]["sales"] = None
     return Table.from_rows([rows[k] for k in np.random.default_rng(0).permutation(len(rows))])
 
@@ -84,6 +85,8 @@ def test_no_window_crosses_from_training_into_validation() -> None:
     assert found["train"]["x"][:, :, 0].max() <= 17 - HORIZON and found["valid"]["x"][:, :, 0].min() == 18
     job = forecast(validation={"fraction": 0.5, "by": "group", "group": "shop"})
     summary = check(job, {"d": panel()})
+    shelves = forecast(windows={"length": LENGTH, "horizon": HORIZON, "order": "day", "group": "shelf"})
+    assert check(shelves, {"d": panel()}).rows["train"] == 46
     assert sorted([summary.rows["train"], summary.rows["valid"]]) == [22, 24] and summary.spec["data"]["windows"]["stride"] == 1
 
 
@@ -162,8 +165,8 @@ def test_a_model_writes_the_same_text_for_the_same_seed() -> None:
     (forecast(windows={"length": 5, "order": "dy"}), panel(), "/data/windows/order", "unknown_column"),
     (forecast(windows={"length": 60}), panel(), "/data/dataset", "empty_split"),
     (forecast(validation={"fraction": 0.2, "by": "random"}), panel(), "/data/validation/by", "overlapping_windows"),
-    (forecast(inputs=None, target="load", windows={"length": 3, "order": "day", "group": "shop"}, preprocess={"sales": "ignore"}), panel(),
-     "/data/inputs", "no_inputs"),
+    (forecast(inputs=None, target="load", windows={"length": 3, "order": "day", "group": "shop"}, preprocess={"sales": "ignore", "shelf": "ignore"}),
+     panel(), "/data/inputs", "no_inputs"),
     (writer(windows=None), text(), "/data/windows", "missing_field"),
     (writer(target="text"), text(), "/data/target", "plain_text"),
     (writer(inputs=["letters"]), text(), "/data/inputs", "plain_text"),
