@@ -125,7 +125,8 @@ def test_reverse_and_forward_mode_agree_with_differences(op: Op, case: Case) -> 
     assert_derivatives(*use(op, case))
 
 
-TWICE = [(op, case) for op, case in SMOOTH if case.name in ("ragged", "rows", "over rows", "class numbers", "probabilities") and op.public and op.vjp]
+TELLING = [(op, case) for op, case in SMOOTH if op.public and not any(0 in sample.shape for sample in case.inputs)]
+TWICE = list({op.name: (op, case) for op, case in reversed(TELLING)}.values())      # the first case of each op
 
 
 @pytest.mark.parametrize(("op", "case"), TWICE, ids=names(TWICE))
@@ -134,13 +135,12 @@ def test_second_derivatives_agree_with_differences_of_the_first(op: Op, case: Ca
     rng = np.random.default_rng(4)
     weight = leaf(node.shape, "float64", value=rng.normal(size=node.shape))
     for x, first in zip(float_leaves(node), pullback(node, weight, float_leaves(node)), strict=True):
-        if first is None or not set(pullback(first, None, [x])) - {None}:
+        if first is None:
             continue
         direction = rng.normal(size=x.shape)
         ct = leaf(x.shape, "float64", value=rng.normal(size=x.shape))
         second = pullback(first, ct, [x])[0]
-        assert second is not None
-        found = float((interpret.run([second], values)[0] * direction).sum())
+        found = 0.0 if second is None else float((interpret.run([second], values)[0] * direction).sum())
         expected = float((by_differences(first, values, {x: direction}) * ct.value).sum())
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
