@@ -58,7 +58,8 @@ class Objective:
         if target.kind == "inputs":
             if len(forward.x) != 1:
                 raise ShapeError(f"the target \"@inputs\" needs a model with one input; this one has {', '.join(forward.x)}")
-            return next(iter(forward.x.values()))
+            x = next(iter(forward.x.values()))
+            return x.reshape(y_hat.shape) if x.size == y_hat.size else x     # a model may end flat, whatever the shape of a row
         y = forward.batch[target.leaf]
         if target.kind == "class" and self.loss.target == "binary":
             return y.astype(y_hat.dtype).reshape(y_hat.shape) if y_hat.size == y.size else y

@@ -128,7 +128,7 @@ def widths(objectives: list[Objective], fitted: Fitted) -> dict[str, int]:
         if target is None:
             continue
         if target.kind == "inputs":
-            found[objective.name] = fitted.inputs[0].shape[-1]
+            found[objective.name] = fitted.inputs[0].width
         elif target.kind == "class":
             found[objective.name] = 1 if objective.loss.target == "binary" else len(target.classes or ())
         else:

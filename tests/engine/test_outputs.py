@@ -126,3 +126,10 @@ def test_whole_numbers_are_classes_to_a_formula_where_the_model_has_as_many_unit
     assert check(Job.model_validate(raw), table).class_names == [0, 1, 2]
     raw |= {"model": {"kind": "dense", "units": 1}, "loss": {"kind": "expression", "formula": "mean((y_hat - y) ** 2)"}}
     assert check(Job.model_validate(raw), table).class_names is None
+
+
+def test_a_model_that_rebuilds_images_may_end_flat() -> None:
+    table = {"d": Table.from_columns({"image": RNG.integers(0, 255, (30, 6, 6), dtype=np.uint8)})}
+    raw = {"model": {"kind": "chain", "layers": ["flatten", {"kind": "dense", "units": "target"}]}, "loss": "mse", "optimiser": "adam",
+           "data": {"dataset": "d", "target": "@inputs"}}
+    assert check(Job.model_validate(raw), table).layers[-1]["output_shape"] == (36,)
