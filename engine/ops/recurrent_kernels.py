@@ -1,6 +1,7 @@
 """The kernels of recurrent ops: a few rows of the batch walk through all their steps, forwards or backwards, with what they carry close at hand.
 
 Everything about a step is kept in blocks [rows, units] that lie end to end: forwards the parts (gate g is part `states + g`), backwards the gates.
+So what a loop reads and what it writes lie apart for all rows together, which is what a compiler wants to see before it makes vectors.
 A cell says what happens as text: products (`sums`, `turned`) and loops (`each`), in which
     p0, p1, ...: the blocks     x: the input's sums, forwards
     e0, e1: the cotangents of the states     y: the parts kept of this step     b: the states before, backwards
