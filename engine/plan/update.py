@@ -100,16 +100,16 @@ class Update:
                 at = self.table_at(number, i) + 16
                 arena[at: at + values.nbytes] = values.view(np.uint8)
 
-    def initial_state(self, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """What each slab of state begins as, given the parameters by path."""
-        total = sum(region.size for region in self.regions)
-        start = {name: np.zeros(total) for name in self.state}
+    def fill_state(self, slabs: Mapping[str, np.ndarray], parameters: Mapping[str, np.ndarray]) -> None:
+        """Write what each slab of state begins as, given the parameters by path."""
         for region in self.regions:
-            x = np.concatenate([np.ravel(parameters[path]) for path in region.paths])
-            for i, step in enumerate(region.steps):
-                for name in step.state:
-                    start[f"{i}.{name}"][region.at: region.at + region.size] = step.start(name, x)
-        return start
+            at = region.at
+            for path in region.paths:
+                x = np.ravel(parameters[path])
+                for i, step in enumerate(region.steps):
+                    for name in step.state:
+                        slabs[f"{i}.{name}"][at: at + x.size] = step.start(name, x)
+                at += x.size
 
     @property
     def copies(self) -> list[str]:

@@ -14,7 +14,6 @@ def assemble(built: Built, program: Program, threads: int) -> Session:
         for path, array in targets.items():
             array[...] = values[path]
     assert program.update is not None
-    for name, values in program.update.initial_state(built.parameters).items():
-        program.state[name].view(session.arena)[:] = values
+    program.update.fill_state({name: slab.view(session.arena) for name, slab in program.state.items()}, built.parameters)
     session.look()
     return session
