@@ -47,7 +47,7 @@ def moments_join(arena, words, begin, end):
     columns, features = words[4], words[5]
     blocks, lanes, rows = (words[2] + words[3] - 1) // words[3], columns // features, words[3] // columns
     out, part = view(arena, words[0], real), view(arena, words[1], real)
-    count = float64(words[2] // features)
+    each = float64(1.0) / float64(words[2] // features)
     for c in range(begin, end):
         mean, squares = float64(0.0), float64(0.0)
         for b in range(blocks):
@@ -55,7 +55,7 @@ def moments_join(arena, words, begin, end):
             for j in range(lanes):
                 share = rows if size >= words[3] else (size - j * features - c + columns - 1) // columns
                 mean += float64(share) * part[2 * b * columns + j * features + c]
-        mean /= count
+        mean *= each
         for b in range(blocks):
             size = words[2] - b * words[3]
             for j in range(lanes):
@@ -63,7 +63,7 @@ def moments_join(arena, words, begin, end):
                 far = part[2 * b * columns + j * features + c] - mean
                 squares += part[(2 * b + 1) * columns + j * features + c] + far * far * float64(share)
         out[c] = mean
-        out[features + c] = squares / count
+        out[features + c] = squares * each
 
 
 def lanes_of(features: int) -> int:
