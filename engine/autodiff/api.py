@@ -7,40 +7,52 @@ flow works and the derivative is that of the way taken. Called inside another su
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from engine.autodiff.forward import pushforward
 from engine.autodiff.implicit import Grads, Params, assigned, watching
+from engine.autodiff.modes import by_differences, by_forward, units
 from engine.autodiff.reverse import filled, pullback
 from engine.autodiff.tree import leaves, transform
 from engine.autodiff.variable import Variable, arrays_of, nodes_of, settle, tangents, tracing
-from engine.core import FLOATS, Node, apply, evaluate, leaf
-from engine.errors import DtypeError, ScalarRequired, ShapeError
+from engine.core import FLOATS, Node, apply, evaluate
+from engine.errors import DtypeError, ScalarRequired, ShapeError, TrainyardError
 
+Mode = Literal["reverse", "forward", "finite_difference"]
 
-def gradient(f: Callable[..., Any], *args: Any) -> Any:
+def gradient(f: Callable[..., Any], *args: Any, mode: Mode = "reverse") -> Any:
     """The derivatives of `f(*args)` with respect to each argument: always a tuple, one entry for one argument too.
 
     A model's or tree's gradient has the same nesting, as plain dicts and lists; None where there is no derivative: what `f` does not use, and
     integers, which are sizes, indices and labels (write 2.0 for a number). With `Params` as the only argument, `f` takes none, and the result is
     looked up by array. Raises ScalarRequired where `f` does not return one real number.
 
+    `mode`: "reverse" is one pass for all; "forward" one for each number; "finite_difference" runs `f` twice for each, in float64.
+
     >>> gradient(lambda a, b: a * b, 2.0, 5.0)
     (5.0, 2.0)
     """
-    return withgradient(f, *args)[1]
+    return withgradient(f, *args, mode=mode)[1]
 
 
-def withgradient(f: Callable[..., Any], *args: Any) -> tuple[Any, Any]:
+def withgradient(f: Callable[..., Any], *args: Any, mode: Mode = "reverse") -> tuple[Any, Any]:
     """The value of `f(*args)` and its gradients. Where `f` returns several things (tuple, named tuple, dict), the first is differentiated."""
+    if mode not in ("reverse", "forward", "finite_difference"):
+        raise ValueError(f"mode is 'reverse', 'forward' or 'finite_difference', found {mode!r}")
     if len(args) == 1 and isinstance(args[0], Params):
+        if mode != "reverse":
+            raise TrainyardError(f"params are differentiated in reverse mode; give the model as an argument for mode {mode!r}")
         return _implicit(f, args[0])
+    differences = by_differences(f, args, scalar) if mode == "finite_difference" else None
     with tracing() as nested:
         variables = _variables(args)
         value = f(*(v.inside for v in variables))
-        found = _pull(scalar(value), [v.nodes for v in variables])
+        found = (by_forward if mode == "forward" else _pull)(scalar(value), [v.nodes for v in variables])
+    if differences is not None:
+        known = [{path: None if g is None else slopes[path] for path, g in group.items()} for group, slopes in zip(found, differences, strict=True)]
+        return settle(value), tuple(v.mirror(g) for v, g in zip(variables, known, strict=True))
     if nested:
         return value, tuple(v.mirror(g) for v, g in zip(variables, found, strict=True))
     value, found = _values(value, found, [(v.argument, v.inside) for v in variables])
@@ -113,18 +125,12 @@ def jacobian(f: Callable[[Any], Any], x: Any) -> Any:
             raise ScalarRequired(f"jacobian takes a function that returns an array made from its argument, found {type(y).__name__}")
         forward = node.size < y.size
         passes = [_or_zeros(pushforward([y], {node: unit})[0] if forward else pullback(y, unit, [node])[0], y if forward else node)
-                  for unit in _units(node if forward else y)]
+                  for unit in units(node if forward else y)]
         if not passes:
             return np.zeros(y.shape + node.shape, node.dtype)
         rows = apply("stack", *(p.reshape(p.size) for p in passes), axis=0)
         result = (rows.T if forward else rows).reshape(y.shape + node.shape)
     return result if nested else arrays_of([result])[0]
-
-
-def _units(node: Node) -> list[Node]:
-    """The arrays of a node's shape that are 1 at one entry and 0 elsewhere."""
-    eye = np.eye(node.size, dtype=node.dtype)
-    return [leaf(node.shape, node.dtype, value=row.reshape(node.shape)) for row in eye]
 
 
 def _or_zeros(found: Node | None, like: Node) -> Node:

@@ -8,12 +8,11 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.autodiff.api import gradient, jvp, withgradient
+from engine.autodiff.modes import STEP, double
 from engine.autodiff.tree import leaves, transform
 from engine.autodiff.variable import Variable, is_model, tracing
 from engine.core import count
 from engine.errors import GradientMismatch
-
-STEP = np.finfo(np.float64).eps ** (1 / 3)   # where rounding and curvature err alike
 
 
 def check_gradient(f: Callable[..., Any], *args: Any, order: Literal[1, 2] = 1, rtol: float = 1e-5, atol: float = 1e-7, entries: int = 50,
@@ -25,7 +24,7 @@ def check_gradient(f: Callable[..., Any], *args: Any, order: Literal[1, 2] = 1, 
     """
     if order not in (1, 2):
         raise ValueError(f"derivatives of order 1 or 2 are checked, found {order!r}")
-    args = tuple(_double(a) for a in args)
+    args = tuple(double(a) for a in args)
     runs = _Runs(f, args)
     rng = np.random.default_rng(seed)
     value, gradients = runs.fresh(lambda: withgradient(f, *args))
@@ -100,13 +99,6 @@ class _Runs:
 def _compare(where: str, other: str, found: float, expected: float, rtol: float, atol: float) -> None:
     if not abs(found - expected) <= atol + rtol * max(abs(found), abs(expected)):
         raise GradientMismatch(f"at {where}: reverse mode found {found:.9g}, {other} expected {expected:.9g}")
-
-
-def _double(argument: Any) -> Any:
-    """The argument with its floats as float64."""
-    if is_model(argument):
-        return argument.astype("float64")
-    return transform(argument, lambda _, value: value.astype("float64") if isinstance(value, np.ndarray) and value.dtype.kind == "f" else value)
 
 
 def _first(value: Any) -> Any:

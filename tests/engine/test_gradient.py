@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import gradient, hvp, jacobian, losses, nn, ops, params, trainables, withgradient
-from engine.errors import DtypeError, ScalarRequired
+from engine.errors import DtypeError, ScalarRequired, TrainyardError
 
 V = np.array([1.0, 2.0, 3.0])
 
@@ -163,6 +163,32 @@ def test_models_and_their_gradients_are_nested_alike():
     assert g["layers"][1]["weight"].shape == (3, 1) and set(g["layers"][1]) == {"weight"}
     assert g["layers"][0][0]["weight"].shape == (2, 3) and g["layers"][0][0]["weight"].dtype == np.float32
     assert value == pytest.approx(float(model(x).sum()), rel=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["forward", "finite_difference"])
+def test_every_mode_finds_the_same_gradient(mode):
+    x, labels = np.random.default_rng(0).normal(size=(5, 2)), np.array([0, 1, 2, 0, 1])
+    model = nn.Chain(nn.Dense(3, "tanh"), nn.Dropout(0.5), nn.Dense(3)).build((2,), dtype="float64")
+    calls = model.calls
+
+    def f(m, s, unused):
+        return losses.logit_cross_entropy(m(x), labels) * s, 7
+
+    expected = withgradient(f, model, 2.0, np.zeros(2))
+    model.calls = calls
+    value, (of_model, of_scale, of_nothing) = withgradient(f, model, 2.0, np.zeros(2), mode=mode)
+    assert value == expected[0] and of_nothing is None and of_scale == pytest.approx(expected[1][1], rel=1e-6)
+    for found, right in zip(of_model["layers"], expected[1][0]["layers"], strict=True):
+        assert all(np.allclose(found[name], right[name], rtol=1e-6, atol=1e-9) for name in right)
+    assert gradient(lambda a: float(a) * 0 + (a * a), np.float32(3.0), mode=mode)[0] == pytest.approx(6.0)
+
+
+def test_a_mode_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="'finite_difference', found 'central'"):
+        gradient(lambda a: a, 1.0, mode="central")
+    with pytest.raises(TrainyardError, match="have no derivative"):
+        gradient(lambda a: gradient(lambda b: b * b, a, mode="finite_difference")[0], 1.0)
+    assert gradient(lambda a: gradient(lambda b: b**3, a, mode="forward")[0], 2.0) == (12.0,)
 
 
 def test_the_implicit_style_finds_gradients_by_parameter():
