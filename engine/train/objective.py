@@ -92,7 +92,17 @@ class Objective:
 
     def _forward(self, y_hat: Node, y: Node | None, weight: Node | None, setting: Setting) -> Node:
         loss = self.loss
-        return loss.forward(y_hat, y, weight, setting) if isinstance(loss, Expression) else loss.forward(y_hat, y, weight)  # type: ignore[arg-type]
+        return loss.forward(y_hat, self.as_formula(y_hat, y), weight, setting) if isinstance(loss, Expression) else loss.forward(y_hat, y, weight)  # type: ignore[arg-type]
+
+    def as_formula(self, y_hat: Node, y: Node | None) -> Node | None:
+        """The target as a formula sees it: classes are one-hot rows, or 0 and 1 where there are two and the model has one output."""
+        target = self.target
+        if y is None or target is None or target.kind != "class":
+            return y
+        classes = len(target.classes or ())
+        if classes == 2 and y_hat.shape == (*y.shape, 1):
+            return y.astype(y_hat.dtype).reshape(y_hat.shape)
+        return apply("one_hot", y, classes=y_hat.shape[-1] if target.numbered else classes).astype(y_hat.dtype)
 
     def rows(self, compared: Compared) -> Node | None:
         """The loss of each row, [rows], in the target's own units; None where a loss has none."""

@@ -47,7 +47,7 @@ class StepMaker:
         """The loss of all outputs together, one formula. Targets have the outputs' names, or there is one for all."""
         loss, alone = self.objectives[0].loss, next((t for t in self.network.fitted.targets if t.name == "y"), None)
         assert isinstance(loss, Expression), "only formulas are about several outputs"
-        y: Any = {name: item.y for name, item in compared.items() if item.y is not None}
+        y: Any = {o.name: o.as_formula(item.y_hat, item.y) for o in self.objectives if (item := compared[o.name]).y is not None}
         if alone is not None:
             y = forward.batch[alone.leaf]
             y = apply("one_hot", y, classes=len(alone.classes or ())).astype(self.network.dtype) if alone.kind == "class" else y

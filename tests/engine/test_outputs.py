@@ -133,3 +133,12 @@ def test_a_model_that_rebuilds_images_may_end_flat() -> None:
     raw = {"model": {"kind": "chain", "layers": ["flatten", {"kind": "dense", "units": "target"}]}, "loss": "mse", "optimiser": "adam",
            "data": {"dataset": "d", "target": "@inputs"}}
     assert check(Job.model_validate(raw), table).layers[-1]["output_shape"] == (36,)
+
+
+def test_a_formula_sees_two_classes_as_nought_and_one_where_the_model_has_one_output() -> None:
+    model, formula = {"kind": "dense", "units": 1}, "mean(softplus(y_hat) - y * y_hat)"
+    data = {"dataset": "d", "inputs": ["image"], "target": "sex", "batch_size": "full"}
+    raw = {"model": model, "optimiser": "adam", "data": data, "epochs": 2}
+    ours, _ = ran(Job.model_validate({**raw, "loss": {"kind": "expression", "formula": formula}}))
+    theirs, _ = ran(Job.model_validate({**raw, "loss": "logit_binary_cross_entropy"}))
+    assert ours["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-5)
