@@ -18,10 +18,13 @@ from engine.kernels.library import kernel
 
 def block(arena, y, ldy, x, ldx, rows, columns):
     """Copy rows of numbers, or zeros where `ldx` is -1. Rows are so many elements apart."""
-    for i in range(0, rows, 6):
-        for j in range(0, columns, 16):
+    for j in range(0, columns, 16):
+        for i in range(rows):
             to, source = view(arena, y + (i * ldy + j) * WIDTH, real), view(arena, x + (i * max(ldx, 0) + j) * WIDTH, real)
-            tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, min(6, rows - i), 0, min(16, columns - j))
+            if columns - j >= 16:
+                tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 1, 0, 16)
+            else:
+                tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 1, 0, columns - j)
 
 
 def clear(arena, y, n):
@@ -112,12 +115,29 @@ def upto(words, first, stop):
     return min(words[24], stop - first, words[9] - first % words[9] if words[27] == 2 else stop - first)
 
 
-def height(rest):
-    """Rows of the next block of so many: blocks of about equal height."""
-    return 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
+def product(arena, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns):
+    """C = S + A B for up to 16 columns, from byte offsets, in blocks of about equal height; strides as those of `tile`."""
+    right = view(arena, b, real)
+    i = 0
+    while i < rows:
+        rest = rows - i
+        tall = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
+        out, start = view(arena, c + i * ldc * WIDTH, real), view(arena, s + i * max(lds, 0) * WIDTH, real)
+        left = view(arena, a + i * a_row * WIDTH, real)
+        if columns >= 16 and tall == 6:         # a height that is known beforehand is faster
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 6, k, 16)
+        elif columns >= 16 and tall == 5:
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 5, k, 16)
+        elif columns >= 16 and tall == 4:
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 4, k, 16)
+        elif columns > 8:
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, tall, k, min(columns, 16))
+        else:
+            tile(8, out, ldc, start, lds, left, a_row, a_step, right, ldb, tall, k, columns)
+        i += tall
 
 
-LOOK = (block, clear, see, stand, look, upto, height)
+LOOK = (block, clear, see, stand, look, upto, product)
 
 
 @kernel("conv", uses=LOOK)
@@ -140,17 +160,12 @@ def conv_kernel(arena, words, begin, end):
             seen, a_row, a_tap, a_step = look(arena, words, room, first, rows, group)
             pieces, k = (1, taps * pitch) if a_tap == pitch * a_step else (taps, pitch)
             for j in range((own + 15) // 16):
-                panel = words[2] + (group * ((own + 15) // 16) + j) * taps * pitch * 16 * WIDTH
+                b = words[2] + (group * ((own + 15) // 16) + j) * taps * pitch * 16 * WIDTH
+                c, bias = words[0] + (at + group * own + 16 * j) * WIDTH, words[29] + (group * own + 16 * j) * WIDTH
                 for piece in range(pieces):
-                    b = view(arena, panel + piece * pitch * 16 * WIDTH, real)
-                    i = 0
-                    while i < rows * n:
-                        tall = height(rows * n - i)
-                        c = view(arena, words[0] + (at + i * words[36] + group * own + 16 * j) * WIDTH, real)
-                        a = view(arena, seen + (i * a_row + piece * a_tap) * WIDTH, real)
-                        s, lds = (c, words[36]) if piece > 0 else (view(arena, words[29] + (group * own + 16 * j) * WIDTH, real), words[30])
-                        tile(16, c, words[36], s, lds, a, a_row, a_step, b, 16, tall, k, min(16, own - 16 * j))
-                        i += tall
+                    s, lds = (bias, words[30]) if piece == 0 else (c, words[36])
+                    product(arena, c, words[36], s, lds, seen + piece * a_tap * WIDTH, a_row, a_step, b + piece * k * 16 * WIDTH, 16, rows * n, k,
+                            own - 16 * j)
         first += rows
 
 
@@ -174,14 +189,9 @@ def conv_weights_kernel(arena, words, begin, end):
                 pieces, size = (1, taps * pitch) if a_tap == pitch * a_row else (taps, pitch)
                 for piece in range(pieces):
                     for j in range(group * own, (group + 1) * own, 16):
-                        b = view(arena, words[2] + (first * n * columns + j) * WIDTH, real)
-                        i = 0
-                        while i < size:
-                            tall = height(size - i)
-                            c = view(arena, out + ((piece * pitch + i) * columns + j) * WIDTH, real)
-                            a = view(arena, seen + (piece * a_tap + i * a_row) * WIDTH, real)
-                            tile(16, c, columns, c, columns, a, a_row, a_step, b, columns, tall, rows * n, min(16, (group + 1) * own - j))
-                            i += tall
+                        c = out + (piece * pitch * columns + j) * WIDTH
+                        product(arena, c, columns, c, columns, seen + piece * a_tap * WIDTH, a_row, a_step,
+                                words[2] + (first * n * columns + j) * WIDTH, columns, size, rows * n, (group + 1) * own - j)
             first += rows
 
 

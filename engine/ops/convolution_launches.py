@@ -21,6 +21,7 @@ STRIP = 1 << 16         # bytes of patches that are kept in a near cache,
 ELEMENTS = 48           # but no fewer than of so many output elements
 BLOCKS = 16             # of the batch, for gradients of weights
 MOST = 1 << 24          # bytes of their partial sums
+MANY = 1 << 17          # weights that do not stay in a near cache
 LANES = 16              # columns of a panel
 
 Ints = Sequence[int]
@@ -91,6 +92,11 @@ def _rows(batch: int, axes: Sequence[Axis]) -> int:
 COLUMNS, END_TO_END, SIDE_BY_SIDE = 0, 1, 2     # how what elements see lies in its room
 
 
+def _lying(channels: int, width: int, weights: int) -> int:
+    """Blocks of a short row are too low, and many weights are better read for several rows at once."""
+    return SIDE_BY_SIDE if channels == 1 else END_TO_END if width < 8 or weights > MANY else COLUMNS
+
+
 def _room(axes: Sequence[Axis], own: int, rows: int, lies: int, itemsize: int) -> tuple[int, int]:
     """Rows at a time, and bytes for what they see."""
     last, pitch = axes[-1], own * count(axis.taps for axis in axes[:-1])
@@ -121,7 +127,7 @@ def _product(node: Node | Scratch, source: Node, panels: Scratch, bias: Node | N
     """The kernel that multiplies what elements see of `source` with panels; `columns` are those of a group."""
     channels, width, size = source.shape[-1], axes[-1].out, count(axis.taps for axis in axes) * source.shape[-1] // groups
     rows = _rows(source.shape[0], axes)
-    lies = COLUMNS if not end_to_end else SIDE_BY_SIDE if channels == 1 else END_TO_END if columns >= 64 or width < 12 else COLUMNS
+    lies = _lying(channels, width, size * columns) if end_to_end else COLUMNS
     strip, nbytes = _room(axes, channels // groups, rows, lies, np.dtype(source.dtype).itemsize)
     chunk = max(1, -(-rows // (BLOCKS * strip)) * strip)
     words = (*_words(node, source, panels, axes, channels, groups), strip, Scratch(-(-rows // chunk) * nbytes), nbytes, lies, columns,
@@ -204,7 +210,7 @@ def conv_weight_grad(node: Node, slide: Slide) -> Sequence[Launch]:
         words = (*_words(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
         found.append(Launch("depthwise_weights", node.dtype, words, blocks, cost=block * width * node.size * 0.1))
     else:
-        lies = SIDE_BY_SIDE if x.shape[-1] == 1 else END_TO_END if columns // groups > width else COLUMNS
+        lies = _lying(x.shape[-1], width, 0)
         strip, nbytes = _room(axes, x.shape[-1] // groups, rows, lies, itemsize)
         words = (*_words(out, x, ct, axes, x.shape[-1], groups), strip, Scratch(blocks * nbytes), nbytes, lies, columns // groups, block, rows)
         found = [Launch("conv_weights", node.dtype, words, blocks, cost=block * width * node.size / 40)]
