@@ -5,9 +5,11 @@ import pytest
 from pydantic import TypeAdapter
 
 import engine  # noqa: F401  binds what computes values
+from engine.autodiff.api import gradient
+from engine.core import leaf
 from engine.data.table import Table
 from engine.errors import ShapeError, SpecError
-from engine.nn import AnyLayer, Chain, Conv, ConvTranspose, DepthwiseConv, Flatten, output_size
+from engine.nn import AnyLayer, Chain, Conv, ConvTranspose, DepthwiseConv, Flatten, MaxPool, output_size, trace
 from engine.train import Job, start
 
 RNG = np.random.default_rng(0)
@@ -71,6 +73,15 @@ def test_a_transposed_convolution_is_the_transpose_of_a_convolution():
     (ConvTranspose(7, 2, stride=3, padding="same"), (4, 5, 2), (12, 15, 7)), (ConvTranspose(7, [4], stride=2, padding=1), (5, 2), (10, 7))])
 def test_lengths_come_out_as_the_padding_says(layer, takes, gives):
     assert output_size(layer, takes) == gives
+
+
+def test_relu_before_max_pool_is_done_after_it_on_fewer_numbers():
+    model = Chain(Conv(4, 1, activation="relu"), MaxPool(2)).build((5, 6, 4), dtype="float64")
+    assert trace(model.layer, leaf(IMAGE.shape, "float64"), training=True, dtype="float64").output.op.name == "relu"
+    y = np.maximum(IMAGE @ model["layers"][0]["weight"][0, 0], 0)[:, :4].reshape(2, 2, 2, 3, 2, 4)
+    assert np.allclose(model(IMAGE), y.max((2, 4)))
+    found = gradient(lambda m: m(IMAGE).sum(), model)[0]["layers"][0]["bias"]
+    assert np.allclose(found, (y.max((2, 4)) > 0).sum((0, 1, 2)))
 
 
 def test_a_name_that_ends_in_a_number_of_dimensions_says_it():

@@ -36,6 +36,12 @@ class MaxPool(_Pool):
     equation: ClassVar[str] = "max(window of x)"
     kind: Literal["max_pool"] = "max_pool"
 
+    def forward(self, scope: Scope, *x: Any) -> Node:
+        node = one("max_pool", x)
+        if node.op.name == "relu" and node.value is None:     # relu keeps order: it has less to do afterwards
+            return apply("relu", super().forward(scope, *node.inputs))
+        return super().forward(scope, node)
+
 
 @layers.add
 class MeanPool(_Pool):
