@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from engine.data.augment import AnyAugmentation
@@ -77,18 +77,17 @@ class Split(Spec):
         return self
 
 
+def own_name(name: str) -> str:
+    """A name for a further set that says nothing else in events."""
+    if name in RESERVED:
+        raise ValueError(f"{name!r} means something else in events; choose another name")
+    return name
+
+
 class Validation(Split):
     """Rows that every epoch is judged by. `also` are further data sets, by the name that their numbers get."""
 
-    also: dict[Name, str] = {}
-
-    @field_validator("also")
-    @classmethod
-    def own_names(cls, also: dict[str, str]) -> dict[str, str]:
-        for name in also:
-            if name in RESERVED:
-                raise ValueError(f"{name!r} means something else in events; choose another name")
-        return also
+    also: dict[Annotated[Name, AfterValidator(own_name)], str] = {}
 
 
 def _as_split(value: Any) -> Any:

@@ -13,7 +13,6 @@ from engine.data.fit import Notes
 from engine.data.table import Table
 from engine.data.target import MOST_CLASSES, present
 from engine.data.windows import Line, values_of
-from engine.errors import Problem, SpecError
 from engine.train.job_data import Data, Split
 
 Targets = Mapping[str, tuple[str, ...]]
@@ -74,7 +73,7 @@ def split_rows(data: Data, table: Table, tables: Mapping[str, Table], targets: T
     """The rows of each part: "train", "valid" and "test" where asked for, and further ones by name."""
     rows = usable(table, data, targets, "/data/dataset", notes)
     total, kept = len(rows), {}
-    parts = {name: Part(other, usable(other, data, targets, pointer, notes)) for name, other, pointer in other_tables(data, tables, notes)}
+    parts = {name: Part(other, usable(other, data, targets, pointer, notes)) for name, other, pointer in other_tables(data, tables)}
     for name, place, split in (("test", "test", data.test), ("valid", "validation", data.validation)):
         if split is not None and split.fraction is not None:
             taken = _take(split, table, rows, round(split.fraction * total), targets, seed, name, f"/data/{place}", notes)
@@ -82,13 +81,17 @@ def split_rows(data: Data, table: Table, tables: Mapping[str, Table], targets: T
     return ordered({"train": Part(table, rows), **parts, **kept}, data, f"{total} rows are there", notes)
 
 
-def other_tables(data: Data, tables: Mapping[str, Table], notes: Notes) -> Iterator[tuple[str, Table, str]]:
-    """(part, table, pointer) of the parts that are other data sets. SpecError where one is not there."""
+def check_others(data: Data, tables: Mapping[str, Table], notes: Notes) -> None:
+    """The data sets of the other parts must be there."""
+    for reference, pointer in data.others.values():
+        if reference not in tables:
+            notes.problem(pointer, "unknown_dataset", f"there is no data set {reference!r}")
+
+
+def other_tables(data: Data, tables: Mapping[str, Table]) -> Iterator[tuple[str, Table, str]]:
+    """(part, table, pointer) of the parts that are other data sets, which are there."""
     for name, (reference, pointer) in data.others.items():
-        table = tables.get(reference)
-        if table is None:
-            raise SpecError([*notes.problems, Problem(pointer, "unknown_dataset", f"there is no data set {reference!r}")])
-        yield name, table, pointer
+        yield name, tables[reference], pointer
 
 
 def ordered(parts: Mapping[str, Part], data: Data, there: str, notes: Notes) -> dict[str, Part]:

@@ -28,7 +28,7 @@ from engine.train.job import Job
 from engine.train.machine import Bound, Machine
 from engine.train.network import OUTPUT, Network
 from engine.train.objective import Objective
-from engine.train.parts import Part, target_columns
+from engine.train.parts import Part, check_others, target_columns
 from engine.train.prepare import leaves_of, main_table
 from engine.train.setup import network_of
 from engine.train.step import StepMaker
@@ -207,6 +207,9 @@ class Predictor:
     def _part(self, tables: Mapping[str, Table], split: str) -> Part:
         notes = Notes()
         table = main_table(self.job.data, tables, notes)
+        check_others(self.job.data, tables, notes)
+        if notes.problems:
+            raise SpecError(notes.problems)
         parts = parts_of(self.job.data, table, tables, target_columns(self.job.data), self.job.seed, notes)
         if split not in SPLITS or SPLITS[split] not in parts:
             known = [name for name, part in SPLITS.items() if part in parts]

@@ -23,8 +23,8 @@ from engine.data.target import Goal, check_part, fit_target, present, shown
 from engine.data.windows import Windows
 from engine.errors import Problem, SpecError
 from engine.train.job_data import Data
-from engine.train.parts import PLACES, Part, Targets, target_columns
-from engine.train.window_parts import parts_of
+from engine.train.parts import PLACES, Part, Targets, check_others, target_columns
+from engine.train.window_parts import check_windows, parts_of
 
 
 @dataclass
@@ -45,6 +45,8 @@ def prepare(data: Data, tables: Mapping[str, Table], goals: Sequence[Goal], look
     table = main_table(data, tables, notes)
     targets = target_columns(data)
     check_columns(data, table, targets, notes)
+    check_others(data, tables, notes)
+    check_windows(data, table.kind == "text", notes)
     _stop(notes)
     parts = parts_of(data, table, tables, targets, seed, notes)
     _stop(notes)

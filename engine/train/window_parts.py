@@ -18,14 +18,11 @@ from engine.train.parts import Part, Targets, ordered, other_tables, split_rows
 
 
 def parts_of(data: Data, table: Table, tables: Mapping[str, Table], targets: Targets, seed: int, notes: Notes) -> dict[str, Part]:
-    """The parts of a job's rows, or of its windows. SpecError where a data set is not there; what else is wrong is noted."""
+    """The parts of a job's rows, or of its windows, once `check_others` and `check_windows` have found nothing wrong."""
     if data.windows is None:
         return split_rows(data, table, tables, targets, seed, notes)
-    _check_splits(data, table.kind == "text", notes)
-    if notes.problems:
-        return {}
     cut = _split_text(data, table) if table.kind == "text" else _split_table(data, table, targets, seed, notes)
-    for name, other, pointer in other_tables(data, tables, notes):
+    for name, other, pointer in other_tables(data, tables):
         if (other.kind == "text") != (table.kind == "text"):
             notes.problem(pointer, "not_text", "plain text is validated on plain text, a table on a table")
         else:
@@ -40,10 +37,11 @@ def _text(table: Table):
     return next(iter(table.columns.values()))
 
 
-def _check_splits(data: Data, text: bool, notes: Notes) -> None:
+def check_windows(data: Data, text: bool, notes: Notes) -> None:
     """Windows overlap, so rows cannot be taken out of their midst at random; a text has one order and no groups."""
     windows = data.windows
-    assert windows is not None
+    if windows is None:
+        return
     for place, split in (("validation", data.validation), ("test", data.test)):
         if split is not None and split.fraction is not None and (split.by == "random" or (text and split.by == "group")):
             better = '"by": "last"' if text else '"by": "last" or "group"'

@@ -97,7 +97,8 @@ def test_what_does_not_fit_by_name_is_refused_with_its_place() -> None:
     assert ("/loss/losses/kind", "unknown_output") in refused(job(other, data={"target": {"kind": "price"}}))
     assert ("/loss/losses/label", "needs_probabilities") in refused(job({**WEIGHTED, "losses": {"price": "mse", "label": "cross_entropy"}}))
     assert ("/loss/formula", "unknown_name") in refused(job({"kind": "expression", "formula": "mean(y_hat.cost)"}))
-    assert ("/data/validation/also/more", "unknown_dataset") in refused(job(data={"validation": {"fraction": 0.2, "also": {"more": "gone"}}}))
+    both = refused(job(data={"target": {"price": "prise", "label": "class"}, "validation": {"fraction": 0.2, "also": {"more": "gone"}}}))
+    assert both == {("/data/validation/also/more", "unknown_dataset"), ("/data/target/price", "unknown_column")}
 
 
 def test_numbers_that_float32_cannot_tell_apart_are_a_warning() -> None:

@@ -177,3 +177,9 @@ def test_windows_that_cannot_be_cut_are_refused_with_their_place(job: Job, table
     with pytest.raises(SpecError) as error:
         check(job, {"d": table, "other": text(["Ümläut"] * 9)})
     assert (pointer, code) in [(p.pointer, p.code) for p in error.value.problems]
+
+
+def test_what_is_wrong_with_windows_and_columns_is_told_together() -> None:
+    with pytest.raises(SpecError) as error:
+        check(forecast(windows={"length": 5, "order": "dy"}, target="sale", validation={"fraction": 0.2, "by": "random"}), {"d": panel()})
+    assert {p.pointer for p in error.value.problems} == {"/data/windows/order", "/data/target", "/data/validation/by"}
