@@ -130,7 +130,7 @@ def test_a_prediction_goes_on_after_the_last_rows_of_each_group() -> None:
 
 def test_a_text_is_read_character_by_character_and_its_target_is_the_next_one() -> None:
     setup = set_up(writer(validation={"fraction": 0.25}), {"d": text()})
-    alphabet = setup.prepared.fitted.targets[0].classes
+    alphabet = setup.prepared.fitted.targets[0].classes or ()
     assert alphabet == tuple(sorted(set("".join(LINES) + "\n"))) and setup.network.model.layers[0].vocabulary == len(alphabet)  # type: ignore
     found, whole = batches(writer(validation={"fraction": 0.25}), text()), "\n".join(LINES) + "\n"
     read = ["".join(str(alphabet[k]) for k in row) for row in found["train"]["x"]]
