@@ -79,7 +79,7 @@ def _text_goals(job: Job, notes: Notes) -> list[Goal]:
     """The target of a text is the text itself, shifted by one character."""
     if job.data.target is not None:
         notes.problem("/data/target", "plain_text", "the target of a text is the text shifted by one: leave 'target' out")
-    if isinstance(job.loss, Weighted) or job.loss.target != "class":
+    if isinstance(job.loss, Weighted) or not (isinstance(job.loss, Expression) or job.loss.target == "class"):
         notes.problem("/loss", "output_mismatch", "the target of a text is its next character, a class: its loss is one for classes",
                       "logit_cross_entropy")
     return [Goal(classes=True)]

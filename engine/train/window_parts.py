@@ -49,6 +49,8 @@ def check_windows(data: Data, text: bool, notes: Notes) -> None:
             notes.problem(f"/data/{place}/by", "overlapping_windows", detail, "last")
         if split is not None and split.stratify:
             notes.problem(f"/data/{place}/stratify", "overlapping_windows", "windows are split by time or by group, not by their labels")
+    if text and data.weight is not None:
+        notes.problem("/data/weight", "plain_text", "a text has no column of weights: leave 'weight' out")
     if text and data.inputs not in (None, ["*"], ["text"]):
         notes.problem("/data/inputs", "plain_text", "the input of a text is the text: leave 'inputs' out")
     if text and not isinstance(data.preprocess, str):

@@ -161,6 +161,15 @@ def test_a_model_writes_the_same_text_for_the_same_seed() -> None:
     assert model.evaluate(text())["metrics"].keys() == {"accuracy"}
 
 
+def test_a_formula_may_be_the_loss_of_a_text() -> None:
+    def first_loss(loss: Any) -> float:
+        run = run_of(Job.model_validate({**writer().spec(), "loss": loss}), text())
+        return next(e.data["train_loss"] for e in run.events() if e.type == "epoch")
+
+    formula = {"kind": "expression", "formula": "-mean(sum(y * log_softmax(y_hat), axis=-1))"}
+    assert first_loss(formula) == pytest.approx(first_loss("logit_cross_entropy"), rel=1e-3)
+
+
 @pytest.mark.parametrize("job, table, pointer, code", [
     (forecast(windows={"length": 5, "order": "dy"}), panel(), "/data/windows/order", "unknown_column"),
     (forecast(windows={"length": 60}), panel(), "/data/dataset", "empty_split"),
