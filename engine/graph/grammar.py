@@ -110,16 +110,21 @@ def _check_size(tree: ast.expr) -> None:
 
 
 class Reader:
-    """Makes nodes of a checked formula. `values` are nodes, numbers, nodes by name where there are several, or None for what is not there."""
+    """Makes nodes of a checked formula. `values` are nodes, numbers, nodes by name where there are several, or None for what is not there.
 
-    def __init__(self, values: Mapping[str, Any], dtype: str, of_text: Mapping[str, Callable[[str], Node]] | None = None):
-        self.values, self.dtype, self.of_text = values, dtype, of_text or {}
+    With a `label` each node is named by it and its part of the formula, so that a number that is not finite can be traced to it.
+    """
+
+    def __init__(self, values: Mapping[str, Any], dtype: str, of_text: Mapping[str, Callable[[str], Node]] | None = None, label: str = ""):
+        self.values, self.dtype, self.of_text, self.label = values, dtype, of_text or {}, label
 
     def read(self, node: ast.AST) -> Node:
         try:
             if (reader := self._readers.get(type(node))) is None:
                 raise TypeError("a list goes only after =, as in axis=[0, 1]")
-            return reader(self, node)
+            found = reader(self, node)
+            found.name = found.name or (f"{self.label} {ast.unparse(node)}" if self.label and found.inputs else "")
+            return found
         except SpecError:
             raise
         except (TypeError, ValueError, IndexError) as error:

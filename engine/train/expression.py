@@ -21,6 +21,7 @@ from engine.nn.loss import Loss, losses, one_hot
 from engine.nn.paths import selected
 
 NAMES = ("y_hat", "y", "x", "weight", "step", "epoch")
+FORMULA = "the loss's"     # how errors call its parts
 PENALTIES = ("sum_squares", "sum_abs")
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 
@@ -77,7 +78,7 @@ class Expression(Loss):
         """The value of the formula for one node or several by name; `like` has the batch's rows and type."""
         values = {"y_hat": y_hat, "y": y, "x": setting.x, "weight": weight, "step": setting.step, "epoch": setting.epoch}
         sums = {name: partial(_penalty, name, setting.parameters) for name in PENALTIES}
-        found, rows = Reader({**values, **self.constants}, like.dtype, sums).read(self.tree()), like.shape[0]
+        found, rows = Reader({**values, **self.constants}, like.dtype, sums, FORMULA).read(self.tree()), like.shape[0]
         if found.shape == (rows, 1):
             found = found.reshape(rows)
         if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != rows):

@@ -10,12 +10,14 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import FunctionType
 from typing import Any, Literal
 
 import numpy as np
 
 from engine.autodiff.api import withgradient
 from engine.autodiff.implicit import Params
+from engine.autodiff.origin import origin
 from engine.autodiff.tree import leaves
 from engine.errors import NonFiniteError, SkipUpdate, StopTraining, TrainyardError
 from engine.nn.model import Model
@@ -24,6 +26,7 @@ from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
 from engine.train.bar import PARTS, Bar
+from engine.train.quiet import is_quiet
 from engine.train.told import LOSS, NORM, Event, metrics_of
 from engine.train.traced import Pass, traced_pass
 from engine.train.triggers import throttle
@@ -201,7 +204,7 @@ class _Loop:
         while (before := traced.position) < traced.steps:
             if (loss := traced.run(-(-traced.steps // PARTS) if self.bar else traced.steps)) is not None:
                 try:
-                    self.nonfinite(loss, traced.position + 1, None)
+                    self.nonfinite(loss, traced.position + 1, None, traced.item)
                 except SkipUpdate:
                     traced.skip()
             if self.bar:
@@ -215,7 +218,7 @@ class _Loop:
         if not _finite(loss, gradients):
             if buffers:
                 self.model.assign(buffers)
-            self.nonfinite(loss, place, saved)
+            self.nonfinite(loss, place, saved, lambda: _arguments(item))
         if all(g is None for _, g in leaves(gradients)):
             raise TrainyardError("the loss does not depend on what is trained: compute it from the model that the function is given, "
                                  "and do not turn values into numbers on the way (float, numpy)")
@@ -249,11 +252,13 @@ class _Loop:
             if isinstance(answer, bool | np.bool_) and answer:
                 raise StopTraining(f"{callback} said so")
 
-    def nonfinite(self, loss: float, place: int, saved: Any) -> None:
+    def nonfinite(self, loss: float, place: int, saved: Any, item: Callable[[], tuple[Any, ...]]) -> None:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the loss is {loss:.6g} and its gradient is not finite"
         where = f"{what} at item {place} of epoch {self.number}"
         self.rollbacks += self.on_nonfinite == "rollback"
         if self.on_nonfinite == "stop" or self.rollbacks > MOST_ROLLBACKS:
+            first = origin(self.f, self.model, *item()) if isinstance(self.f, FunctionType) and is_quiet(self.f) else None
+            where += f", first in {first}" if first else ""
             raise NonFiniteError(f"{where}; the parameters are as they were before it. Try a smaller learning rate, or look at this item; "
                                  "on_nonfinite='skip' leaves such items out")
         done = "the item is skipped" if saved is None else "back to the start of the epoch, at half the learning rate"

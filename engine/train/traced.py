@@ -180,6 +180,13 @@ class Pass:
         done = self.session.run(self.phase, left, factors, self.losses[start:])
         return None if done == left else float(self.session.number[0])
 
+    def item(self) -> tuple[np.ndarray, ...]:
+        """The next batch; the model becomes what it is before it."""
+        self.model.assign({**{path: self.session.parameters[path] for path in self.trained}, **self.session.buffers})
+        columns, size = self.data.data, self.data.batch_size
+        rows = self.order[self.position * size: (self.position + 1) * size]
+        return tuple(column[rows] for column in (columns if isinstance(columns, tuple) else (columns,)))
+
     def skip(self) -> None:
         """Leave out the next batch."""
         self.losses[self.position] = np.nan

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.train.events import Event, number
+from engine.train.expression import FORMULA
 from engine.train.job import Limits
 
 
@@ -42,7 +43,8 @@ def explained(reason: str, limits: Limits, trouble: Trouble | None, learning_rat
                       "Raise limits.max_steps, or use the callback step_limit to end well.")
     first = f"First non-finite value: {trouble.layer}. " if trouble.layer else ""
     hint = f"{first}Try learning_rate {number(learning_rate / 10)} (now {number(learning_rate)}) or clip_global_norm."
-    return _error("user", reason, trouble.sentence, hint) | ({"layer": trouble.layer} if trouble.layer else {})
+    of_loss = {"pointer": "/loss"} if trouble.layer and FORMULA in trouble.layer else {}
+    return _error("user", reason, trouble.sentence, hint) | ({"layer": trouble.layer} if trouble.layer else {}) | of_loss
 
 
 def _error(kind: str, code: str, message: str, hint: str) -> dict[str, Any]:

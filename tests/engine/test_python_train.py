@@ -7,7 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import DataLoader, SkipUpdate, StopTraining, callbacks, gradient, losses, nn, optim, params, schedules, setup, train, train_step, update
+from engine import (
+    DataLoader,
+    SkipUpdate,
+    StopTraining,
+    callbacks,
+    gradient,
+    losses,
+    nn,
+    ops,
+    optim,
+    params,
+    schedules,
+    setup,
+    train,
+    train_step,
+    update,
+)
 from engine.errors import NonFiniteError, TrainyardError
 
 ORACLES = json.loads((Path(__file__).parent / "oracles" / "flux_numeric.json").read_text())
@@ -189,6 +205,18 @@ def test_a_train_step_gives_the_loss_before_its_update():
     assert float(mse(model, X, X)) < before
     slab = model.slab.copy()
     assert math.isnan(train_step(lambda m, x, y: mse(m, x, y) * math.nan, model, (X, X), state)) and np.array_equal(model.slab, slab)
+
+
+@pytest.mark.parametrize("callbacks", [(), [lambda event: None]], ids=["compiled", "step by step"])
+def test_a_value_that_is_not_finite_is_traced_to_its_line(callbacks):
+    model = nn.Chain(nn.Dense(3), nn.Dense(1)).build((2,))
+
+    def roots(m, x):
+        errors = m(x) ** 2
+        return ops.sqrt(errors - 5 * errors).mean()      # this line
+
+    with pytest.raises(NonFiniteError, match=r"first in sqrt at test_python_train.py, line \d+: return ops.sqrt\(errors - 5 \* errors\).*this line"):
+        train(roots, model, DataLoader(np.ones((8, 2), np.float32), batch_size=4), setup(optim.Descent(0.1), model), callbacks=callbacks)
 
 
 def test_the_implicit_style_trains_the_same():

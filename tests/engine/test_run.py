@@ -81,6 +81,12 @@ def test_the_same_job_gives_the_same_bytes_twice_and_with_two_threads(dtype: str
     assert first == threaded
 
 
+def test_a_formula_that_gives_no_number_is_traced_to_its_part() -> None:
+    loss = {"kind": "expression", "formula": "mean(log(sum(y_hat - y_hat, axis=1)))"}
+    error = events_of(run_of(job(loss=loss, metrics=[])))[-1].data["error"]
+    assert error["layer"] == "output of the loss's log(sum(y_hat - y_hat, axis=1))" and error["pointer"] == "/loss"
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_run_stopped_anywhere_goes_on_to_the_same_bytes(seed: int) -> None:
     whole = events_of(run_of())
