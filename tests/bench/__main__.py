@@ -16,10 +16,14 @@ from pathlib import Path
 
 import numpy as np
 
+from engine.train import Job
+from tests.bench.arithmetic import multiply_adds, sgemm_rate
 from tests.bench.contest import contest
-from tests.bench.peers import sklearn
+from tests.bench.memory import measure_memory
+from tests.bench.peers import ours, sklearn
+from tests.bench.scaling import measure_scaling
 from tests.bench.service import measure_service
-from tests.bench.workloads import WORKLOADS, load
+from tests.bench.workloads import WORKLOADS, Arrays, Workload, load
 
 
 def versions() -> dict[str, str]:
@@ -44,14 +48,26 @@ def bench(name: str, against: list[str], threads: int, rounds: int) -> dict[str,
         if "sklearn" in against:
             columns, _ = load(path)
             np.savez(path, **columns, **sklearn.initial(workload, columns))  # type: ignore[arg-type]
+        columns, _ = load(path)
+        limit = step_limit(workload, columns) / threads
         result = contest(name, path, against, threads, rounds)
     for row in result["rows"]:  # type: ignore[attr-defined]
         ratio = result["ratios"].get(f"{row['who']} {row['mode']}")  # type: ignore[attr-defined]
         print(f"{name:3} {row['who']:8} {row['mode']:8} best {row['best']:9.1f} µs  median {row['median']:9.1f} µs  loss {row['loss']:.6f}"
-              + (f"  ours is {ratio:.2f}x as fast" if ratio else ""), flush=True)
+              + (f"  ours is {ratio:.2f}x as fast" if ratio else f"  {limit / row['median']:.0%} of the limit"), flush=True)
+    result["limit"] = limit
     if result["losses_disagree"]:
         print(f"    VOID: losses disagree with {', '.join(result['losses_disagree'])}")  # type: ignore[arg-type]
     return result
+
+
+def step_limit(workload: Workload, columns: Arrays) -> float:
+    """Microseconds of a step's products on one core, at the rate of numpy's."""
+    job = Job.model_validate(ours.document(workload, [name for name in columns if name != "y"], *columns["y"].shape[1:]))
+    return multiply_adds(job, ours.table_of(columns)) / sgemm_rate() / 1000
+
+
+OTHERS = {"service": measure_service, "memory": measure_memory, "scaling": measure_scaling}
 
 
 def main() -> None:
@@ -66,11 +82,11 @@ def main() -> None:
     if arguments.parity:
         from tests.bench.parity import parity  # needs PyTorch
         sys.exit(0 if parity() else 1)
-    names = arguments.workloads or [*WORKLOADS, "service"]
+    names = arguments.workloads or [*WORKLOADS, *OTHERS]
     results: dict[str, object] = {"versions": versions()}
     for name in names:
         against = [p for p in arguments.against.split(",") if p]
-        results[name] = measure_service() if name == "service" else bench(name, against, arguments.threads, max(5, arguments.rounds))
+        results[name] = OTHERS[name]() if name in OTHERS else bench(name, against, arguments.threads, max(5, arguments.rounds))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
 

@@ -73,7 +73,8 @@ def measure_memory() -> dict[str, Any]:
             path = WORKLOADS[name].save(Path(folder))
             row = {who: _in_a_process(who, name, path) for who in ("ours", "pytorch")}
         planned, used, peer = row["ours"]["planned"], row["ours"]["used"], row["pytorch"].get("used", 0)
-        print(f"{name:3} planned {planned / 1e6:8.1f} MB  used {used / 1e6:8.1f} MB ({used / planned:.2f} of the plan)  PyTorch {peer / 1e6:8.1f} MB", flush=True)
+        print(f"{name:3} planned {planned / 1e6:8.1f} MB  used {used / 1e6:8.1f} MB ({used / planned:.2f} of the plan)  "
+              f"PyTorch {peer / 1e6:8.1f} MB", flush=True)
         found[name] = {"planned": planned, "used": used, "pytorch": peer}
     return found
 
