@@ -72,10 +72,18 @@ def sums_blocks(arena, words, begin, end):
         for c in range(columns):
             store(total, c, 0.0)
             store(along, c, 0.0)
-        for first in range(0, size, columns):
+        whole = size // (2 * columns) * 2 * columns
+        for first in range(0, whole, 2 * columns):
+            second = first + columns
+            for c in range(columns):
+                store(total, c, total[c] + (load(ct, first + c) + load(ct, second + c)))
+            for c in range(columns):
+                mean = load(rows, c)
+                store(along, c, along[c] + (load(ct, first + c) * (load(x, first + c) - mean) + load(ct, second + c) * (load(x, second + c) - mean)))
+        for first in range(whole, size, columns):
             for c in range(min(columns, size - first)):
-                store(total, c, total[c] + load(ct, first + c))
-                store(along, c, along[c] + load(ct, first + c) * (load(x, first + c) - load(rows, c)))
+                total[c] += ct[first + c]
+                along[c] += ct[first + c] * (x[first + c] - rows[c])
         for c in range(columns):
             along[c] *= rows[columns + c]
 
@@ -110,7 +118,7 @@ def _made_with(node: Node, kernel: str, count: int, moments: Node, *more: Any) -
 def _launch(node: Node) -> list[Launch]:
     x, moments, weight, bias = node.inputs
     prepare, rows, columns = _made_with(node, "batch_norm_rows", 3, moments, weight, bias)
-    return [prepare, Launch("batch_norm", node.dtype, (node, x, rows, columns), x.size, grain=columns, cost=0.2)]
+    return [prepare, Launch("batch_norm", node.dtype, (node, x, rows, columns), x.size, grain=columns, cost=0.2, elementwise=True)]
 
 
 def _sums_launch(node: Node) -> list[Launch]:
@@ -126,7 +134,7 @@ def _grad_launch(node: Node) -> list[Launch]:
     ct, x, moments, weight, sums = node.inputs
     share = x.shape[-1] / x.size if x.size else 0.0
     prepare, rows, columns = _made_with(node, "batch_norm_grad_rows", 4, moments, weight, sums, share)
-    return [prepare, Launch("batch_norm_grad", node.dtype, (node, ct, x, rows, columns), x.size, grain=columns, cost=0.3)]
+    return [prepare, Launch("batch_norm_grad", node.dtype, (node, ct, x, rows, columns), x.size, grain=columns, cost=0.3, elementwise=True)]
 
 
 # ---------------------------------------------------------------- meaning

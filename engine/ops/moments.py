@@ -30,40 +30,59 @@ def moments_blocks(arena, words, begin, end):
         for c in range(columns):
             store(mean, c, 0.0)
             store(squares, c, 0.0)
-        for first in range(0, size, columns):
+        whole = size // (4 * columns) * 4 * columns
+        for first in range(0, whole, 4 * columns):
+            x0, x1, x2, x3 = first, first + columns, first + 2 * columns, first + 3 * columns
+            for c in range(columns):
+                store(mean, c, mean[c] + ((load(x, x0 + c) + load(x, x1 + c)) + (load(x, x2 + c) + load(x, x3 + c))))
+        for first in range(whole, size, columns):
             for c in range(min(columns, size - first)):
-                store(mean, c, mean[c] + load(x, first + c))
+                mean[c] += x[first + c]
         for c in range(columns):
             mean[c] /= real(max((size - c + columns - 1) // columns, 1))
-        for first in range(0, size, columns):
+        for first in range(0, whole, 4 * columns):
+            x0, x1, x2, x3 = first, first + columns, first + 2 * columns, first + 3 * columns
+            for c in range(columns):
+                m = load(mean, c)
+                far0, far1, far2, far3 = load(x, x0 + c) - m, load(x, x1 + c) - m, load(x, x2 + c) - m, load(x, x3 + c) - m
+                store(squares, c, squares[c] + ((far0 * far0 + far1 * far1) + (far2 * far2 + far3 * far3)))
+        for first in range(whole, size, columns):
             for c in range(min(columns, size - first)):
-                far = load(x, first + c) - mean[c]
-                store(squares, c, squares[c] + far * far)
+                far = x[first + c] - mean[c]
+                squares[c] += far * far
 
 
 @kernel("batch_moments_join")
 def moments_join(arena, words, begin, end):
-    """The blocks' moments as one (Chan, Golub and LeVeque 1979). Words: out, blocks, numbers, numbers in a block, columns, features."""
+    """The blocks' moments as one (Chan, Golub and LeVeque 1979). Words: out, blocks, numbers, numbers in a block, columns, features, room."""
     columns, features = words[4], words[5]
-    blocks, lanes, rows = (words[2] + words[3] - 1) // words[3], columns // features, words[3] // columns
-    out, part = view(arena, words[0], real), view(arena, words[1], real)
-    each = float64(1.0) / float64(words[2] // features)
+    blocks, lanes = (words[2] + words[3] - 1) // words[3], columns // features
+    mean, squares = view(arena, words[6], float64), view(arena, words[6] + 8 * features, float64)
+    out, each = view(arena, words[0], real), float64(1.0) / float64(words[2] // features)
     for c in range(begin, end):
-        mean, squares = float64(0.0), float64(0.0)
-        for b in range(blocks):
-            size = words[2] - b * words[3]
-            for j in range(lanes):
-                share = rows if size >= words[3] else (size - j * features - c + columns - 1) // columns
-                mean += float64(share) * part[2 * b * columns + j * features + c]
-        mean *= each
-        for b in range(blocks):
-            size = words[2] - b * words[3]
-            for j in range(lanes):
-                share = rows if size >= words[3] else (size - j * features - c + columns - 1) // columns
-                far = part[2 * b * columns + j * features + c] - mean
-                squares += part[(2 * b + 1) * columns + j * features + c] + far * far * float64(share)
-        out[c] = mean
-        out[features + c] = squares * each
+        mean[c], squares[c] = float64(0.0), float64(0.0)
+    for second in range(2):
+        for part in range(blocks * lanes):
+            b = part // lanes
+            j = part - b * lanes
+            size = max(0, min(words[3], words[2] - b * words[3]) - j * features)
+            least = size // columns              # numbers of each column; one more in the first few
+            few, more, extra = float64(least), float64(least + 1), size - least * columns
+            x = view(arena, words[1] + (2 * b * columns + j * features) * WIDTH, real)
+            y = view(arena, words[1] + ((2 * b + 1) * columns + j * features) * WIDTH, real)
+            if second == 0:
+                for c in range(begin, end):
+                    store(mean, c, mean[c] + float64(load(x, c)) * select(c < extra, more, few))
+            else:
+                for c in range(begin, end):
+                    far = float64(load(x, c)) - load(mean, c)
+                    store(squares, c, squares[c] + float64(load(y, c)) + far * far * select(c < extra, more, few))
+        if second == 0:
+            for c in range(begin, end):
+                mean[c] *= each
+    for c in range(begin, end):
+        out[c] = mean[c]
+        out[features + c] = squares[c] * each
 
 
 def lanes_of(features: int) -> int:
@@ -95,8 +114,9 @@ def _launch(node: Node) -> list[Launch]:
     features, (block, blocks) = x.shape[-1], block_of(x)
     lanes = lanes_of(features)
     parts = Scratch(2 * blocks * lanes * features * np.dtype(x.dtype).itemsize)
-    return [Launch("batch_moments_blocks", x.dtype, (parts, x, x.size, block, lanes * features), blocks, cost=0.3 * block),
-            Launch("batch_moments_join", x.dtype, (node, parts, x.size, block, lanes * features, features), features, cost=3.0 * blocks * lanes)]
+    words = (x.size, block, lanes * features)
+    return [Launch("batch_moments_blocks", x.dtype, (parts, x, *words), blocks, cost=0.2 * block),
+            Launch("batch_moments_join", x.dtype, (node, parts, *words, features, Scratch(16 * features)), features, grain=16, cost=blocks * lanes)]
 
 
 def _compose(node: Node) -> Node:

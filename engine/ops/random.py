@@ -110,7 +110,7 @@ def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
 
 def _launch(node: Node) -> list[Launch]:
     threshold = _threshold(node.attrs.get("rate", 0.0))
-    return [Launch(node.op.name, node.dtype, (node, node.inputs[0], node.attrs["place"], threshold), node.size, grain=4, cost=2.0)]
+    return [Launch(node.op.name, node.dtype, (node, node.inputs[0], node.attrs["place"], threshold), node.size, grain=4, cost=2.0, elementwise=True)]
 
 
 def _row(name: str, oracle: Callable[..., Any], description: str, **more: float) -> None:
