@@ -9,7 +9,7 @@ import numpy as np
 
 from engine.data.feed import Feed
 from engine.data.fitted import Fitted, FittedInput
-from engine.data.table import Table
+from engine.data.table import Table, check_rows
 from engine.data.windows import Windows
 from engine.errors import Problem, SpecError, nearest
 
@@ -54,6 +54,7 @@ def _codes(feed: Feed, x: np.ndarray) -> np.ndarray:
 def table_of_rows(fitted: Fitted, rows: Sequence[Mapping[str, Any]], also: Sequence[str] = ()) -> Table:
     """JSON rows read with the kinds that the columns had in training, and the columns `also`. SpecError with pointers `/row/column`."""
     wanted = {column.name: column for column in fitted.columns}
+    check_rows(rows)
     fed = [{name: value for name, value in row.items() if name in wanted or name in also} for row in rows]
     problems = [p for place, row in enumerate(rows) for p in _names(fitted, row, f"/{place}")]
     if problems:

@@ -136,10 +136,7 @@ class Table:
     @classmethod
     def from_rows(cls, rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, Kind] | None = None) -> Table:
         """Objects, one for each row; absent fields are missing. `kinds` fixes the kind of a column. Raises SpecError with pointers `/row/column`."""
-        wrong = [Problem(f"/{i}", "not_an_object", f"row {i} is not an object of column names and values")
-                 for i, row in enumerate(rows) if not isinstance(row, Mapping)][:10]
-        if wrong:
-            raise SpecError(wrong)
+        check_rows(rows)
         names = list(dict.fromkeys(chain.from_iterable(rows)))
         made = {}
         for name in names:
@@ -155,6 +152,14 @@ class Table:
         """Rows as JSON, as they were uploaded."""
         chosen = range(max(0, offset), min(self.rows, max(0, offset) + max(0, limit)))
         return [{name: column.python(row) for name, column in self.columns.items()} for row in chosen]
+
+
+def check_rows(rows: Sequence[Any]) -> None:
+    """Rows must be objects. Raises SpecError with pointers `/row`."""
+    wrong = [Problem(f"/{i}", "not_an_object", f"row {i} is not an object of column names and values")
+             for i, row in enumerate(rows) if not isinstance(row, Mapping)][:10]
+    if wrong:
+        raise SpecError(wrong)
 
 
 def finite(value: Any) -> Any:

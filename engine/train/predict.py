@@ -112,7 +112,8 @@ class Predictor:
         targets = [name for target in self.fitted.targets for name in target.columns] if losses else []
         given = rows if rows is not None else columns if columns is not None else inputs
         sorts = [name for name in (windows.order, windows.group) if name] if windows else []
-        targets += [name for name in sorts if name in (given[0] if rows else given)] if given and inputs is None else []
+        first = rows[0] if rows else columns
+        targets += [name for name in sorts if isinstance(first, Mapping) and name in first]
         if not given:
             raise SpecError([Problem("", "no_rows", "there are no rows to predict")])
         if rows is not None:

@@ -125,6 +125,8 @@ def test_a_prediction_goes_on_after_the_last_rows_of_each_group() -> None:
     assert np.isclose(whole, alone).all(axis=1).any()
     with pytest.raises(SpecError, match="the last 5 rows, found 2"):
         model.predict(rows=of_a[:2])
+    with pytest.raises(SpecError, match="not an object"):
+        model.predict(rows=[1])  # type: ignore[list-item]
     assert model.evaluate(table)["rows"] == 46
 
 
