@@ -60,7 +60,7 @@ def _read(value: Any) -> Any:
         return found
     found = _one.validate_python(value)
     if not isinstance(found, Rule):
-        raise PydanticCustomError("missing_rule", "{kind} changes gradients and makes no step: put it in a list before a rule such as adam",
+        raise PydanticCustomError("missing_rule", "{kind} makes no step of its own: put it in a list with a rule such as adam",
                                   {"kind": found.kind_name(), "code": "missing_rule"})
     return found
 

@@ -102,6 +102,8 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...], Callable[[Any, P], Any]
     "lstm": ({"kind": "lstm", "units": 3, "return_sequences": True}, (6, 4), recurrent(nn.LSTM, 4)),
     "gru": ({"kind": "gru", "units": 3, "return_sequences": True}, (6, 4), recurrent(nn.GRU, 3)),
     "multi_head_attention": ({"kind": "multi_head_attention", "heads": 2, "units": 6, "causal": True}, (5, 6), attention),
+    "weight_norm": ({"kind": "weight_norm", "layer": {"kind": "dense", "units": 3}}, (4,), lambda x, p: F.linear(
+        x, torch._weight_norm(p["layer.weight"].T, p["layer.gain"][:, None], 0), p["layer.bias"])),
     "flatten": ({"kind": "flatten"}, (3, 2), lambda x, p: x.flatten(1)),
 }
 
@@ -184,7 +186,7 @@ NOT_THE_SAME = {
     "rule nadam": "PyTorch's momentum has a schedule of its own", "rule radam": "PyTorch takes its variance into account from rho > 5, Flux from 4",
     "rule amsgrad": "Flux's has no correction for the start", "rule muon": "PyTorch's rounds are in bfloat16",
     "clip_norm, clip_global_norm": "PyTorch adds 1e-6 to the norm", "ema": "PyTorch's average begins after the first step",
-    "weight_norm": "compared with Flux's numbers", "dropout, alpha_dropout": "other random numbers",
+    "dropout, alpha_dropout": "other random numbers",
     "gru_v3": "PyTorch has the first version",
 }
 """What has another formula, and why."""
