@@ -14,6 +14,7 @@ from engine.nn import Chain as Layers
 from engine.nn.initialisers import Identity, Orthogonal, Sparse, TruncatedNormal, initialisers
 from engine.ops.activations import ACTIVATIONS
 from tests.engine import (  # noqa: F401  run the entries of their areas
+    flux_autodiff,
     flux_convolution,
     flux_layers,
     flux_optimisation,
