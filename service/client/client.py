@@ -76,10 +76,12 @@ class Client:
         `data` is uploaded first and becomes the job's dataset; `datasets` are uploaded too, and each stands where the job says "$NAME".
         """
         spec = read_spec(job)
+        if data is not None:
+            spec = {**spec, "data": {**spec.get("data", {}), "dataset": None}}
         placeholders.check(spec, datasets)
         spec = placeholders.filled(spec, {name: self.upload(source, name=name).id for name, source in datasets.items()})
         if data is not None:
-            spec = {**spec, "data": {**spec.get("data", {}), "dataset": self.upload(data).id}}
+            spec["data"]["dataset"] = self.upload(data).id
         return Job.model_validate(self.connection.json("POST", "/v1/jobs", json=spec, headers=_once()))
 
     def validate(self, job: Spec) -> Validation:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 OPEN = re.compile(r"\$([A-Za-z_][A-Za-z0-9_-]*)")
+PLACES = ("data", "dataset", "validation", "test", "also")      # where a job names data sets
 
 
 def names(spec: Mapping[str, Any]) -> list[str]:
     """The data sets that a job leaves open, in the order in which it names them."""
-    return list(dict.fromkeys(_names(spec.get("data"))))
-
-
-def _names(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield from (found[1] for found in [OPEN.fullmatch(value)] if found)
-    elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from _names(inner)
+    found: dict[str, None] = {}
+    _replaced(spec, lambda name: found.setdefault(name) or "")
+    return list(found)
 
 
 def check(spec: Mapping[str, Any], given: Iterable[str]) -> None:
@@ -33,15 +28,15 @@ def check(spec: Mapping[str, Any], given: Iterable[str]) -> None:
         raise ValueError(f"the job has no data set ${unknown[0]}: {there}")
 
 
-def filled(value: Any, ids: Mapping[str, str]) -> Any:
+def filled(spec: Mapping[str, Any], ids: Mapping[str, str]) -> dict[str, Any]:
     """The job with ids where it says "$NAME"."""
-    if not ids:
-        return value
-    return {**value, "data": _filled(value.get("data"), ids)}
+    return _replaced(spec, ids.__getitem__)
 
 
-def _filled(value: Any, ids: Mapping[str, str]) -> Any:
-    if isinstance(value, str):
+def _replaced(value: Any, by: Callable[[str], str], place: str = "") -> Any:
+    if isinstance(value, str) and place:
         found = OPEN.fullmatch(value)
-        return ids[found[1]] if found else value
-    return {name: _filled(inner, ids) for name, inner in value.items()} if isinstance(value, Mapping) else value
+        return by(found[1]) if found else value
+    if not isinstance(value, Mapping):
+        return value
+    return {name: _replaced(inner, by, name) if name in PLACES or place == "also" else inner for name, inner in value.items()}

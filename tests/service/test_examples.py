@@ -12,7 +12,7 @@ from engine.data.table import Table, text_column
 from engine.train import Job, check
 from service.cli.jobs import EXAMPLES, sources
 from service.client import Client, Refused
-from service.client.placeholders import names
+from service.client.placeholders import filled, names
 from tests.engine.real_tables import real_table
 from tests.serving import serving, trainyard
 
@@ -44,6 +44,13 @@ def test_an_example_fits_the_data_it_is_for(name: str) -> None:
     summary = check(Job.model_validate(raw), {f"${part}": table for part, table in tables.items()})
     assert summary.parameters > 1000 and summary.rows["valid"]
     assert {warning["code"] for warning in summary.warnings} <= {"batch_size_reduced", "unseen_category"}
+
+
+def test_only_data_sets_are_filled_in() -> None:
+    job = {"name": "$n", "data": {"dataset": "$a", "target": "$price", "validation": {"fraction": 0.1, "also": {"k": "$b"}}, "test": "$a"}}
+    assert names(job) == ["a", "b"]
+    assert filled(job, {"a": "ds_1", "b": "ds_2"}) == {
+        "name": "$n", "data": {"dataset": "ds_1", "target": "$price", "validation": {"fraction": 0.1, "also": {"k": "ds_2"}}, "test": "ds_1"}}
 
 
 def test_files_are_told_apart_by_their_names() -> None:
