@@ -14,100 +14,108 @@ from engine.kernels.library import kernel
 from engine.ops.indexing import INDEX_TYPES
 
 # The states of a sample are its labels with a blank, the last class, before, between and after them: 2 L + 1. A way of spreading stays in its state,
-# goes to the next, or passes over a blank between two labels that differ. Where there is no way the logarithm is -inf.
+# goes to the next, or passes over a blank between two labels that differ. What follows are logarithms; NONE stands for that of nothing.
+NONE = -1e30     # its exponential is 0, and differences of it are numbers
 
 
-def log_add(a, b):
-    """log(exp(a) + exp(b)); what is not a number stays so."""
-    if a == -INFINITY:
-        return b
-    if b == -INFINITY:
-        return a
-    return a + log1p(exp(b - a)) if a >= b else b + log1p(exp(a - b))
-
-
-def class_of(arena, labels, width, first, state, classes):
-    """The class of a state. The labels of the sample start at number `first`."""
-    return classes - 1 if state % 2 == 0 else whole_number(arena, labels, width, first + state // 2)
-
-
-def passes(arena, labels, width, first, state):
-    """Whether a state is entered from two states before it."""
-    k = state // 2
-    return state % 2 == 1 and state > 1 and whole_number(arena, labels, width, first + k) != whole_number(arena, labels, width, first + k - 1)
-
-
-def states_of(arena, labels, width, first, most, classes):
-    """How many states a sample has, with its labels before the first negative one; 0 where one of them is the blank or no class."""
+def prepare(arena, labels, width, first, most, classes, kinds, skip, none):
+    """Class of each state, and what entering it from two states before costs: 0 or NONE. How many states there are with the labels before the first
+    negative one; 0 where one of them is the blank or no class."""
     n = 0
     while n < most and whole_number(arena, labels, width, first + n) >= 0:
         if whole_number(arena, labels, width, first + n) >= classes - 1:
             return 0
         n += 1
-    return 2 * n + 1
+    states = 2 * n + 1
+    for s in range(states):
+        kinds[s] = classes - 1 if s % 2 == 0 else whole_number(arena, labels, width, first + s // 2)
+    for s in range(states + 2):
+        skip[s] = none - none if s % 2 == 1 and 1 < s < states and kinds[s] != kinds[s - 2] else none
+    return states
 
 
-def beginnings(arena, labels, width, first, classes, x, times, states, ways):
-    """ways[t, s]: log probability of all beginnings that are in state s at time t. Returns that of all whole ways."""
+def join(x, one, two, three, skip, at, out, place, states):
+    """out[place + s] = log(exp(x[one + s]) + exp(x[two + s]) + exp(x[three + s] + skip[at + s]))."""
+    for s in range(states):
+        a, b, c = load(x, one + s), load(x, two + s), load(x, three + s) + load(skip, at + s)
+        most = select(a > b, a, b)
+        most = select(c > most, c, most)
+        store(out, place + s, most + log(exp(a - most) + exp(b - most) + exp(c - most)))
+
+
+def beginnings(x, times, classes, kinds, skip, ways, row, states, none):
+    """ways[t, 2 + s]: all beginnings that are in state s at time t; two NONE stand before them. Returns all whole ways."""
     for t in range(times):
+        here = t * row + 2
+        ways[here - 2] = none
+        ways[here - 1] = none
+        if t == 0:
+            for s in range(states):
+                ways[here + s] = none - none if s < 2 else none
+        else:
+            join(ways, here - row, here - row - 1, here - row - 2, skip, 0, ways, here, states)
         for s in range(states):
-            sum_ = -INFINITY
-            if t > 0:
-                before = (t - 1) * states + s
-                sum_ = ways[before]
-                if s > 0:
-                    sum_ = log_add(sum_, ways[before - 1])
-                if passes(arena, labels, width, first, s):
-                    sum_ = log_add(sum_, ways[before - 2])
-            here = x[t * classes + class_of(arena, labels, width, first, s, classes)]
-            ways[t * states + s] = sum_ + here if t > 0 else here if s < 2 else sum_
-    end = times * states - 1
-    return log_add(ways[end], ways[end - 1]) if states > 1 else ways[end]
+            ways[here + s] += x[t * classes + kinds[s]]
+    end = (times - 1) * row + 1 + states
+    a, b = ways[end], ways[end - 1]
+    most = select(a > b, a, b)
+    return most + log(exp(a - most) + exp(b - most))
 
 
-USES = (log_add, class_of, passes, states_of, beginnings)
+USES = (prepare, join, beginnings)
 
 
 @kernel("ctc", uses=USES)
 def ctc_kernel(arena, words, begin, end):
-    """Words: out, x, labels, bytes of a label, times, classes, labels of a sample, room."""
-    labels, width, times, classes, most = words[2], words[3], words[4], words[5], words[6]
-    out = view(arena, words[0], real)
+    """Words: out, x, labels, bytes of a label, times, classes, labels of a sample, room, its bytes for a sample."""
+    times, classes, most = words[4], words[5], words[6]
+    out, row = view(arena, words[0], real), 2 * most + 3
     for r in range(begin, end):
-        states = states_of(arena, labels, width, r * most, most, classes)
+        room = words[7] + r * words[8]
+        kinds, skip = view(arena, room, int64), view(arena, room + 8 * row, real)
+        ways = view(arena, room + (8 + WIDTH) * row, real)
         x = view(arena, words[1] + r * times * classes * WIDTH, real)
-        ways = view(arena, words[7] + r * (times + 2) * (2 * most + 1) * WIDTH, real)
-        out[r] = -beginnings(arena, labels, width, r * most, classes, x, times, states, ways) if states > 0 else NAN
+        states = prepare(arena, words[2], words[3], r * most, most, classes, kinds, skip, real(-1e30))
+        total = beginnings(x, times, classes, kinds, skip, ways, row, states, real(-1e30)) if states > 0 else NAN
+        out[r] = INFINITY if total < -1e29 else -total
 
 
 @kernel("ctc_grad", uses=USES)
 def ctc_grad_kernel(arena, words, begin, end):
     """out[t, c] = -ct times the share of ways that are in class c at time t. Words: out, ct, and as of ctc.
 
-    Ends are made from the last time on, in two rows of room: the log probability of all that may follow a state.
+    Ends are made from the last time on: what may follow a state.
     """
-    labels, width, times, classes, most = words[3], words[4], words[5], words[6], words[7]
+    times, classes, most = words[5], words[6], words[7]
+    row = 2 * most + 3
     for r in range(begin, end):
-        states = states_of(arena, labels, width, r * most, most, classes)
+        room = words[8] + r * words[9]
+        kinds, skip = view(arena, room, int64), view(arena, room + 8 * row, real)
+        ways = view(arena, room + (8 + WIDTH) * row, real)
+        after = view(arena, room + (8 + (1 + times) * WIDTH) * row, real)
+        ends = view(arena, room + (8 + (2 + times) * WIDTH) * row, real)
         x = view(arena, words[2] + r * times * classes * WIDTH, real)
         out = view(arena, words[0] + r * times * classes * WIDTH, real)
-        room = words[8] + r * (times + 2) * (2 * most + 1) * WIDTH
-        ways, ends = view(arena, room, real), view(arena, room + times * states * WIDTH, real)
-        ct = view(arena, words[1], real)[r] if states > 0 else NAN
-        whole = beginnings(arena, labels, width, r * most, classes, x, times, states, ways) if states > 0 else NAN
+        states = prepare(arena, words[3], words[4], r * most, most, classes, kinds, skip, real(-1e30))
+        total = beginnings(x, times, classes, kinds, skip, ways, row, states, real(-1e30)) if states > 0 else NAN
+        ct = NAN if total < -1e29 or total != total else view(arena, words[1], real)[r]
         for i in range(times * classes):
             out[i] = 0.0 * ct
         for back in range(times):
             t = times - 1 - back
-            row, after = (t % 2) * states, (1 - t % 2) * states
+            if back == 0:
+                for s in range(states):
+                    ends[s] = 0.0 if s >= states - 2 else -1e30
+            else:
+                for s in range(states):
+                    after[s] = ends[s] + x[(t + 1) * classes + kinds[s]]
+                after[states] = -1e30
+                after[states + 1] = -1e30
+                join(after, 0, 1, 2, skip, 2, ends, 0, states)
             for s in range(states):
-                sum_ = -INFINITY if back > 0 or s < states - 2 else real(0.0)
-                for step in range(3):
-                    if back > 0 and s + step < states and (step < 2 or passes(arena, labels, width, r * most, s + 2)):
-                        here = x[(t + 1) * classes + class_of(arena, labels, width, r * most, s + step, classes)]
-                        sum_ = log_add(sum_, ends[after + s + step] + here)
-                ends[row + s] = sum_
-                out[t * classes + class_of(arena, labels, width, r * most, s, classes)] -= ct * exp(ways[t * states + s] + sum_ - whole)
+                after[s] = exp(ways[t * row + 2 + s] + ends[s] - total)
+            for s in range(states):
+                out[t * classes + kinds[s]] -= ct * after[s]
 
 
 # ---------------------------------------------------------------- meaning
@@ -155,9 +163,6 @@ def _grad_oracle(ct: np.ndarray, x: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 # ---------------------------------------------------------------- in smaller ops
-
-NONE = -1e30     # stands for -inf: its exponential is 0, and differences of it are numbers
-
 
 class _Parts:
     """What value and derivative are made of; a tuple of nodes [batch, states] for each time."""
@@ -227,9 +232,10 @@ def _launch(node: Node) -> list[Launch]:
     x, labels = node.inputs[-2:]
     batch, times, classes = x.shape
     most = labels.shape[1]
-    room = Scratch(batch * (times + 2) * (2 * most + 1) * np.dtype(node.dtype).itemsize)
-    words = (node, *node.inputs, np.dtype(labels.dtype).itemsize, times, classes, most, room)
-    return [Launch(node.op.name, node.dtype, words, batch, cost=60.0 * times * (2 * most + 1) * len(node.inputs))]
+    row = 2 * most + 3
+    nbytes = (8 + (3 + times) * np.dtype(node.dtype).itemsize) * row // 64 * 64 + 64
+    words = (node, *node.inputs, np.dtype(labels.dtype).itemsize, times, classes, most, Scratch(batch * nbytes), nbytes)
+    return [Launch(node.op.name, node.dtype, words, batch, cost=6.0 * times * (2 * most + 1) * len(node.inputs))]
 
 
 def _cases(back: bool) -> tuple[Case, ...]:
