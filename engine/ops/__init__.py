@@ -23,6 +23,7 @@ from engine.ops import (  # noqa: F401
     pooling,
     random,
     recurrent,
+    recurrent_weigh,
     reduce,
     shape,
     softmax,

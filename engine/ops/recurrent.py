@@ -135,6 +135,9 @@ def _vjp(cell: Cell, node: Node, ct: Node) -> list[Node | None]:
         back = run_back(cell, lambda t: split(ct[:, t], cell.parts), node, w, *more, reverse=reverse)
         d = split((ct if lengths is None else ct * _ons(lengths, steps, ct.dtype)).reshape(rows * steps, cell.parts * units), cell.parts)
     dx = back[:, :steps * width]
+    if seen is not None and states is None and cell.scaled is not None:
+        dw = apply("recurrent_weigh", dx, node, gates=cell.gates, parts=cell.parts, scaled=cell.scaled, reverse=reverse)
+        return [dx.reshape(rows, steps, width), dw, *(None for _ in more)]
     before = [part.reshape(rows * steps, units) for part in _before(cell, node, states, reverse)]
     dw = cell.weigh(d, split(node.reshape(rows * steps, cell.parts * units), cell.parts), before, dx.reshape(rows * steps, width))
     return [dx.reshape(rows, steps, width), dw, *(back[:, steps * width:] if n.dtype in FLOATS else None for n in more)]

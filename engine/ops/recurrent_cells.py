@@ -28,6 +28,7 @@ class Cell:
     back    (cotangents of the parts, parts, states before, w) -> (cotangent of x, cotangents of the states before)
     weigh   (cotangents of the parts, parts, states before, cotangent of x) -> cotangent of w
     forward, backward   how many blocks the kernel needs, and its text
+    scaled  what `recurrent_weigh` does for the last gate's weights; None where it cannot do them
     """
 
     name: str
@@ -40,6 +41,7 @@ class Cell:
     forward: tuple[int, str]
     backward: tuple[int, str]
     formula: str
+    scaled: bool | None = False
 
 
 def sigmoid(x: Array) -> Array:
@@ -166,7 +168,7 @@ store(p2, u, dc)
 """, blocks=3, back=True) + KEEP_BACK + each("""\
 store(p2, u, p2[u] * load(y, units + u))
 store(e0, u, e0[u] * load(y, 2 * units + u))
-""", blocks=3, back=True) + turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h")
+""", blocks=3, back=True) + turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h", True)
 
 
 # ---------------------------------------------------------------- gru_v3: the same in the paper's third version
@@ -210,7 +212,7 @@ store(e0, u, d * z)
 r, d = load(y, units + u), load(p3, u)
 store(p0, u, d * load(b, u) * r * (1.0 - r))
 store(e0, u, e0[u] + d * r)
-""", blocks=4, back=True) + KEEP_BACK + turned(0, 2)), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h")
+""", blocks=4, back=True) + KEEP_BACK + turned(0, 2)), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h", None)
 
 
 CELLS = (RNN_TANH, RNN_RELU, LSTM, GRU, GRU_V3)
