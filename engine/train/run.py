@@ -24,6 +24,7 @@ from engine.train.diagnose import born
 from engine.train.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, number, step_event, stopped_event
 from engine.train.guard import Guard
 from engine.train.live import Adjustment, Live
+from engine.train.measured import Measured
 from engine.train.regime import Regime
 from engine.train.series import Series
 from engine.train.standing import Standing
@@ -123,7 +124,7 @@ class Run(Standing):
             self.told_at = time.monotonic()
             loss, norm = float(series[done - 1, 0]), float(series[done - 1, 1])
             yield step_event(self.epoch + 1, self.step, loss, self.learning_rate, norm, self.series.take())
-        values, now = self._running_means() if self.runners else {}, (self.epoch + 1, self.step, self.elapsed)
+        values, now = Measured(self._running_means), (self.epoch + 1, self.step, self.elapsed)
         yield from self._act([action for runner in self.runners for action in runner.after_steps(values, *now)], self.epoch + 1)
         self._look_at_limits()
         if time.monotonic() - self.saved_at >= CHECKPOINT_SECONDS and self.ending is None:

@@ -51,8 +51,9 @@ class StopWhenRunner(Runner):
 
     def after_steps(self, values: Mapping[str, float], epoch: int, step: int, elapsed: float) -> Sequence[Action]:
         """Within an epoch there are only its running means so far, `train_…`: a bare name means these."""
-        name = self.spec.metric if self.spec.metric in values else f"train_{self.spec.metric}"
-        return self._look(values, name) if self.spec.level == "epoch" else ()
+        if self.spec.level == "run":
+            return ()
+        return self._look(values, self.spec.metric if self.spec.metric in values else f"train_{self.spec.metric}")
 
     def steps_allowed(self, step: int) -> int | None:
         return 1 if self.spec.level == "epoch" else None
