@@ -110,7 +110,7 @@ def _moved(what: int, out: int, x: int, place: int, rows: int, dtype: str, three
 
 @augmentations.add
 class Flip(Augmentation):
-    """Every other row, at random, is turned round along one axis: 0 upside down, 1 left to right."""
+    """Half of the rows, chosen at random, are turned round along one axis: 0 upside down, 1 left to right."""
 
     axis: Annotated[int, Field(strict=True, ge=0, le=2)] = 1
     kind: Literal["flip"] = "flip"
