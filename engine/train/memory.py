@@ -21,14 +21,15 @@ class Estimate:
     step_seconds: float
 
 
-def estimate(train: StepGraph, states: int, dtype: str, bests: int = 1, rolls: bool = False) -> Estimate:
-    """The slabs of parameters, gradients, `bests` copies of the best weights and `states` arrays of optimiser state, and the temporaries of a step as
-    it is planned. A run that `rolls` back keeps a checkpoint of the epoch's beginning, in memory and in other checkpoints.
+def estimate(train: StepGraph, states: int, rows: int, dtype: str, bests: int = 1, rolls: bool = False) -> Estimate:
+    """The slabs of parameters, gradients, `bests` copies of the best weights and `states` arrays of optimiser state, what metrics keep of `rows` rows,
+    and the temporaries of a step as it is planned. A run that `rolls` back keeps a checkpoint of the epoch's beginning, in memory and in other checkpoints.
     """
     size = np.dtype(dtype).itemsize
     parameters, buffers = (sum(node.size for node in group.values()) for group in (train.parameters, train.buffers))
     trained = sum(train.parameters[path].size for path in train.gradients)
-    kept = ((1 + bests) * (parameters + buffers) + states * trained) * size
+    of_rows = sum(node.size for node in train.kept_rows.values()) * rows // train.rows
+    kept = ((1 + bests) * (parameters + buffers) + states * trained + of_rows) * size
     back = kept + 65_536 if rolls else 0
     nbytes, nanoseconds = temporaries(train)
     moved = sum(node.size for node in train.batch.values()) + (states + 3) * trained

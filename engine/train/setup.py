@@ -58,7 +58,8 @@ class Setup:
         callbacks = self.job.callbacks
         rolls = any(callback.kind == "on_nonfinite" and callback.action == "rollback" for callback in callbacks)
         states = sum(len(step.state) for step in self.job.optimiser.listed)
-        return estimate(self.graph, states, self.job.dtype, len(monitors(callbacks, self.scores)), rolls)
+        rows = sum(len(part.rows) for part in self.prepared.parts.values())
+        return estimate(self.graph, states, rows, self.job.dtype, len(monitors(callbacks, self.scores)), rolls)
 
 
 def set_up(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Setup:
