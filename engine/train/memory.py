@@ -22,8 +22,9 @@ class Estimate:
 
 
 def estimate(train: StepGraph, states: int, rows: int, dtype: str, bests: int = 1, rolls: bool = False) -> Estimate:
-    """The slabs of parameters, gradients, `bests` copies of the best weights and `states` arrays of optimiser state, what metrics keep of `rows` rows,
-    and the temporaries of a step as it is planned. A run that `rolls` back keeps a checkpoint of the epoch's beginning, in memory and in other checkpoints.
+    """The slabs of parameters, gradients, `bests` copies of the best weights and `states` arrays of optimiser state, what metrics keep of `rows`
+    rows, and the temporaries of a step as it is planned. A run that `rolls` back keeps a checkpoint of the epoch's beginning, in memory and in other
+    checkpoints.
     """
     size = np.dtype(dtype).itemsize
     parameters, buffers = (sum(node.size for node in group.values()) for group in (train.parameters, train.buffers))
