@@ -148,7 +148,14 @@ def to_weight(x: Node, ct: Node, w: Node, like: Node) -> Node:
 
 def vjp(node: Node, ct: Node) -> list[Node]:
     x, w, *bias = node.inputs
-    return [to_input(ct, w, x, node), to_weight(x, ct, w, node), *(apply("sum", ct, axis=tuple(range(ct.ndim - 1))) for _ in bias)]
+    return [to_input(ct, w, x, node), to_weight(x, ct, w, node), *(_total(ct) for _ in bias)]
+
+
+def _total(ct: Node) -> Node:
+    """The sum over all but columns. Max pooling hands back exactly what it is given, element for element: what it was given is less to add up."""
+    while ct.op.name == "max_pool_grad" and ct.value is None:
+        ct = ct.inputs[0]
+    return apply("sum", ct, axis=tuple(range(ct.ndim - 1)))
 
 
 def input_vjp(node: Node, ct: Node) -> list[Node]:

@@ -18,13 +18,15 @@ from engine.kernels.library import kernel
 
 def block(arena, y, ldy, x, ldx, rows, columns):
     """Copy rows of numbers, or zeros where `ldx` is -1. Rows are so many elements apart."""
+    down = max(ldx, 0)
     for j in range(0, columns, 16):
-        for i in range(rows):
-            to, source = view(arena, y + (i * ldy + j) * WIDTH, real), view(arena, x + (i * max(ldx, 0) + j) * WIDTH, real)
-            if columns - j >= 16:
-                tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 1, 0, 16)
-            else:
-                tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 1, 0, columns - j)
+        whole = rows // 6 * 6 if columns - j >= 16 else 0
+        for i in range(0, whole, 6):
+            to, source = view(arena, y + (i * ldy + j) * WIDTH, real), view(arena, x + (i * down + j) * WIDTH, real)
+            tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 6, 0, 16)
+        for i in range(whole, rows):
+            to, source = view(arena, y + (i * ldy + j) * WIDTH, real), view(arena, x + (i * down + j) * WIDTH, real)
+            tile(16, to, ldy, source, ldx, source, 0, 0, source, 0, 1, 0, min(columns - j, 16))
 
 
 def clear(arena, y, n):
