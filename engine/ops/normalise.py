@@ -14,10 +14,10 @@ SUMS = ("contract", "reassoc", "nsz")
 
 @kernel("layer_norm", fastmath=SUMS)
 def layer_norm_kernel(arena, words, begin, end):
-    """Words: out, in, row length, epsilon."""
+    """Rows from the number `begin` to the number `end`. Words: out, in, row length, epsilon."""
     n, epsilon = words[2], real(number_of(words[3]))
     share = 1.0 / real(n)
-    for r in range(begin, end):
+    for r in range(begin // n, end // n):
         x = view(arena, words[1] + r * n * WIDTH, real)
         y = view(arena, words[0] + r * n * WIDTH, real)
         total = 0.0
@@ -37,7 +37,7 @@ def layer_norm_grad_kernel(arena, words, begin, end):
     """out = scale (ct - mean(ct) - y mean(ct y)), y = (x - mean) scale made anew. Words: out, ct, x, row length, epsilon."""
     n, epsilon = words[3], real(number_of(words[4]))
     share = 1.0 / real(n)
-    for r in range(begin, end):
+    for r in range(begin // n, end // n):
         ct = view(arena, words[1] + r * n * WIDTH, real)
         x = view(arena, words[2] + r * n * WIDTH, real)
         out = view(arena, words[0] + r * n * WIDTH, real)
@@ -99,7 +99,7 @@ def _grad_compose(node: Node) -> Node:
 def _launch(node: Node) -> list[Launch]:
     n = node.shape[-1]
     words = (node, *node.inputs, n, float(node.attrs["epsilon"]))
-    return [Launch(node.op.name, node.dtype, words, node.size // n, cost=5 + 0.3 * n * len(node.inputs))]
+    return [Launch(node.op.name, node.dtype, words, node.size, grain=n, cost=5 / n + 0.2 * len(node.inputs), elementwise=True)]
 
 
 def _cases(inputs: int) -> tuple[Case, ...]:
