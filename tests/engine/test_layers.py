@@ -48,6 +48,8 @@ SAMPLES = {"dense": ({"units": 4, "activation": "tanh"}, (3,), (4,)), "embedding
            "pixel_shuffle": ({"factor": 2}, (2, 3, 8), (4, 6, 2)), "lambda": ({"formula": "sum(x * 2, axis=1)"}, (2, 3), (3,)),
            "maxout": ({"layers": [{"kind": "dense", "units": 3}, "flatten"]}, (3,), (3,)),
            "pairwise_fusion": ({"layers": [{"kind": "dense", "units": 3}]}, (2,), (3,)),
+           "rnn": ({"units": 4}, (5, 3), (4,)), "lstm": ({"units": 4, "return_sequences": True}, (5, 3), (5, 4)),
+           "gru": ({"units": 4, "bidirectional": True}, (5, 3), (8,)), "gru_v3": ({"units": 4}, (5, 3), (4,)),
            "skip_connection": ({"layer": {"kind": "dense", "units": 3}}, (3,), (3,))}
 
 
