@@ -57,7 +57,7 @@ def test_a_second_derivative_that_is_wrong_is_found_where_the_first_is_right():
         return wrong_twice(x).sum()
 
     assert check_gradient(f, np.array([0.3, 0.4]))
-    with pytest.raises(GradientMismatch, match="order 2.*central differences"):
+    with pytest.raises(GradientMismatch, match=r"order 2.*central differences"):
         check_gradient(f, np.array([0.3, 0.4]), order=2)
 
 

@@ -9,6 +9,8 @@ from engine.errors import NonFiniteError, ShapeError, TrainyardError
 from engine.nn import Chain as Layers
 from engine.nn import Dense, Dropout
 from engine.optim import (
+    EMA,
+    AccumGrad,
     Adam,
     AdamW,
     Chain,
@@ -16,12 +18,14 @@ from engine.optim import (
     ClipGrad,
     ClipNorm,
     Descent,
+    Lookahead,
     Momentum,
     RMSProp,
     SignDecay,
     WeightDecay,
     adjust,
     at_epoch,
+    averaged,
     destructure,
     freeze,
     rules,
@@ -146,6 +150,35 @@ def test_freezing_and_adjusting_reach_parts_of_the_state():
     assert np.allclose(m["x"], [0.7, -1.0]) and np.allclose(m["y"], [-17, -196])
     adjust(state["x"], learning_rate=0.0)
     assert state["x"].rule.learning_rate == 0.0 and state["y"].rule.learning_rate == 0.2
+
+
+def test_averages_follow_the_parameters_at_a_prompt():
+    model, steps = Layers(Dense(2), Dense(1)).build((3,), dtype="float64"), 4
+    state = setup(Chain(EMA(0.8), Descent(1.0), Lookahead(2, 0.5)), model)
+    x = expected = slow = model["layers"][1]["weight"].copy()
+    for step in range(1, steps + 1):
+        update(state, model, {"layers": [None, {"weight": np.ones((2, 1))}]})
+        x = x - 1.0
+        expected = 0.8 * expected + 0.2 * x          # after the step, before the slow copy: the order of the list
+        if step % 2 == 0:
+            x = slow = slow + 0.5 * (x - slow)
+    assert np.allclose(model["layers"][1]["weight"], x)
+    twin = averaged(state, model)
+    assert np.allclose(twin["layers"][1]["weight"], expected) and np.array_equal(twin["layers"][0]["weight"], model["layers"][0]["weight"])
+    assert np.allclose(model["layers"][1]["weight"], x)
+    with pytest.raises(TrainyardError, match="keeps no averages"):
+        averaged(setup(Adam(), model), model)
+
+
+def test_a_list_waits_for_its_gradients_array_by_array():
+    m = {"a": np.zeros(1), "b": np.zeros(1)}
+    state = setup(Chain(AccumGrad(2), Adam(0.1)), m)
+    for a, b in ((1.0, 1.0), (3.0, None), (0.0, 3.0)):
+        update(state, m, {"a": np.array([a]), "b": None if b is None else np.array([b])})
+    assert np.allclose(m["a"], -0.1) and np.allclose(m["b"], -0.1) and state["a"].step == 3 and state["b"].step == 2
+    adjust(state, steps=1)
+    update(state, m, {"a": np.array([0.0])})
+    assert m["a"][0] < -0.11 and state["a"].steps[0].steps == 1
 
 
 def test_adjust_keeps_momenta_and_refuses_what_no_rule_has():
