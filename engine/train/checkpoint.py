@@ -1,6 +1,6 @@
 """Checkpoints: everything that a run needs to go on with the same bits, as one safetensors file.
 
-Tensors: `parameters/PATH`, `buffers/PATH`, `state/NAME` (a slab of the optimiser), `sums/NAME` (what the epoch has added up), `control`,
+Tensors: `parameters/PATH`, `buffers/PATH`, `state/NAME` (a slab of the optimiser), `sums/NAME` (what the epoch has added up or kept), `control`,
 `trained/PATH` where the parameters are averages of what is trained, `best/PATH` and `best_buffers/PATH` for the best weights so far,
 `shelf/PATH/NAME` for what the optimiser remembers of parameters that are frozen now, `back` for the checkpoint that a rollback goes back to.
 Metadata: one JSON value under `trainyard`. Times are not in it: equal runs give equal bytes.
