@@ -186,6 +186,7 @@ def launch(node: Node) -> Sequence[Launch]:
     return make(node, _slide(node, node.ndim - 2))
 
 
+LARGE = "many weights"      # too many for differences
 CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
     ("ragged", (2, 7, 5, 3), (3, 2, 3, 5), {"stride": (2, 1), "low": (1, 0), "high": (2, 1)}),
     ("same", (3, 6, 9, 16), (3, 3, 16, 18), {"low": (1, 1), "high": (1, 1)}),
@@ -198,22 +199,25 @@ CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
     ("one channel, steps", (2, 2, 9, 8, 1), (2, 3, 2, 1, 3), {"stride": (1, 2, 3), "low": (1, 1, 2), "high": (0, 2, 1), "dilation": (1, 2, 1)}),
     ("points", (3, 4, 3, 5), (1, 1, 5, 7), {}), ("sequence", (2, 9, 20), (4, 20, 2), {"low": (3,), "dilation": (1,)}),
     ("volume", (1, 3, 4, 5, 2), (2, 3, 2, 2, 3), {"stride": (1, 2, 2), "low": (1, 1, 0), "high": (0, 1, 1)}),
+    (LARGE, (2, 3, 3, 128), (3, 3, 128, 130), {"low": (1, 1), "high": (1, 1)}),
     ("empty batch", (0, 4, 4, 2), (3, 3, 2, 3), {}), ("one", (1, 1, 1), (1, 1, 1), {}))
 """Name, input, kernel, attributes."""
 
 
-def _output(x: Shape, w: Shape, attrs: dict[str, Any]) -> Shape:
-    return shape(leaf(x), leaf(w), **{**DEFAULTS, **attrs})[0]
+def _case(op: str, name: str, x: Shape, w: Shape, attrs: dict[str, Any]) -> Case:
+    """A case of one of the three ops, from the shapes of a convolution."""
+    y = shape(leaf(x), leaf(w), **{**DEFAULTS, **attrs})[0]
+    inputs, more = {"conv": ((x, w), {}), "conv_input_grad": ((y, w), {"lengths": x[1:-1]}), "conv_weight_grad": ((x, y), {"kernel": w[:-2]})}[op]
+    return Case(name, tuple(map(Sample, inputs)), {**more, **attrs}, gradient=name != LARGE)
 
 
 register(Op("conv_weight_grad", shape=weight_shape, oracle=weight_oracle, launch=launch, vjp=weight_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
-            cases=tuple(Case(name, (Sample(x), Sample(_output(x, w, attrs))), {"kernel": w[:-2], **attrs}) for name, x, w, attrs in CASES),
-            description="The cotangent of a convolution carried back to its kernel."))
+            cases=tuple(_case("conv_weight_grad", *case) for case in CASES), description="The cotangent of a convolution carried back to its kernel."))
 register(Op("conv_input_grad", shape=input_shape, oracle=input_oracle, launch=launch, vjp=input_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
-            cases=tuple(Case(name, (Sample(_output(x, w, attrs)), Sample(w)), {"lengths": x[1:-1], **attrs}) for name, x, w, attrs in CASES),
+            cases=tuple(_case("conv_input_grad", *case) for case in CASES),
             description="The transpose of a convolution: its cotangent carried back to its input."))
 register(Op("conv", shape=shape, oracle=oracle, launch=launch, vjp=vjp, jvp=jvp, defaults=DEFAULTS,
-            cases=(*(Case(name, (Sample(x), Sample(w)), attrs) for name, x, w, attrs in CASES),
+            cases=(*(_case("conv", *case) for case in CASES),
                    Case("bias", (Sample((2, 4, 3)), Sample((3, 3, 18)), Sample((18,))), {"low": (1,), "high": (1,)}),
                    Case("bias of each channel", (Sample((2, 4, 3)), Sample((2, 1, 3)), Sample((3,))), {"groups": 3})),
             formula="sum over taps t of x[i * stride - low + t * dilation] @ w[t] + bias",

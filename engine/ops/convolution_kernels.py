@@ -179,24 +179,26 @@ def conv_kernel(arena, words, begin, end):
 
 @kernel("conv_weights", uses=LOOK)
 def conv_weights_kernel(arena, words, begin, end):
-    """Blocks of rows: the sum of patch times cotangent over each, [tap, plane and channel, column].
+    """The sum of patch times cotangent, [tap, plane and channel, column], over blocks of rows; or over all rows, for panels of 16 columns.
 
-    Further words: 28 columns of a group, 29 rows of a block, 30 rows in all.
+    Further words: 28 columns of a group, 29 rows of a block, 30 rows in all; 31 how many panels share what is seen, 0 for blocks of rows.
     """
-    n, own, pitch, taps, columns = words[15], words[28], words[7] * words[13] * words[22], words[19], words[28] * words[23]
-    room = words[25] + begin * words[26]
+    n, own, pitch, taps, columns, share = words[15], words[28], words[7] * words[13] * words[22], words[19], words[28] * words[23], words[31]
+    room = words[25] + begin // max(share, 1) * words[26]
     clear(arena, room, words[26] // WIDTH)
-    for part in range(begin, end):
-        out = words[0] + part * taps * pitch * columns * WIDTH
-        clear(arena, out, taps * pitch * columns)
-        first, stop = part * words[29], min((part + 1) * words[29], words[30])
+    for part in range(begin, begin + 1 if share > 0 else end):
+        out = words[0] + (0 if share > 0 else part * taps * pitch * columns) * WIDTH
+        first, stop, low, high = part * words[29], min((part + 1) * words[29], words[30]), 0, columns
+        if share > 0:
+            first, stop, low, high = 0, words[30], 16 * begin, min(16 * end, columns)
+        block(arena, out + low * WIDTH, columns, out, -1, taps * pitch, high - low)
         while first < stop:
             rows = upto(words, first, stop)
             for group in range(words[23]):
                 seen, a_step, a_tap, a_row = look(arena, words, room, first, rows, group)
                 pieces, size = (1, taps * pitch) if a_tap == pitch * a_row else (taps, pitch)
                 for piece in range(pieces):
-                    for j in range(group * own, (group + 1) * own, 16):
+                    for j in range(max(group * own, low), min((group + 1) * own, high), 16):
                         c = out + (piece * pitch * columns + j) * WIDTH
                         product(arena, c, columns, c, columns, seen + piece * a_tap * WIDTH, a_row, a_step,
                                 words[2] + (first * n * columns + j) * WIDTH, columns, size, rows * n, (group + 1) * own - j)

@@ -18,7 +18,7 @@ from engine.ops import convolution_kernels  # noqa: F401  defines the kernels
 from engine.ops.movement import move, strides
 
 STRIP = 1 << 16         # bytes of patches that are kept in a near cache,
-ELEMENTS = 48           # but no fewer than of so many output elements
+ELEMENTS = 96           # but no fewer than of so many output elements
 BLOCKS = 16             # of the batch, for gradients of weights
 MOST = 1 << 24          # bytes of their partial sums
 MANY = 1 << 17          # weights that do not stay in a near cache
@@ -195,32 +195,34 @@ def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
 
 def conv_weight_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     x, ct = node.inputs
-    columns, groups, batch = ct.shape[-1], slide.groups, x.shape[0]
+    nbytes = node.size * np.dtype(node.dtype).itemsize
     axes = slide.axes(x.shape, node.shape[:-2], ct.shape)
-    rows, width = _rows(batch, axes), axes[-1].out
-    itemsize = np.dtype(node.dtype).itemsize
-    blocks = max(1, min(BLOCKS, rows, MOST // max(node.size * itemsize, 1)))
-    block = -(-rows // blocks)
-    alone = node.shape[-2] == 1 and groups > 1
+    rows, alone = _rows(x.shape[0], axes), node.shape[-2] == 1 and slide.groups > 1
+    # many weights are cut by columns, few are added up by blocks of rows
+    share = max(2, ct.shape[-1] // 128) if node.size > MANY and slide.groups == 1 else 0
+    blocks = 1 if share else max(1, min(BLOCKS, rows, MOST // max(nbytes, 1)))
     turned = not alone and count(node.shape[:-3]) > 1 and node.shape[-3] > 1      # patches have the taps of the last axis first
-    total: Any = Scratch(node.size * itemsize) if turned else node
-    out: Any = Scratch(blocks * node.size * itemsize) if blocks > 1 else total
-    if alone:
-        source, found = _repeated(x, columns)
-        words = (*_words(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
-        found.append(Launch("depthwise_weights", node.dtype, words, blocks, cost=block * width * node.size * 0.1))
-    else:
-        lies = _lying(x.shape[-1], width, 0)
-        strip, nbytes = _room(axes, x.shape[-1] // groups, rows, lies, itemsize)
-        words = (*_words(out, x, ct, axes, x.shape[-1], groups), strip, Scratch(blocks * nbytes), nbytes, lies, columns // groups, block, rows)
-        found = [Launch("conv_weights", node.dtype, words, blocks, cost=block * width * node.size / 40)]
+    total: Any = Scratch(nbytes) if turned else node
+    out: Any = Scratch(blocks * nbytes) if blocks > 1 else total
+    make = _depthwise_weights if alone else _weights
+    found = make(out, node, axes, slide.groups, rows, blocks, share)
     if out is not total:
         found.append(Launch("sum_across", node.dtype, (total, out, blocks, blocks, 1, 1.0, node.size), node.size, grain=16, cost=0.2 + 0.1 * blocks))
     if turned:
-        last = count(node.shape[-2:])
-        planes, taps = count(node.shape[:-3]), node.shape[-3]
+        planes, taps, last = count(node.shape[:-3]), node.shape[-3], count(node.shape[-2:])
         found.append(move(node.dtype, node, total, (planes, taps, last), in_steps=(last, planes * last, 1)))
     return found
+
+
+def _weights(out: Any, node: Node, axes: Sequence[Axis], groups: int, rows: int, blocks: int, share: int) -> list[Launch]:
+    x, ct = node.inputs
+    columns, channels, block, width = ct.shape[-1], x.shape[-1], -(-rows // blocks), axes[-1].out
+    lies = _lying(channels, width, node.size)
+    strip, nbytes = _room(axes, channels // groups, rows * BLOCKS if share else rows, lies, np.dtype(node.dtype).itemsize)
+    size = -(-columns // LANES) if share else blocks
+    words = (*_words(out, x, ct, axes, channels, groups), strip, Scratch(-(-size // max(share, 1)) * nbytes), nbytes, lies, columns // groups, block,
+             rows, share)
+    return [Launch("conv_weights", node.dtype, words, size, grain=max(share, 1), cost=rows * width * node.size / size / 40)]
 
 
 # ---------------------------------------------------------------- each channel by itself
@@ -232,6 +234,14 @@ def _repeated(x: Node, columns: int) -> tuple[Node | Scratch, list[Launch]]:
         return x, []
     room = Scratch(x.size // channels * columns * np.dtype(x.dtype).itemsize)
     return room, [move(x.dtype, room, x, (x.size // channels, channels, columns // channels), in_steps=(channels, 1, 0))]
+
+
+def _depthwise_weights(out: Any, node: Node, axes: Sequence[Axis], groups: int, rows: int, blocks: int, share: int) -> list[Launch]:
+    x, ct = node.inputs
+    columns, block = ct.shape[-1], -(-rows // blocks)
+    source, found = _repeated(x, columns)
+    words = (*_words(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
+    return [*found, Launch("depthwise_weights", node.dtype, words, blocks, cost=block * axes[-1].out * node.size * 0.1)]
 
 
 def _depthwise(out: Node | Scratch, source: Node | Scratch, w: Node | Scratch, bias: Node | None, axes: Sequence[Axis], channels: int, batch: int,
