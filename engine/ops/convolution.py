@@ -212,7 +212,8 @@ def _case(op: str, name: str, x: Shape, w: Shape, attrs: dict[str, Any]) -> Case
 
 
 register(Op("conv_weight_grad", shape=weight_shape, oracle=weight_oracle, launch=launch, vjp=weight_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
-            cases=tuple(_case("conv_weight_grad", *case) for case in CASES), description="The cotangent of a convolution carried back to its kernel."))
+            cases=tuple(_case("conv_weight_grad", *case) for case in CASES),
+            description="The cotangent of a convolution carried back to its kernel."))
 register(Op("conv_input_grad", shape=input_shape, oracle=input_oracle, launch=launch, vjp=input_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
             cases=tuple(_case("conv_input_grad", *case) for case in CASES),
             description="The transpose of a convolution: its cotangent carried back to its input."))
