@@ -92,24 +92,20 @@ def stand(arena, words, room, first, rows):
 
 def look(arena, words, room, first, rows, group):
     """Make what rows see ready in a chunk's room. Where it starts; elements from one patch to the next, from tap to tap, from number to number."""
-    pitch, n = words[7] * words[13] * words[22], words[15]
+    pitch, n, step = words[7] * words[13] * words[22], words[15], words[20]
     if words[27] == 2:
         stand(arena, words, room, first, rows)
         return room, 1, pitch * rows * n, rows * n
-    if words[27] == 0:
-        see(arena, words, room, first, group)
-        return room, words[17] * pitch, words[20] * pitch, 1
-    patches = room + ((n - 1) * words[17] + (words[19] - 1) * words[20] + 1) * pitch * WIDTH
-    size = words[19] * pitch
+    patches = room + ((n - 1) * words[17] + (words[19] - 1) * step + 1) * pitch * WIDTH
+    pieces, size = (1, words[19] * pitch) if step == 1 else (words[19], pitch)
     for r in range(rows):
         see(arena, words, room, first + r, group)
-        to = patches + r * n * size * WIDTH
-        if words[20] == 1:
-            block(arena, to, size, room, words[17] * pitch, n, size)
-        else:
-            for tap in range(words[19]):
-                block(arena, to + tap * pitch * WIDTH, size, room + tap * words[20] * pitch * WIDTH, words[17] * pitch, n, pitch)
-    return patches, size, pitch, 1
+        for piece in range(pieces if words[27] == 1 else 0):
+            to = patches + (r * n * words[19] + piece) * pitch * WIDTH
+            block(arena, to, words[19] * pitch, room + piece * step * pitch * WIDTH, words[17] * pitch, n, size)
+    if words[27] == 1:
+        return patches, words[19] * pitch, pitch, 1
+    return room, words[17] * pitch, step * pitch, 1
 
 
 def upto(words, first, stop):
@@ -128,20 +124,23 @@ def product(arena, c, ldc, s, lds, a, a_row, a_step, b, ldb, rows, k, columns):
     while i < rows:
         rest = rows - i
         tall = 6 if rest > 9 or rest == 6 else (rest + 1) // 2 if rest > 6 else rest
+        tall = tall if tall == 6 or (way == 1 and tall > 3) else 3 if tall > 2 else 1
         out, start = view(arena, c + i * ldc * WIDTH, real), view(arena, s + i * max(lds, 0) * WIDTH, real)
         left = view(arena, a + i * a_row * WIDTH, real)
         if way == 1 and tall == 6:
             tile(16, out, ldc, start, lds, left, a_row, 1, right, ldb, 6, k, 16)
-        elif way == 1 and tall == 5:
-            tile(16, out, ldc, start, lds, left, a_row, 1, right, ldb, 5, k, 16)
-        elif way == 1 and tall == 4:
-            tile(16, out, ldc, start, lds, left, a_row, 1, right, ldb, 4, k, 16)
         elif way == 2 and tall == 6:
             tile(16, out, ldc, start, lds, left, 1, a_step, right, ldb, 6, k, 16)
-        elif columns > 8:
-            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, tall, k, min(columns, 16))
+        elif tall == 6:
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 6, k, min(columns, 16))
+        elif tall == 5:
+            tile(16, out, ldc, start, lds, left, a_row, 1, right, ldb, 5, k, 16)
+        elif tall == 4:
+            tile(16, out, ldc, start, lds, left, a_row, 1, right, ldb, 4, k, 16)
+        elif tall == 3:
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 3, k, min(columns, 16))
         else:
-            tile(8, out, ldc, start, lds, left, a_row, a_step, right, ldb, tall, k, columns)
+            tile(16, out, ldc, start, lds, left, a_row, a_step, right, ldb, 1, k, min(columns, 16))
         i += tall
 
 
