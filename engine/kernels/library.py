@@ -53,23 +53,26 @@ KERNELS: dict[str, Source] = {}
 _loaded: dict[tuple[str, str], Any] = {}
 
 
-def define(name: str, text: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = ()) -> None:
-    """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after what it calls itself."""
+def define(name: str, text: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = (), inline: bool = False) -> None:
+    """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after what it calls itself.
+
+    The compiler decides what it copies into the kernel. `inline` copies all: nanoseconds faster, where calls are short, and much longer to compile.
+    """
     if name in KERNELS:
         raise ValueError(f"kernel {name!r} is defined twice")
-    called = "".join(f'@njit(error_model="numpy", forceinline=True)\n{textwrap.dedent(inspect.getsource(f))}\n\n' for f in uses)
+    called = "".join(f'@njit(error_model="numpy", forceinline={inline})\n{textwrap.dedent(inspect.getsource(f))}\n\n' for f in uses)
     KERNELS[name] = Source(text, frozenset(fastmath), called)
 
 
-def kernel(name: str, fastmath: Iterable[str] = ("contract",),
-           uses: Iterable[Callable[..., Any]] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def kernel(name: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = (),
+           inline: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an undecorated function to the library.
 
     `fastmath` is a subset of contract, reassoc, nsz, arcp; never the whole, under which NaN tests are dropped.
     """
     def add(function: Callable[..., None]) -> Callable[..., None]:
         lines = textwrap.dedent(inspect.getsource(function))
-        define(name, lines[lines.index("def "):], fastmath, uses)
+        define(name, lines[lines.index("def "):], fastmath, uses, inline)
         return function
 
     return add

@@ -118,7 +118,7 @@ def transpose(arena, y, ldy, x, ldx, rows, columns):
 # Words of the kernels of C = A B: C, A, B, n, k, row stride and step of A, how to finish, what with and its row stride (see `tile_finishing`); of
 # panels also m and room for them.
 
-@kernel("matmul_tiles", uses=(panel,))
+@kernel("matmul_tiles", uses=(panel,), inline=True)
 def matmul_tiles(arena, words, begin, end):
     """Rows [begin, end) of C, B as it lies."""
     n, k, a_row, a_step, ldm = words[3], words[4], words[5], words[6], words[9]
