@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from engine.core import Op
+
 # Names and instructions by which a function may change or show something beside its result, or give another result each time.
 EFFECTS = {"print", "append", "extend", "add", "update", "insert", "pop", "write", "next", "input", "setattr", "log", "info", "debug", "warning",
            "random", "rand", "randn", "randint", "integers", "choice", "shuffle", "permutation", "normal", "standard_normal", "uniform",
@@ -33,12 +35,27 @@ def _ours(value: Any) -> bool:
 def is_quiet(f: FunctionType, seen: frozenset[FunctionType] = frozenset()) -> bool:
     """Whether nothing in the function's code, or in that of people's functions it calls, looks like an effect or a draw of random numbers."""
     codes = list(_codes(f.__code__))
-    if any(EFFECTS & set(code.co_names) or any(step.opname in STORES for step in dis.get_instructions(code)) for code in codes):
+    if any(_acts(code, f.__globals__) for code in codes):
         return False
     read = [f.__globals__.get(name) for code in codes for name in code.co_names] + [cell.cell_contents for cell in f.__closure__ or ()]
     functions = [value.__func__ if isinstance(value, MethodType) else value for value in read]
     called = {g for g in functions if isinstance(g, FunctionType) and not _ours(g)}
     return all(is_quiet(g, seen | {f}) for g in called - seen - {f})
+
+
+def _acts(code: CodeType, names: dict[str, Any]) -> bool:
+    """Whether the code stores something outside, or calls by a name of EFFECTS what is not one of numpy's or the engine's functions (np.log)."""
+    before: Any = None
+    for step in dis.get_instructions(code):
+        if step.opname in STORES:
+            return True
+        if step.opname.startswith("LOAD") and step.argval in EFFECTS and step.opname != "LOAD_CONST":
+            owner = names.get(before.argval) if before is not None and before.opname == "LOAD_GLOBAL" else None
+            found = names.get(step.argval) if step.opname == "LOAD_GLOBAL" else vars(owner).get(step.argval) if isinstance(owner, ModuleType) else None
+            if not isinstance(found, Op | np.ufunc):
+                return True
+        before = step
+    return False
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import DataLoader, callbacks, freeze, losses, nn, optim, schedules, setup, train
+from engine import DataLoader, callbacks, freeze, losses, nn, ops, optim, schedules, setup, train
 from engine.errors import NonFiniteError, TrainyardError
 from engine.nn.model import Model
 from engine.optim.state import each
@@ -174,3 +174,17 @@ def test_epochs_that_nobody_looks_at_give_the_bits_of_those_told_one_by_one() ->
         train(plain, model, loader, state, epochs=5, callbacks=[callbacks.each_epoch(lambda event: None)] if listening else [])
         models.append((model.slab.tobytes(), model.calls, loader.epoch, [leaf.epoch for leaf in each(state)], [leaf.step for leaf in each(state)]))
     assert models[0] == models[1]
+
+
+class Journal:
+    def log(self, value: Any) -> Any:
+        return value
+
+
+JOURNAL = Journal()
+
+
+def test_a_logarithm_is_no_effect_and_a_journal_is() -> None:
+    assert is_traced(lambda m, x, y: -np.log(ops.softmax(m(x))[:, 0]).mean())
+    assert is_traced(lambda m, x, y: -ops.log(ops.softmax(m(x))[:, 0]).mean())
+    assert not is_traced(lambda m, x, y: JOURNAL.log(plain(m, x, y)))
