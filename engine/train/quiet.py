@@ -50,8 +50,9 @@ def _acts(code: CodeType, names: dict[str, Any]) -> bool:
         if step.opname in STORES:
             return True
         if step.opname.startswith("LOAD") and step.argval in EFFECTS and step.opname != "LOAD_CONST":
-            owner = names.get(before.argval) if before is not None and before.opname == "LOAD_GLOBAL" else None
-            found = names.get(step.argval) if step.opname == "LOAD_GLOBAL" else vars(owner).get(step.argval) if isinstance(owner, ModuleType) else None
+            module = names.get(before.argval) if before is not None and before.opname == "LOAD_GLOBAL" else None
+            held = names if step.opname == "LOAD_GLOBAL" else vars(module) if isinstance(module, ModuleType) else {}
+            found = held.get(step.argval)
             if not isinstance(found, Op | np.ufunc):
                 return True
         before = step
