@@ -75,7 +75,7 @@ def _product(lanes, sig, names):
             sums = [cgutils.alloca_once_value(builder, block.zero) for _ in range(rows)]
             if "s" in given:
                 block.start(sums, given["s"], given["lds"])
-            block.accumulate(sums, *(given[name] for name in ("a", "a_row", "a_step", "b", "ldb", "k")), given.get("copy"))
+            block.accumulate(sums, given)
             if "finish" in given:
                 block.finish(sums, given["finish"], given["more"], given["ldc"])
             for i, total in enumerate(sums):
@@ -134,19 +134,18 @@ class _Block:
             for i, total in enumerate(sums):
                 self.builder.store(self.load(s, self.builder.mul(_word(i), lds)), total)
 
-    def accumulate(self, sums, a, a_row, a_step, b, ldb, k, copy):
+    def accumulate(self, sums, given):
         """Add A B to the accumulators, one row of B at a time."""
         builder = self.builder
-        with cgutils.for_range(builder, k) as loop:
-            right = self.load(b, builder.mul(loop.index, ldb))
-            if copy is not None:
-                self.store(right, copy, builder.mul(loop.index, _word(self.vector.count)))
-            along = builder.mul(loop.index, a_step)
+        with cgutils.for_range(builder, given["k"]) as loop:
+            right = self.load(given["b"], builder.mul(loop.index, given["ldb"]))
+            if "copy" in given:
+                self.store(right, given["copy"], builder.mul(loop.index, _word(self.vector.count)))
+            along = builder.mul(loop.index, given["a_step"])
             for i, total in enumerate(sums):
-                at = builder.add(builder.mul(_word(i), a_row), along)
-                left = _splat(builder, builder.load(builder.gep(a, [at])), self.vector)
+                at = builder.add(builder.mul(_word(i), given["a_row"]), along)
+                left = _splat(builder, builder.load(builder.gep(given["a"], [at])), self.vector)
                 builder.store(self._call("fma", self.vector, left, right, builder.load(total)), total)
-
 
     def finish(self, sums, finish, more, ldm):
         """Change the accumulators as `finish` says (see `tile_finishing`)."""
