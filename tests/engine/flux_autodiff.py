@@ -23,6 +23,14 @@ def polynomial(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     return {"val": value, "dx": x, "dtheta": theta}
 
 
+@runs("autodiff", "finite differences")
+def difference_quotients(name: str, inputs: dict[str, Any]) -> list[float]:
+    def value(x: float) -> float:
+        return withgradient(poly, array([10, 1, 0.1]), x)[0]
+
+    return [(value(inputs["x"] + h) - value(float(inputs["x"]))) / h for h in (0.1, 0.001)]
+
+
 @runs("autodiff", "withgradient(/")
 def quotient(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     value, grads = withgradient(lambda a, b: a / b, *map(float, inputs["args"]))

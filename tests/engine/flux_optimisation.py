@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.data import DataLoader
 from engine.optim import (
     AccumGrad,
     Chain,
@@ -22,6 +23,7 @@ from engine.optim import (
     update,
 )
 from engine.optim.schedules import CosineAnneal, Exp, Inverse, OneCycle, Sequence, Step, Triangle
+from engine.train.python import train
 from tests.engine.flux_oracles import array, runs, word
 
 
@@ -33,6 +35,17 @@ def scheduled(name: str, inputs: dict[str, Any]) -> list[float]:
     start, schedule = made[word(name)]
     starts = [1 if t == 1 else 0.1 for t in inputs["t"]] if word(name) == "Sequence" else [start] * len(inputs["t"])   # ours are factors
     return [s * schedule.at(t) for s, t in zip(starts, inputs["t"], strict=True)]
+
+
+@runs("schedules", "Interpolator")
+def counted_per_epoch(name: str, inputs: dict[str, Any]) -> dict[str, list[int]]:
+    """Steps at each learning rate in 50 epochs of `rate` steps: a schedule per epoch is what Interpolator makes of one."""
+    stages = [{"schedule": float(k), "length": length} for k, length in ((1, 10), (2, 10), (3, 30))]
+    model, rates = {"w": np.zeros(1)}, []
+    state = setup(Descent(1.0, schedule=Sequence(stages, per="epoch")), model)
+    train(lambda m, x: (m["w"] * x).sum(), model, DataLoader(np.ones(inputs["rate"])), state, epochs=50,
+          callbacks=[lambda event: rates.append(event.learning_rate)])
+    return {"counts": [rates.count(float(k)) for k in (1, 2, 3)]}
 
 
 # ---------------------------------------------------------------- optimisation

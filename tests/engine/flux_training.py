@@ -4,13 +4,17 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import pytest
 
 from engine.autodiff.api import gradient
+from engine.data import DataLoader
 from engine.data.table import Table
+from engine.errors import NonFiniteError
 from engine.nn import Dense, losses
-from engine.optim import Adam, Chain, WeightDecay, setup, trainables, update
+from engine.optim import Adam, Chain, Descent, WeightDecay, rules, setup, trainables, update
 from engine.train import Job, check, start
 from engine.train.checkpoint import unpack
+from engine.train.python import train, train_step
 from tests.engine.flux_oracles import runs
 
 X = np.arange(21) * 0.05
@@ -67,3 +71,44 @@ def penalty_is_decay(name: str, inputs: dict[str, Any]) -> bool:
         for model, state, objective in zip(models, states, objectives, strict=True):
             update(state, model, gradient(objective, model)[0])
     return all(np.allclose(a, b, rtol=1e-10) for a, b in zip(*map(trainables, models), strict=True))
+
+
+@runs("train", "NaN loss")
+def stopped_at(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    model, calls = Dense(1, init="zeros").build((1,), dtype="float64"), []
+
+    def loss(m: Any, i: int) -> Any:
+        calls.append(i)
+        return m(np.ones((1, 1))).sum() * (np.nan if i == inputs["nan_at"] else 1.0)
+
+    with pytest.raises(NonFiniteError, match=f"item {inputs['nan_at']}"):
+        train(loss, model, range(1, inputs["items"] + 1), Descent(0.1))
+    return {"calls": len(calls), "weight": model["weight"].item()}
+
+
+@runs("train", "trainstep!")
+def step_left_out(name: str, inputs: dict[str, Any]) -> dict[str, float]:
+    model = Dense(1, init="zeros").build((1,))
+    assert np.isnan(train_step(lambda m, x: m(x).sum() * np.nan, model, np.ones((1, 1)), setup(Descent(0.1), model)))
+    return {key: model[key].item() for key in ("weight", "bias")}
+
+
+def mse(model: Any, x: Any, y: Any) -> Any:
+    return losses.mse(model(x), y)
+
+
+@runs("train", "every rule")
+def fitted_by_every_rule(name: str, inputs: dict[str, Any]) -> dict[str, str]:
+    """What Flux asks of the loss with each rule: before training, and after at most 100,000 rows one at a time."""
+    (w, start), rng = np.random.default_rng(0).normal(size=(2, 10, 10)).astype("float32"), np.random.default_rng(1)
+    x, seen = (rng.uniform(size=(rows, 10)).astype("float32") for rows in (20, 10_000))
+    model, data, found = Dense(10).build((10,)), (seen, seen @ w), []
+    for rule in inputs["rules"].split(","):
+        kind, _, number = rule.removesuffix(")").partition("(")
+        options = {"decay" if kind == "AdaDelta" else "learning_rate": float(number)} if number else {}
+        model.assign({"weight": start, "bias": 0})
+        state, loader, before = setup(rules.members[kind.lower()](**options), model), DataLoader(data), float(mse(model, x, x @ w))
+        while float(mse(model, x, x @ w)) >= 0.01 and loader.epoch < 10:
+            train(mse, model, loader, state)
+        found.append((before, float(mse(model, x, x @ w))))
+    return {"loss_before": ">1" if min(found)[0] > 1 else str(found), "loss_after": "<0.01" if max(b for _, b in found) < 0.01 else str(found)}

@@ -9,13 +9,15 @@ import engine  # noqa: F401  binds what computes values
 from engine.autodiff.api import gradient
 from engine.core import apply, lift
 from engine.errors import SpecError
-from engine.nn import GRU, LSTM, RNN, Bilinear, Dense, Dropout, Embedding, losses
+from engine.nn import GRU, LSTM, RNN, Bilinear, Dense, Dropout, Embedding, Lambda, Parallel, losses
 from engine.nn import Chain as Layers
 from engine.nn.initialisers import Identity, Orthogonal, Sparse, TruncatedNormal, initialisers
 from engine.ops.activations import ACTIVATIONS
 from tests.engine import (  # noqa: F401  run the entries of their areas
     flux_autodiff,
+    flux_callbacks,
     flux_convolution,
+    flux_data,
     flux_layers,
     flux_optimisation,
     flux_pooling,
@@ -176,6 +178,14 @@ def embedding_gradient(name: str, inputs: dict[str, Any]) -> dict[str, Any]:
     built, x = model.build((), dtype="float64"), np.array([inputs["x"] - 1])
     grads = gradient(lambda m: m(x).sum(), built)[0]["layers"]
     return {"val": built(x).item(), "emb": grads[0]["weight"][:, 0], "dense_w": grads[1]["weight"].item(), "dense_b": grads[1]["bias"].item()}
+
+
+@runs("layers", "Parallel(/")
+def divided(name: str, inputs: dict[str, Any]) -> float:
+    """What is no connection of its own is a formula over the branches."""
+    branches = Parallel({"a": Lambda("abs(x)"), "b": Lambda("abs(x)")}, "separate")
+    model = Layers(branches, Lambda("x.a / x.b")).build({"a": (1,), "b": (1,)}, dtype="float64")
+    return model({key: array([[x]]) for key, x in zip("ab", inputs["x"], strict=True)}).item()
 
 
 @runs("norm", "Dropout(0)")
