@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,7 @@ import typer
 from service.cli.progress import follow
 from service.cli.session import DEFAULT_URL, DETACHED, NOT_SUCCEEDED, AsJson, JobId, Token, Url, connect, say, warn
 from service.cli.text import columns
-from service.client import Client, Job
+from service.client import Client, Event, Job
 
 EXAMPLES = {path.stem: path for path in sorted((Path(__file__).parents[1] / "samples" / "jobs").glob("*.json"))}
 NAMED = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_-]*)(\.(?P<column>[A-Za-z0-9_-]+))?=(?P<file>.+)")
@@ -70,9 +72,24 @@ def watch(job_id: JobId, as_json: Annotated[bool, typer.Option("--json", help="p
         _to_the_end(client, client.job(job_id), False, as_json)
 
 
+def _interruptible(events: Iterator[Event]) -> Iterator[Event]:
+    """Events until Ctrl-C. What the signal raises can be lost, where it comes while compiled code calls Python; so each event asks again."""
+    asked: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+    for event in events:
+        if asked:
+            raise KeyboardInterrupt
+        yield event
+
+
 def _to_the_end(client: Client, job: Job, final: bool, lines: bool) -> None:
     """Follow a job; exit with how it ended. `final`: only the job in the end, as JSON; `lines`: each event as JSON."""
-    events = client.watch(job.id)
+    events = _interruptible(client.watch(job.id))
     try:
         if lines:
             events = (print(event.model_dump_json(), flush=True) or event for event in events)
