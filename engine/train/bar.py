@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sized
+from importlib import import_module
 from typing import Any
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 PARTS = 100     # in which a pass of the compiled loop is run, so that the bar moves
 
@@ -17,8 +15,10 @@ class Bar:
 
     def __init__(self, epochs: int):
         self.epochs, self.begun, self.steps = epochs, 0, 0
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]}"), TimeRemainingColumn())
-        self.line = Progress(*columns, console=Console(file=sys.stderr))
+        show, console = import_module("rich.progress"), import_module("rich.console")      # only where a bar is shown: they take memory
+        columns = (show.TextColumn("{task.description}"), show.BarColumn(), show.MofNCompleteColumn(), show.TextColumn("loss {task.fields[loss]}"),
+                   show.TimeRemainingColumn())
+        self.line = show.Progress(*columns, console=console.Console(file=sys.stderr))
         self.task = self.line.add_task("", loss="")
         self.line.start()
 
