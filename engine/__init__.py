@@ -9,8 +9,8 @@ from engine.devices.values import compute
 from engine.errors import SkipUpdate, StopTraining
 from engine.nn import losses, output_size
 from engine.optim import adjust, destructure, freeze, schedules, setup, thaw, trainables, update
-from engine.train import triggers as callbacks
-from engine.train.python import train, train_step
+from engine.train.prompt import triggers as callbacks
+from engine.train.prompt.python import train, train_step
 
 core.bind(compute)
 

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from engine.data.table import Table
 from engine.errors import CheckpointError
 from engine.train import Job, Recent, start
-from engine.train.events import checkpoint_event
+from engine.train.run.events import checkpoint_event
 from service import artifacts, endings
 from service.artifacts import Corrupt
 from service.errors import StaleFence

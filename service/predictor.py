@@ -22,9 +22,9 @@ from typing import Any
 from engine.data.table import Table
 from engine.errors import CheckpointError, Problem, SpecError
 from engine.train import Job
-from engine.train.generate import generate
-from engine.train.gradients import gradients, trained_gradients
-from engine.train.predict import Predictor
+from engine.train.trained.generate import generate
+from engine.train.trained.gradients import gradients, trained_gradients
+from engine.train.trained.predict import Predictor
 from service import artifacts
 from service.ask import LONGEST, pack, socket_path
 from service.datasets import open_table

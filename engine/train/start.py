@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from engine.data.table import Table
-from engine.train.assemble import assemble
 from engine.train.job import Job
-from engine.train.live import Adjustment
-from engine.train.planned import Recent, plan
-from engine.train.run import Run
+from engine.train.ready.assemble import assemble
+from engine.train.ready.planned import Recent, plan
+from engine.train.run.live import Adjustment
+from engine.train.run.loop import Run
 
 
 def start(job: Job, tables: Mapping[str, Table], *, threads: int = 1, checkpoint: bytes | None = None, elapsed_seconds: float = 0.0,

@@ -16,8 +16,8 @@ from engine.kernels import library
 from engine.plan.program import SECTIONS, Program
 from engine.spec import problems as problems_of
 from engine.train import Job, build
-from engine.train.build import Built
-from engine.train.planned import program_of
+from engine.train.ready.build import Built
+from engine.train.ready.planned import program_of
 from service.cli.serve import Home, read
 from service.cli.session import WRONG, say
 from service.cli.text import columns

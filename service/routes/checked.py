@@ -9,8 +9,8 @@ from collections import OrderedDict
 from collections.abc import Mapping
 
 from engine.data.table import Table
-from engine.train.build import Summary, check
 from engine.train.job import LABELS, Job
+from engine.train.ready.build import Summary, check
 from service.settings import Settings
 
 INLINE = "inline"

@@ -15,8 +15,8 @@ from engine.data.fit import Notes
 from engine.data.table import Table
 from engine.errors import Problem, SpecError
 from engine.spec import problems
-from engine.train.build import Summary
 from engine.train.job import LABELS, Job
+from engine.train.ready.build import Summary
 from service import artifacts, datasets
 from service.errors import ServiceError, too_large
 from service.jobs import new_id

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from starlette.responses import Response
 
 from engine.errors import Problem, nearest
-from engine.train.checkpoint import unpack
+from engine.train.run.checkpoint import unpack
 from service import artifacts
 from service.errors import ServiceError, invalid_request
 from service.routes import shapes

@@ -12,7 +12,7 @@ from engine.core import Node
 from engine.data.table import Table
 from engine.graph.walk import order
 from engine.train import Job
-from engine.train.planned import plan
+from engine.train.ready.planned import plan
 
 
 def _product(node: Node) -> int:

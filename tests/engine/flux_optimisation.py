@@ -23,7 +23,7 @@ from engine.optim import (
     update,
 )
 from engine.optim.schedules import CosineAnneal, Exp, Inverse, OneCycle, Sequence, Step, Triangle
-from engine.train.python import train
+from engine.train.prompt.python import train
 from tests.engine.flux_oracles import array, runs, word
 
 

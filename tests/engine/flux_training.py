@@ -13,8 +13,8 @@ from engine.errors import NonFiniteError
 from engine.nn import Dense, losses
 from engine.optim import Adam, Chain, Descent, WeightDecay, rules, setup, trainables, update
 from engine.train import Job, check, start
-from engine.train.checkpoint import unpack
-from engine.train.python import train, train_step
+from engine.train.prompt.python import train, train_step
+from engine.train.run.checkpoint import unpack
 from tests.engine.flux_oracles import runs
 
 X = np.arange(21) * 0.05

@@ -7,8 +7,8 @@ from engine.core import FLOATS
 from engine.data.encode import gather
 from engine.data.table import Table
 from engine.graph import interpret
-from engine.train.build import build, check
 from engine.train.job import Job
+from engine.train.ready.build import build, check
 from tests.engine.real_tables import real_table
 
 RNG = np.random.default_rng(1)

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from engine.train.actions import KeepCheckpoint, RestoreBest, Rollback, Scores, Skip, Stop
 from engine.train.callbacks import EarlyStopping, OnNonfinite, StopWhen, callbacks
+from engine.train.callbacks.actions import KeepCheckpoint, RestoreBest, Rollback, Scores, Skip, Stop
 
 SCORES = Scores({"train_loss": False, "train_accuracy": True, "valid_loss": False, "valid_accuracy": True}, True, "valid_loss")
 

@@ -12,10 +12,10 @@ import pytest
 from engine.data.table import Table
 from engine.errors import SpecError
 from engine.train import Job, check, start
-from engine.train.checkpoint import unpack
-from engine.train.events import Event
-from engine.train.live import Adjustment
-from engine.train.run import Run
+from engine.train.run.checkpoint import unpack
+from engine.train.run.events import Event
+from engine.train.run.live import Adjustment
+from engine.train.run.loop import Run
 from tests.engine.test_run import events_of, job, last_checkpoint, run_of, table
 
 PLATEAU = {"kind": "reduce_on_plateau", "factor": 0.5, "patience": 2, "min_delta": 10.0, "cooldown": 1, "min_learning_rate": 0.004}

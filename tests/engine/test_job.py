@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from engine.data.table import Table
 from engine.errors import SpecError
 from engine.spec import problems
-from engine.train.build import check
 from engine.train.job import Job
-from engine.train.refusal import references, refusal
+from engine.train.ready.build import check
+from engine.train.ready.refusal import references, refusal
 from tests.engine.real_tables import real_table
 
 RNG = np.random.default_rng(0)

@@ -13,8 +13,8 @@ from engine.data.table import Table
 from engine.errors import ShapeError, SpecError
 from engine.nn import AlphaDropout, BatchNorm, Chain, Dense, Flatten, GroupNorm, InstanceNorm, WeightNorm
 from engine.train import Job, check, start
-from engine.train.checkpoint import unpack
-from engine.train.predict import Predictor
+from engine.train.run.checkpoint import unpack
+from engine.train.trained.predict import Predictor
 from tests.engine.test_run import _interrupted, events_of, last_checkpoint
 
 IMAGES = np.random.default_rng(0).normal(2.0, 3.0, (4, 3, 5, 6))

@@ -10,7 +10,7 @@ import pytest
 from engine.data.table import Table
 from engine.errors import SpecError
 from engine.train import Job, check, start
-from engine.train.predict import Predictor
+from engine.train.trained.predict import Predictor
 
 RNG = np.random.default_rng(0)
 ROWS = 60

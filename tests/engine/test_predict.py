@@ -5,11 +5,11 @@ import pytest
 
 from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
-from engine.train.build import build
-from engine.train.checkpoint import pack
-from engine.train.gradients import gradients, trained_gradients
 from engine.train.job import Job
-from engine.train.predict import Predictor
+from engine.train.ready.build import build
+from engine.train.run.checkpoint import pack
+from engine.train.trained.gradients import gradients, trained_gradients
+from engine.train.trained.predict import Predictor
 from tests.engine.real_tables import real_table
 
 ROWS = [{"a": float(i), "city": "Oslo" if i % 3 else "Rome", "y": "yes" if i > 6 else "no", "extra": "unused"} for i in range(12)]

@@ -10,9 +10,9 @@ import pytest
 
 from engine.data.table import Table
 from engine.train import Job, start
-from engine.train.checkpoint import unpack
-from engine.train.events import Event
-from engine.train.run import Run
+from engine.train.run.checkpoint import unpack
+from engine.train.run.events import Event
+from engine.train.run.loop import Run
 
 ROWS = 300
 

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from engine.nn import Dense
 from engine.optim import Adam, Chain, ClipGrad, Descent, setup
 from engine.optim.schedules import AnySchedule, CosineAnneal, Exp, Loop, OneCycle, Plateau, Poly, Sequence, Step, Triangle, Warmup, schedules
-from engine.train.python import train
+from engine.train.prompt.python import train
 
 ARGUMENTS = {"sequence": {"stages": [{"schedule": 1.0, "length": 2}]}, "loop": {"schedule": "exp", "period": 3}}
 

@@ -9,7 +9,7 @@ from engine.data.table import Table
 from engine.data.target import Goal
 from engine.errors import SpecError
 from engine.train.job_data import Data
-from engine.train.prepare import prepare
+from engine.train.rows.prepare import prepare
 
 TABLE = Table.from_rows([{"a": i, "g": f"g{i // 7}", "y": "abc"[(i % 10 > 4) + (i % 10 > 7)]} for i in range(200)])
 

@@ -9,7 +9,7 @@ from engine.data.table import Table
 from engine.data.target import Goal
 from engine.errors import SpecError
 from engine.train.job_data import Data
-from engine.train.prepare import leaves_of, prepare
+from engine.train.rows.prepare import leaves_of, prepare
 from tests.engine.real_tables import real_table
 
 CLASSES = Goal(classes=True)

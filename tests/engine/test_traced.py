@@ -12,7 +12,7 @@ from engine import DataLoader, callbacks, freeze, losses, nn, ops, optim, schedu
 from engine.errors import NonFiniteError, TrainyardError
 from engine.nn.model import Model
 from engine.optim.state import each
-from engine.train.traced import traced_pass
+from engine.train.prompt.traced import traced_pass
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.standard_normal((200, 6)).astype(np.float32), RNG.integers(0, 3, 200)

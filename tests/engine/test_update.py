@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.train.checkpoint import Checkpoint, unpack
-from engine.train.predict import Predictor
+from engine.train.run.checkpoint import Checkpoint, unpack
+from engine.train.trained.predict import Predictor
 from tests.engine.test_run import _interrupted, events_of, job, last_checkpoint, run_of, table
 
 LIST = [{"kind": "gradient_noise", "std": 0.1}, {"kind": "accumulate", "steps": 3}, {"kind": "clip_norm", "max_norm": 1.0},

@@ -11,11 +11,11 @@ from engine.data.encode import gather
 from engine.data.table import Table, text_column
 from engine.errors import SpecError
 from engine.train import Job, check, start
-from engine.train.events import Event
-from engine.train.generate import generate
-from engine.train.predict import Predictor
-from engine.train.run import Run
-from engine.train.setup import set_up
+from engine.train.ready.setup import set_up
+from engine.train.run.events import Event
+from engine.train.run.loop import Run
+from engine.train.trained.generate import generate
+from engine.train.trained.predict import Predictor
 
 DAYS, LENGTH, HORIZON = 30, 5, 2
 VALUES = {"A": np.arange(DAYS) * 1.0, "B": 100 - np.arange(DAYS) * 2.0}

@@ -1,0 +1,1 @@
+"""A job made ready: checked with its data by shapes alone, then built, its step planned."""

@@ -1,0 +1,1 @@
+"""Rows of a job: cut into parts, prepared, made into feeds."""
