@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from service.jobs import STATES
 
-SCHEMA = "0001"     # the newest migration; a store that is at another one is not opened
+SCHEMA = "0002"     # the newest migration; a store that is at another one is not opened
 
 
 class Json(TypeDecorator[Any]):
