@@ -1,4 +1,4 @@
-"""Work of several people: what the second schema adds."""
+"""What the second schema adds."""
 
 revision = "0002"
 down_revision = "0001"
