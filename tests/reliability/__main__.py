@@ -2,8 +2,7 @@
 
     python -m tests.reliability [R1 R4 …] [--short]
 
-A promise is a file `test_rNN_….py` here. Its docstring says, after `RN.`, what is asked; its tests tell the fixture `shown` what they have seen. So a new
-promise is a new file.
+A promise is a file `test_rNN_….py` here. Its docstring says, after `RN.`, what is asked; its tests tell the fixture `shown` what they have seen.
 """
 
 from __future__ import annotations

@@ -59,4 +59,5 @@ def test_each_job_is_claimed_once(store: Store, home: Path, jobs: int, shown: Ca
     assert waits[-1] < 20
     kind = store.url.partition(":")[0]
     rate = jobs / (time.monotonic() - began)
-    shown(f"{kind}: {len(taken):,} jobs claimed once each by {CLAIMANTS} processes, {rate:.0f} a second with their ends, longest claim {waits[-1]:.2f} s, no lock met")
+    shown(f"{kind}: {len(taken):,} jobs claimed once each by {CLAIMANTS} processes, {rate:.0f} a second with their ends, "
+          f"longest claim {waits[-1]:.2f} s, no lock met")
