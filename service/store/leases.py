@@ -25,7 +25,7 @@ _QUEUE = jobs.alias("waiting")
 _NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == "queued").order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
 _CLAIM = update(jobs).where(jobs.c.id == _NEXT.with_for_update(skip_locked=True).scalar_subquery()).values(
     status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
-    version=jobs.c.version + 1, lease_owner=bindparam("owner"), lease_expires_at=bindparam("expires"),
+    version=jobs.c.version + 1, lease_owner=bindparam("this_owner"), lease_expires_at=bindparam("expires"),
     worker=bindparam("worker_now", type_=jobs.c.worker.type),
     started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
 
@@ -45,7 +45,7 @@ class Leases(Database):
         with self.write("claim") as connection:
             for row in connection.execute(_ORPHANS, bounds).mappings().all():
                 self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
-            row = connection.execute(_CLAIM, {"owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
+            row = connection.execute(_CLAIM, {"this_owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
                                               "worker_now": dict(worker) if worker else None}).mappings().first()
             if row is None:
                 return None
