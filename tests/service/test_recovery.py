@@ -34,43 +34,6 @@ def put_to_sleep(running: Running, pids: list[int]) -> bool:
     return False
 
 
-def kill_worker(running: Running, job_id: str) -> None:
-    """Kill the process that trains the job, unless the job has no worker or has ended. One that was killed before stays in the job for a moment."""
-    while (job := running.store.get_job(job_id))["status"] not in TERMINAL and job["worker"] is not None:
-        with suppress(ProcessLookupError):
-            return os.kill(job["worker"]["pid"], signal.SIGKILL)
-        time.sleep(0.005)
-
-
-def kill_now_and_then(running: Running, kills: int, per_job: int) -> None:
-    """R1: a seeded job of 50 epochs ends with the same bytes and tells the same losses, whenever its trainer is killed."""
-    chance, spec = random.Random(1), classifier(running.dataset(), 50, units=256, every=5)
-    whole = running.add(spec)
-    began = time.monotonic()
-    running.wait(whole, "succeeded")
-    length = time.monotonic() - began
-    losses = [event["data"]["train_loss"] for event in running.store.events(whole, limit=1000, types=["epoch"]) if event["type"] == "epoch"]
-    assert len(losses) == 50
-    for _ in range(kills // per_job):
-        job_id = running.add(spec, max_attempts=per_job + 1)
-        for _ in range(per_job):
-            time.sleep(chance.random() * length / per_job)
-            kill_worker(running, job_id)
-        assert running.wait(job_id)["status"] == "succeeded"
-        assert running.weights(job_id) == running.weights(whole)
-        told = [event["data"] for event in running.store.events(job_id, limit=1000, types=["epoch"]) if event["type"] == "epoch"]
-        assert [data["epoch"] for data in told] == list(range(1, 51)) and [data["train_loss"] for data in told] == losses
-
-
-def test_a_job_whose_worker_is_killed_at_any_instant_ends_with_the_same_bytes(running: Running) -> None:
-    kill_now_and_then(running, 20, 2)
-
-
-@pytest.mark.slow
-def test_two_hundred_kills_change_no_bit(running: Running) -> None:
-    kill_now_and_then(running, 200, 2)
-
-
 def test_a_killed_supervisor_leaves_no_process_and_the_next_one_goes_on_at_once(run: Callable[..., Running]) -> None:
     running = run()
     spec = classifier(running.dataset(), 100, units=256, every=5)
