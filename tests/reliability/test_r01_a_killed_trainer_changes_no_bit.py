@@ -1,0 +1,59 @@
+"""R1. SIGKILL of the trainer at 200 random instants of a seeded job of 50 epochs: the final checkpoint, optimiser state included, has the same SHA-256
+200 times out of 200, and 50 epoch events tell bit-equal losses."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from service.jobs import TERMINAL
+from tests.reliability.sizes import short_or_full
+from tests.service.running import Running, classifier
+
+EPOCHS = 50
+
+
+def told(running: Running, job_id: str) -> list[tuple[int, float]]:
+    """Epoch and loss of every epoch event; the events are numbered without a gap."""
+    events = running.store.events(job_id, limit=1000)
+    assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+    return [(event["data"]["epoch"], event["data"]["train_loss"]) for event in events if event["type"] == "epoch"]
+
+
+def kill_trainer(running: Running, job_id: str) -> bool:
+    """Kill the process that trains the job; False when the job has ended. One that was killed before stays in the job's row for a moment."""
+    while (job := running.store.get_job(job_id))["status"] not in TERMINAL:
+        with suppress(ProcessLookupError, TypeError):       # it is dead already, or there is none
+            os.kill(job["worker"]["pid"], signal.SIGKILL)
+            return True
+        time.sleep(0.002)
+    return False
+
+
+@short_or_full("kills", 20, 200)
+def test_a_job_ends_with_the_same_bytes_whenever_its_trainer_is_killed(running: Running, kills: int, shown: Callable[[str], None]) -> None:
+    chance, spec = random.Random(1), classifier(running.dataset(), EPOCHS, units=256, every=5)
+    whole = running.add(spec)
+    running.holder(whole)
+    began = time.monotonic()
+    running.wait(whole, "succeeded")
+    length = time.monotonic() - began
+    losses = told(running, whole)
+    assert [epoch for epoch, _ in losses] == list(range(1, EPOCHS + 1))
+    done = jobs = 0
+    while done < kills:
+        job_id = running.add(spec, max_attempts=1000)
+        before, jobs = done, jobs + 1
+        while done < kills:
+            time.sleep(chance.random() * length)
+            if not kill_trainer(running, job_id):
+                break
+            done += 1
+        assert running.wait(job_id)["status"] == "succeeded"
+        assert running.weights(job_id) == running.weights(whole) and told(running, job_id) == losses
+        assert len(running.store.attempts(job_id)) == 1 + done - before
+    shown(f"{done} kills in {jobs} jobs of {EPOCHS} epochs: every last checkpoint has the same SHA-256, every epoch was told once with the same loss")
