@@ -186,6 +186,38 @@ def test_live_changes_that_make_no_sense_are_refused_with_the_nearest_name() -> 
     run.adjust({"freeze": ["*"]})
     warned = [event for event in run.events() if event.type == "warning"]
     assert len(warned) == 1 and "nothing would be left" in warned[0].message
+    assert warned[0].data["number"] == 1 and warned[0].data["step"] == 0 and warned[0].key == "adjusted:1"
+
+
+def asked_at(spec: Job, when: Any, changes: dict[str, Any]) -> tuple[list[Event], list[Adjustment]]:
+    """A run of which `changes` are asked after the first event that `when` chooses; its events and what it says was asked."""
+    run, asked, events = run_of(spec), [], []
+    for event in run.events():
+        events.append(event)
+        if when(event) and not asked:
+            asked.append(Adjustment(run.adjust(changes), changes))
+    return events, asked
+
+
+def test_a_live_change_between_a_callback_and_the_first_step_of_an_epoch_comes_after_that_callback_in_every_attempt() -> None:
+    spec = job(callbacks=[{"kind": "adjust", "at": {"epoch": 3}, "set": {"learning_rate": 0.02}}])
+    events, asked = asked_at(spec, lambda event: event.type == "adjusted", {"learning_rate": 0.05})
+    assert [(by, step) for by, _, step, _ in adjusted(events)] == [("adjust", 16), ("user", 17)]
+    assert last_checkpoint(events_of(run_of(spec, adjustments=asked))) == last_checkpoint(events)
+
+
+def test_a_live_change_after_a_rollback_waits_until_the_run_is_where_it_was() -> None:
+    spec = job(optimiser={"kind": "descent", "learning_rate": 1e20}, callbacks=[{"kind": "on_nonfinite", "action": "rollback", "factor": 1e-3}])
+    events, asked = asked_at(spec, lambda event: event.type == "nonfinite", {"learning_rate": 0.01})
+    troubled = next(event.data["step"] for event in events if event.type == "nonfinite")
+    assert asked[0].step >= troubled and events[-1].data["status"] == "succeeded"
+    assert last_checkpoint(events_of(run_of(spec, adjustments=asked))) == last_checkpoint(events)
+
+
+def test_there_are_never_fewer_epochs_than_have_begun() -> None:
+    events, _ = asked_at(job(epochs=5), lambda event: event.type == "epoch" and event.data["epoch"] == 3, {"epochs": 1})
+    assert [event.data["epoch"] for event in events if event.type == "epoch"] == [1, 2, 3]
+    assert adjusted(events)[-1] == ("user", 4, 24, {"epochs": {"from": 5, "to": 3}})
 
 
 def test_callbacks_that_make_no_sense_are_refused_with_their_place() -> None:

@@ -10,6 +10,7 @@ from zlib import crc32
 
 import numpy as np
 
+from engine.errors import Problem
 from engine.train.callbacks.actions import Stop
 
 
@@ -59,6 +60,12 @@ def adjusted_event(by: str, epoch: int, step: int, changed: Mapping[str, Mapping
     data = {"by": by, "epoch": epoch, "step": step, "changes": dict(changed)} | ({"number": place} if place else {})
     what = f"{by}:{step}:{crc32(json.dumps(data['changes']).encode())}"
     return Event("adjusted", f"Changed by {by}: {shown or 'nothing'}{more}.", data, key=f"adjusted:{place or what}")
+
+
+def left_out(by: str, epoch: int, step: int, problem: Problem, place: int = 0) -> Event:
+    """A change that could not be made; `place` as above."""
+    data = {"code": problem.code, "epoch": epoch, "step": step} | ({"number": place} if place else {})
+    return Event("warning", f"A change by {by} was left out: {problem.detail}.", data, "warn", f"adjusted:{place}" if place else None)
 
 
 def _shown(value: Any) -> str:

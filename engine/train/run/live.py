@@ -26,7 +26,7 @@ class Live:
         self.read = read
         self.items = [(item.step, read(item.changes)) for item in given]
         self.made = 0               # how many have been made
-        self.ahead = 0              # the step at which the loop comes back
+        self.ahead = 0              # the furthest step at which the loop has come back, or will
         self._lock = threading.Lock()
 
     def add(self, changes: Mapping[str, Any], after: int) -> int:
@@ -38,9 +38,14 @@ class Live:
             return step
 
     def due(self, step: int) -> Iterator[tuple[int, Change]]:
-        """The changes, with their numbers, whose time has come."""
-        while self.made < len(self.items) and self.items[self.made][0] <= step:
-            self.made += 1
+        """The changes, with their numbers, whose time has come. What is asked for after the last of them waits for another step: a resumed run makes
+        all changes of a step together, too."""
+        while True:
+            with self._lock:
+                if self.made == len(self.items) or self.items[self.made][0] > step:
+                    self.ahead = max(self.ahead, step + 1)
+                    return
+                self.made += 1
             yield self.made, self.items[self.made - 1][1]
 
     def leave(self, step: int, steps: int) -> int:
@@ -48,5 +53,5 @@ class Live:
         with self._lock:
             waiting = [when - step for when, _ in self.items[self.made:self.made + 1]]
             steps = max(0, min([steps, *waiting]))
-            self.ahead = step + steps
+            self.ahead = max(self.ahead, step + steps)      # also after a rollback: what was done until there is done again as it was
             return steps

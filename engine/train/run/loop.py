@@ -22,7 +22,7 @@ from engine.train.ready.build import Built
 from engine.train.run.best import Best
 from engine.train.run.checkpoint import Checkpoint, numbers, pack, unpack, written
 from engine.train.run.diagnose import born
-from engine.train.run.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, number, step_event, stopped_event
+from engine.train.run.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, left_out, number, step_event, stopped_event
 from engine.train.run.guard import Guard
 from engine.train.run.live import Adjustment, Live
 from engine.train.run.measured import Measured
@@ -197,9 +197,9 @@ class Run(Standing):
 
     def _change(self, change: Change, epoch: int, place: int = 0) -> Iterator[Event]:
         try:
-            changed = self.regime.apply(change, self.step)
+            changed = self.regime.apply(change, self.step, self.epoch + (self.position > 0))
         except SpecError as error:
-            yield Event("warning", f"{change.by} was left out: {error.problems[0].detail}.", {"code": error.problems[0].code}, "warn")
+            yield left_out(change.by, epoch, self.step, error.problems[0], place)
             return
         self._follow()
         if changed or place:
@@ -252,7 +252,7 @@ class Run(Standing):
             values = self.built.measure(self.session.sums("test"))
             loss = values.pop("loss", float("nan"))
             data = {"split": "test", "loss": loss, "metrics": values}
-            yield Event("evaluation", f"On the test rows: loss {number(loss)}.", data, key="evaluation:test")
+            yield Event("evaluation", f"On the test rows: loss {number(loss)}.", data, key=f"evaluation:test:{self.step}")
 
     def _finished(self) -> Event:
         best = {"epoch": self.best.epoch, "metrics": self.best.metrics} if self.best.epoch else None

@@ -48,11 +48,14 @@ class Regime:
         self.shelf: dict[str, Memory] = {}
         self._use(built.steps)
 
-    def apply(self, change: Change, step: int) -> Changed:
-        """Make a change after `step` steps. Returns what has changed. Raises SpecError where nothing would be left to be trained."""
+    def apply(self, change: Change, step: int, begun: int = 0) -> Changed:
+        """Make a change after `step` steps, with so many epochs `begun`, which are the fewest that there can be. Returns what has changed.
+
+        Raises SpecError where nothing would be left to be trained.
+        """
         trained, paths = self._trained(change), list(self.built.parameters)
         before, now = set(self.built.trained), set(trained)
-        changed = self._tune(change) | self._set_epochs(change.epochs)
+        changed = self._tune(change) | self._set_epochs(change.epochs and max(change.epochs, begun))
         changed |= {path: {"from": "trained", "to": "frozen"} for path in paths if path in before - now}
         changed |= {path: {"from": "frozen", "to": "trained"} for path in paths if path in now - before}
         renewed = {path: self._renew(path, change.init, step) for path in paths if chosen(path, change.replace)}
