@@ -31,6 +31,7 @@ ANSWERS = {
 PROBLEMS = {
     "unknown_field": "There is no field of this name here.",
     "missing_field": "A required field is left out.",
+    "unknown_job": "There is no such job.",
     "unknown_kind": "Nothing of this family has this name.",
     "missing_kind": "The object does not say its `kind`.",
     "invalid_value": "The value has the wrong type or form.",

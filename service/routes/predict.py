@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -42,10 +43,14 @@ GRADIENTS = shapes.json_body({"type": "object"})
 async def predict(request: Request, api: Here, job_id: str, which: Which = "last",
                   losses: Annotated[bool, Query(description="the loss of each row, where the target is given")] = False) -> Response:
     """What the model makes of rows, arrays or a dataset. Works from the first checkpoint on."""
-    job, checkpoint = await in_thread(find_checkpoint, api, job_id, which)
+    return Answer(await predicted(request, api, *await in_thread(find_checkpoint, api, job_id, which), losses=losses))
+
+
+async def predicted(request: Request, api: Api, job: Row, checkpoint: Row, *, losses: bool, **also: str) -> Json:
+    """The prediction that a request asks of a model; `also` are further fields of the answer."""
     data = await given(request, api)
     answer = await ask(api.wake, {"call": "predict", **model_of(job, checkpoint), **data, "losses": losses})
-    return Answer({"object": "prediction", "job_id": job_id, "checkpoint": epoch_of(job, checkpoint), **answer})
+    return {"object": "prediction", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint), **answer}
 
 
 def epoch_of(job: Row, checkpoint: Row) -> Json:
@@ -106,6 +111,15 @@ def model_of(job: Row, checkpoint: Row) -> Json:
              openapi_extra=EVALUATE)
 async def evaluate(request: Request, api: Here, job_id: str) -> Response:
     """Loss and metrics of a model on a dataset, or on a part of the data it was trained with."""
+    return Answer(await evaluated(request, api, lambda which: find_checkpoint(api, job_id, which or "last")))
+
+
+Find = Callable[[str | None], tuple[Row, Row]]
+"""(job, checkpoint) of the model that a request is about; its body may say which checkpoint."""
+
+
+async def evaluated(request: Request, api: Api, find: Find, **also: str) -> Json:
+    """The evaluation that a request asks of a model."""
     _, raw = await read_json(request, api.settings.max_spec_bytes, "an evaluation")
     closed(as_object(raw), ("dataset", "split", "metrics", "checkpoint"))
     if ("dataset" in raw) == ("split" in raw):
@@ -114,31 +128,38 @@ async def evaluate(request: Request, api: Here, job_id: str) -> Response:
         raise invalid_value("/split", "split is train, validation or test")
     if not isinstance(raw.get("metrics", []), list | dict):
         raise invalid_value("/metrics", "metrics is a list of names or objects, or lists by output name")
-    job, checkpoint = await in_thread(find_checkpoint, api, job_id, which_of(raw))
+    job, checkpoint = await in_thread(find, which_of(raw))
     data = {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else {"split": raw["split"]}
     answer = await ask(api.wake, {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics"))})
-    return Answer({"object": "evaluation", **answer})
+    return {"object": "evaluation", "job_id": job["id"], **also, **answer}
 
 
 @router.post("/v1/jobs/{job_id}/generate", responses={200: {"model": shapes.Generation}, **documented(400, 404, 409, 413, 415, 422, 503)},
              openapi_extra=GENERATE)
 async def generate(request: Request, api: Here, job_id: str) -> Response:
     """What a model of plain text writes after a prompt, character by character. The same seed gives the same text."""
+    return Answer(await generated(request, api, lambda which: find_checkpoint(api, job_id, which or "last")))
+
+
+async def generated(request: Request, api: Api, find: Find, **also: str) -> Json:
+    """The text that a request asks of a model."""
     _, raw = await read_json(request, api.settings.max_spec_bytes, "a request for text")
     closed(as_object(raw), (*WRITING, "checkpoint"))
     wrong = [Problem(f"/{name}", "invalid_value", f"{name} is {WRITING[name][1]}") for name, value in raw.items()
              if name in WRITING and (not isinstance(value, WRITING[name][0]) or isinstance(value, bool))]
     if wrong:
         raise invalid_request(wrong[0].detail, wrong)
-    job, checkpoint = await in_thread(find_checkpoint, api, job_id, which_of(raw))
+    job, checkpoint = await in_thread(find, which_of(raw))
     asked = {name: value for name, value in raw.items() if name in WRITING}
     answer = await ask(api.wake, {"call": "generate", **model_of(job, checkpoint), "asked": asked})
-    return Answer({"object": "generation", "job_id": job_id, "checkpoint": epoch_of(job, checkpoint), **answer})
+    return {"object": "generation", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint), **answer}
 
 
-def which_of(raw: Json) -> str:
-    """The checkpoint that a body names: last, best or an epoch."""
-    found = raw.get("checkpoint", "last")
+def which_of(raw: Json) -> str | None:
+    """The checkpoint that a body names: last, best or an epoch; None where it names none."""
+    if "checkpoint" not in raw:
+        return None
+    found = raw["checkpoint"]
     if not isinstance(found, str | int) or isinstance(found, bool) or not re.fullmatch(WHICH, str(found)):
         raise invalid_value("/checkpoint", "checkpoint is last, best or the number of an epoch")
     return str(found)

@@ -188,6 +188,7 @@ class CheckpointList(BaseModel):
 class Prediction(BaseModel):
     object: Literal["prediction"]
     job_id: str
+    model: str | None = None
     checkpoint: Object
     outputs: Any = None
     classes: Any = None
@@ -196,15 +197,37 @@ class Prediction(BaseModel):
     warnings: list[Object]
 
 
+class Answering(BaseModel):
+    """What a name answered with, and since when."""
+
+    job: str
+    checkpoint: str
+    created_at: str
+
+
+class Model(Answering):
+    id: str
+    object: Literal["model"]
+    name: str
+    history: list[Answering] | None = None
+
+
+class ModelList(Page):
+    data: list[Model]
+
+
 class Generation(BaseModel):
     object: Literal["generation"]
     job_id: str
+    model: str | None = None
     checkpoint: Object
     text: str
 
 
 class Evaluation(BaseModel):
     object: Literal["evaluation"]
+    job_id: str | None = None
+    model: str | None = None
     rows: int
     loss: float | None = None
     metrics: Object

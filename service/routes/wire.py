@@ -47,3 +47,14 @@ def show_dataset(row: Mapping[str, Any]) -> Json:
 
 def show_checkpoint(row: Mapping[str, Any]) -> Json:
     return {"object": "checkpoint", **{name: row[name] for name in ("epoch", "step", "metrics", "bytes", "sha256", "best", "last", "created_at")}}
+
+
+def show_model(row: Mapping[str, Any]) -> Json:
+    """The Model object: what a name answers with; with `history`, newest first, where the row has it."""
+    answering = _answering(row)
+    history = {"history": [_answering(one) for one in row["history"]]} if "history" in row else {}
+    return {"id": row["id"], "object": "model", "name": row["name"], **answering, **history}
+
+
+def _answering(row: Mapping[str, Any]) -> Json:
+    return {"job": row["job_id"], "checkpoint": row["checkpoint"], "created_at": row["created_at"]}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Text, bindparam, cast, delete, exists, func, insert, select, update
 
 from service import jobs as states
 from service.errors import ServiceError
 from service.store.changes import Row
 from service.store.database import Database
-from service.store.tables import checkpoints
+from service.store.tables import checkpoints, models
 
 _MINE = checkpoints.c.job_id == bindparam("this_job")
 _NEWEST = select(func.max(checkpoints.c.step)).where(_MINE)
@@ -23,8 +23,10 @@ _KEEP = update(checkpoints).where(_MINE).values(kept=checkpoints.c.step.in_(bind
 _INSERT = insert(checkpoints)
 _OTHER = checkpoints.alias()
 _KEPT = select(_OTHER.c.step).where(_OTHER.c.job_id == bindparam("this_job")).order_by(_OTHER.c.step.desc()).limit(2)
-_SPARE = delete(checkpoints).where(
-    _MINE, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(_KEPT)).returning(checkpoints.c.path)
+_BY_NAME = exists().where(models.c.job_id == _OTHER.c.job_id, models.c.checkpoint == cast(_OTHER.c.epoch, Text))
+_NAMED = select(func.min(_OTHER.c.step)).where(_OTHER.c.job_id == bindparam("this_job"), _BY_NAME).group_by(_OTHER.c.epoch)
+_SPARE = delete(checkpoints).where(_MINE, ~checkpoints.c.best, ~checkpoints.c.last, ~checkpoints.c.kept, checkpoints.c.step.not_in(_KEPT),
+                                   checkpoints.c.step.not_in(_NAMED)).returning(checkpoints.c.path)
 
 
 class Checkpoints(Database):
@@ -38,8 +40,10 @@ class Checkpoints(Database):
         """The checkpoint called "last", "best" or by its epoch; 409 `no_checkpoint` when the job has none such (yet)."""
         rows = self.checkpoints(job_id)
         for row in rows:
-            if row.get(which) is True or (which.isdigit() and row["epoch"] == int(which)):
+            if row.get(which) is True:
                 return row
+        if which.isdigit() and (found := [row for row in rows if row["epoch"] == int(which)]):
+            return found[-1]        # the later ones are of the epoch after it
         if which == "best" and rows:
             return rows[0]
         epochs = sorted({str(row["epoch"]) for row in rows}, key=int)
@@ -71,7 +75,7 @@ def keep_checkpoint(connection: Connection, job: Row, checkpoint: Mapping[str, A
 
 
 def prune(connection: Connection, job_id: str, kept: Sequence[int] | None = None) -> list[str]:
-    """Forget the checkpoints that are neither best, last, kept, nor among the newest two; returns their files.
+    """Forget the checkpoints that are neither best, last, kept, named by a model, nor among the newest two; returns their files.
 
     `kept` are the steps of all that are to be kept from now on; None leaves that as it is.
     """
