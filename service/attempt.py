@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -14,9 +15,10 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.data.table import Table
-from engine.errors import CheckpointError
+from engine.errors import CheckpointError, SpecError
 from engine.train import Job, Recent, start
 from engine.train.run.events import checkpoint_event
+from engine.train.run.live import Adjustment
 from service import artifacts, endings
 from service.artifacts import Corrupt
 from service.errors import StaleFence
@@ -32,11 +34,6 @@ from service.tables import open_tables
 VERSIONS = {"python": platform.python_version(), **{name: version(name) for name in ("numba", "numpy")}}
 
 
-def total_steps(row: Row) -> int:
-    """Updates of the whole job; 0 when it is not known."""
-    return (row["summary"].get("steps_per_epoch") or 0) * row["epochs"]
-
-
 @dataclass(frozen=True)
 class Taken:
     """A claimed job: its row, and its checkpoints, newest first."""
@@ -46,10 +43,10 @@ class Taken:
     checkpoints: list[Row]
 
 
-def take(store: Store, owner: str, lease_seconds: float, threads: int) -> Taken | None:
-    """Claim the next job, with its event `job.started`; None when there is none."""
+def take(store: Store, owner: str, lease_seconds: float, threads: int, most: int = 1 << 30) -> Taken | None:
+    """Claim the next job, with its event `job.started`; None when there is none. `most`: running jobs of one token."""
     with store.write("claim"):
-        if (found := store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads})) is None:
+        if (found := store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads}, most)) is None:
             return None
         claim, row = found
         checkpoints = store.checkpoints(claim.job_id)
@@ -68,9 +65,11 @@ class Attempt:
         self.claim, self.row, self.checkpoints = taken.claim, taken.row, taken.checkpoints
         self.run: Any = None
         self.stopping = False
+        self.published = self.taken_up = 0      # the furthest step that was ever told, and how many live changes the run knows
+        self._changing = threading.Lock()
         self.began = time.monotonic()
-        self.recording = Recording(store, taken.claim, total_steps=total_steps(taken.row), elapsed=self.elapsed, stop=self.stop,
-                                   patience=settings.lease_seconds)
+        self.recording = Recording(store, taken.claim, epochs=taken.row["epochs"], epoch_steps=taken.row["summary"].get("steps_per_epoch") or 0,
+                                   elapsed=self.elapsed, stop=self.stop, patience=settings.lease_seconds)
 
     def elapsed(self) -> float:
         """Seconds of training, over all attempts."""
@@ -83,15 +82,31 @@ class Attempt:
             self.run.stop_word[0] = 1
 
     def look(self) -> None:
-        """Stop when the claim is over, or when the job was asked to pause or cancel."""
+        """Stop when the claim is over, or when the job was asked to pause or cancel. Take up what it was asked to change."""
         try:
             asked = self.store.holds(self.claim)["status"] != "running"
+            if self.run is not None:
+                self._take_up()
         except StaleFence:
             asked = True
         except SQLAlchemyError:     # the store cannot say just now
             return
         if asked:
             self.stop()
+
+    def _take_up(self) -> None:
+        """Hand the run the live changes that it does not know yet."""
+        with self._changing:
+            for row in self.store.adjustments(self.claim.job_id, after=self.taken_up):
+                changes, self.taken_up = row["changes"], row["number"]
+                try:
+                    self.run.adjust(changes, after=self.published)
+                except SpecError as error:      # the API has checked it: it comes from another version of this program
+                    problem = error.problems[0]
+                    self.run.adjust({}, after=self.published)
+                    self.recording.add(Event("warning", f"A change was left out: {problem.detail}.", {"code": problem.code}, "warn"))
+                    continue
+                self.recording.epochs = changes.get("epochs", self.recording.epochs)
 
     def work(self) -> None:
         """Train, and write how it ended. Nothing is written once the claim is over."""
@@ -125,15 +140,19 @@ class Attempt:
         raise RuntimeError("the run ended without saying how")
 
     def _begin(self, job: Job, tables: dict[str, Table]) -> None:
-        """Start the run from the newest checkpoint that is whole."""
+        """Start the run from the newest checkpoint that is whole. Live changes are made again where they took effect, new ones are taken up."""
         damaged: list[int] = []
+        self.published = max(self.row["step"], self.store.published_step(self.claim.job_id))
+        made = [Adjustment(row["step"], row["changes"]) for row in self.store.adjustments(self.claim.job_id) if row["step"] is not None]
+        self.taken_up = len(made)
         for step, data in self._generations(damaged):
             try:
                 self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"],
-                                 recent=self.recent)
+                                 recent=self.recent, adjustments=made)
             except CheckpointError:
                 damaged.append(step)
                 continue
+            self._take_up()
             for bad in damaged:
                 self.recording.add(Event("warning", f"The checkpoint of step {bad} is damaged: the job goes on from step {step}.",
                                          {"code": "checkpoint_corrupt", "step": bad}, "warn"))
@@ -163,11 +182,23 @@ class Attempt:
     def _finish(self, ending: Mapping[str, Any], note: Note) -> Recorded:
         """The run came to its end, well or badly."""
         columns = {name: ending[name] for name in ("metrics", "best") if ending.get(name)}
-        note = {**note, "job": {**note.get("job", {}), **columns}}
+        note = {**note, "job": {**note.get("job", {}), **columns, "epochs": self.run.regime.epochs}}
         error = dict(ending.get("error") or {})
         hint, message = error.pop("hint", None), error.get("message") or self._summary(ending)
-        return self.recording.persist(lambda: self.store.finish(
-            self.claim, ending["status"], reason=ending["status_reason"], message=message, hint=hint, error=error or None, **note))
+
+        def write() -> Recorded:
+            with self.store.write("finish"):
+                if ending["status"] == "succeeded" and self._asked_for_more(note):
+                    return self.store.release(self.claim, "adjusted", **note)
+                return self.store.finish(self.claim, ending["status"], reason=ending["status_reason"], message=message, hint=hint,
+                                         error=error or None, **note)
+
+        return self.recording.persist(write)
+
+    def _asked_for_more(self, note: Note) -> bool:
+        """Whether a change came too late for this run, which was over: another attempt takes it up, and may have more epochs to do."""
+        waiting = {row["number"] for row in self.store.adjustments(self.claim.job_id) if row["step"] is None}
+        return bool(waiting - set(note.get("adjusted", ()))) and self.store.holds(self.claim)["status"] != "cancelling"
 
     def _summary(self, ending: Mapping[str, Any]) -> str:
         """What a job that succeeded says of itself."""
@@ -188,8 +219,15 @@ class Attempt:
         return self.recording.persist(lambda: self.store.release(self.claim, "draining", **note))
 
     def _fail(self, failure: endings.Failure, note: Note) -> None:
-        """The job's owner reads why, unless another attempt is on its way."""
+        """What is not the job's fault is tried again. Else its owner reads why, unless another attempt is on its way."""
         epoch, step = (self.run.epoch, self.run.step) if self.run is not None else (self.row["epoch"], self.row["step"])
+        claim, told = self.claim, {"message": failure.message, "hint": failure.hint}
+
+        def write() -> None:
+            if failure.retried:
+                self.store.lost(claim.job_id, claim.fence, code=failure.code, kind=failure.kind, **told, **note)
+            else:
+                self.store.finish(claim, "failed", reason=failure.code, error=failure.as_dict(epoch, step), **told, **note)
+
         with suppress(StaleFence):
-            self.recording.persist(lambda: self.store.finish(self.claim, "failed", reason=failure.code, message=failure.message, hint=failure.hint,
-                                                             error=failure.as_dict(epoch, step), **note))
+            self.recording.persist(write)

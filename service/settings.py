@@ -40,9 +40,22 @@ class Settings(BaseSettings):
     max_memory_bytes: int = Field(default=16 * GB, gt=0, description="most memory of one training run, estimated before it starts")
     max_queued: int = Field(default=10_000, gt=0, description="most jobs waiting at once")
     max_streams: int = Field(default=1_000, gt=0, description="most open event streams")
+    max_queued_per_token: int = Field(default=1_000, gt=0, description="most jobs of one token waiting at once")
+    max_running_per_token: int = Field(default=64, gt=0, description="most jobs of one token trained at once")
+    max_storage_bytes_per_token: int = Field(default=100 * GB, gt=0, description="most bytes of datasets and checkpoints of one token")
+    max_streams_per_token: int = Field(default=100, gt=0, description="most open event streams of one token")
+    max_requests_per_minute: int = Field(default=6_000, gt=0, description="most requests of one token in a minute")
+    max_refusals_per_minute: int = Field(default=60, gt=0, description="most requests with a wrong token, or none, from one address in a minute")
     max_metadata_pairs: int = Field(default=16, gt=0, description="most metadata pairs of a job")
     max_metadata_key: int = Field(default=64, gt=0, description="longest metadata key, in characters")
     max_metadata_value: int = Field(default=512, gt=0, description="longest metadata value, in characters")
+    audit_seconds: float = Field(default=90 * 86_400, gt=0, description="how long the audit keeps who changed what")
+    max_audit_rows: int = Field(default=100_000, gt=0, description="most rows of the audit; older ones are dropped")
+    webhook_allow: str = Field(default="", description="hosts that webhooks may go to, over https, separated by commas; empty: every public one. "
+                               "127.0.0.1:9000 adds a place on this machine, http too; HOST:PORT may also be private")
+    webhook_seconds: float = Field(default=15, gt=0, description="time for a receiver of a webhook to answer")
+    webhook_retries: str = Field(default="5,300,1800,7200,18000,36000,50400,72000,86400",
+                                 description="seconds before each further try of a webhook, about")
     disk_watermark_bytes: int = Field(default=1 * GB, ge=0, description="below so much free disk the service is not ready")
 
     @field_validator("home")

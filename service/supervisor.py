@@ -173,6 +173,7 @@ class Supervisor:
         """Remove what is not to be kept any longer."""
         with suppress(ServiceError, SQLAlchemyError):
             self.store.expire_idempotency()
+            self.store.expire_audit(self.settings.audit_seconds, self.settings.max_audit_rows)
             for job_id in self.store.outlived_jobs():
                 artifacts.delete_job(self.store, job_id)
             for dataset_id in self.store.outlived_datasets():

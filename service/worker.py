@@ -57,7 +57,7 @@ class Worker:
     def _work(self) -> bool:
         """Train the next job; False when there is none."""
         try:
-            taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads)
+            taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads, self.settings.max_running_per_token)
         except StorageFull as error:
             print(f"worker {os.getpid()}: {error.detail}", file=sys.stderr)
             return False

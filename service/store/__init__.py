@@ -12,18 +12,26 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
     jobs         add_job(spec, summary, name, epochs, priority, …, datasets=[ids], inline=dataset row)  get_job(id)
                  list_jobs(status, metadata, after, limit) -> (rows, has_more)  update_job(id, name, metadata, priority)
                  delete_job(id) -> [sha256]  attempts(id)  queue_position(job)  queue_positions(ids)  counts()  touch_job(id)  outlived_jobs()
-    requests     request_cancel(id)  request_pause(id)  resume(id)  adjust(id, changes, epochs)  adjustments(id, after)
+    requests     request_cancel(id)  request_pause(id)  resume(id)  adjust(id, changes, epochs)  adjustments(id, after)  published_step(id)
                  (deleting with files: artifacts.delete_job, artifacts.delete_dataset)
     leases       claim(owner, lease_seconds, worker) -> (Claim, job) | None          the worker process
-                 renew(owner, lease_seconds)  owned(owner)  lost(id, fence, code, kind, message)        the supervisor
+                 renew(owner, lease_seconds)  owned(owner)  lost(id, fence, code, kind, message, … as record)
                  release(claim, reason, happened, **columns)      stopped as asked: running -> queued, pausing -> paused, cancelling -> cancelled
     record       record(claim, events, curves, job, checkpoint, kept, adjusted) -> Recorded(job, removed files)
                  finish(claim, "succeeded" | "failed", reason, message, hint, error, publish, … as record)  holds(claim)
     reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
                  checkpoint_paths()  job_ids()      (charts: curves.chart(store, id, series, by, points))
     once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  expire_idempotency()
-    models       publish(name, job_id, checkpoint)  get_model(name)  list_models()  unpublish(name)
+    models       publish(name, job_id, checkpoint)  get_model(name)  list_models(after, limit)  unpublish(name)
+    tokens       add_token(name, scope, owner, seconds) -> (row, token)  list_tokens(after, limit)  live_tokens()  revoke_token(id)  touch_token(id)
+                 stored_bytes(owner)
+    audit        refused(asker, outcome)  list_audit(after, limit, token=…)  expire_audit(seconds, most)
+    webhooks     take_delivery(courier, busy)  settle_delivery(delivery, tried, delivered, gone, again_in)  release_deliveries(couriers)  couriers()
+                 next_delivery()  deliveries_waiting()  deliveries(job id, after, limit)  webhook_targets()  enable_target(url)
+                 webhook_secrets(owner)  rotate_webhook_secret(overlap)      (written with their events: outbox.post)
     facts        get_setting(name)  set_setting(name, value)  check_writable()
+
+What belongs to one owner is not there for another: see `asking`. The audit of a request's change is written in its transaction.
 
 A POST that may be sent twice:
 
@@ -33,7 +41,7 @@ A POST that may be sent twice:
             store.remember(key, route, body_hash, reply := Reply(202, show(job)))
 
 After a commit the store calls `notify(topic, word)`: "queue" (a job can be claimed), "events" (job id: it has new events), "stop" (job id: its
-worker should look at its status and adjustments).
+worker should look at its status and adjustments), "webhooks" (there is something to deliver), "lease_expired" (job id: its worker was lost).
 """
 
 from __future__ import annotations
@@ -41,6 +49,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from service.jobs import Claim, Event
+from service.store.audit import Audit
 from service.store.checkpoints import Checkpoints
 from service.store.database import Notify
 from service.store.datasets import Datasets
@@ -52,11 +61,13 @@ from service.store.leases import Leases
 from service.store.models import Models
 from service.store.record import Record, Recorded
 from service.store.requests import Requests
+from service.store.webhooks import Webhooks
+from service.store.tokens import Tokens
 
 __all__ = ["Claim", "Event", "Recorded", "Reply", "Store"]
 
 
-class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Facts):
+class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Facts, Tokens, Audit):
     @classmethod
     def at(cls, home: Path, url: str = "", notify: Notify | None = None) -> Store:
         """The store of a home folder: `url` if given, else SQLite in `home/trainyard.db`. 503 unless the schema is this program's."""

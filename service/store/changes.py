@@ -10,6 +10,8 @@ from sqlalchemy import Connection, bindparam, insert, select, update
 from service import jobs as states
 from service.errors import StaleFence, not_found
 from service.jobs import Claim, EventLike
+from service.store import outbox
+from service.store.asking import sees
 from service.store.tables import attempts, checkpoints, events, jobs
 
 Row = dict[str, Any]
@@ -30,7 +32,7 @@ UNHELD: Row = {"lease_owner": None, "lease_expires_at": None, "worker": None, "s
 def find(connection: Connection, job_id: str) -> Row:
     """The job's row, locked for the rest of the transaction; 404 when there is none."""
     row = connection.execute(_FIND, {"this_job": job_id}).mappings().first()
-    if row is None:
+    if row is None or not sees(row):
         raise not_found("job", job_id)
     return dict(row)
 
@@ -47,7 +49,7 @@ def change(connection: Connection, job: Row, happened: Iterable[EventLike], colu
     """Write `columns` of a row read in this transaction and append what happened. A new status must be in the table of transitions."""
     if "status" in columns:
         states.transition(job["status"], columns["status"])
-    columns = {**columns, "seq": append(connection, job, happened), "version": job["version"] + 1}
+    columns = {**columns, "seq": append(connection, {**job, **columns}, happened), "version": job["version"] + 1}
     connection.execute(_CHANGE, {"this_job": job["id"], **columns})
     return {**job, **columns}
 
@@ -78,9 +80,13 @@ def append(connection: Connection, job: Row, happened: Iterable[EventLike]) -> i
     moment = states.now()
     rows = [{"job_id": job["id"], "seq": seq, "type": event.type, "level": event.level, "message": event.message, "data": dict(event.data),
              "key": event.key, "fence": job["fence"], "created_at": moment} for seq, event in enumerate(fresh, job["seq"] + 1)]
-    if rows:
-        connection.execute(_APPEND, rows)
-    return job["seq"] + len(rows)
+    if not rows:
+        return job["seq"]
+    connection.execute(_APPEND, rows)
+    last = job["seq"] + len(rows)
+    if job["webhooks"] and outbox.post(connection, job, rows):
+        return append(connection, {**job, "seq": last}, [outbox.LEFT_OUT])
+    return last
 
 
 def last_checkpoint_step(connection: Connection, job_id: str) -> int:

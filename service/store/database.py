@@ -14,13 +14,16 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy import Connection, Engine, create_engine, event, insert, make_url
 from sqlalchemy.exc import OperationalError
 
 from service.errors import ServiceError, StorageFull, crash_point
-from service.store.tables import SCHEMA
+from service.jobs import new_id, now
+from service.store.asking import Asker, current
+from service.store.tables import SCHEMA, audit
 
 BUSY_SECONDS = 30
+TOPICS = "topics"           # where a connection keeps what its transaction tells after the commit
 Notify = Callable[[str, str], None]
 
 
@@ -54,8 +57,11 @@ class Database:
         with self._turn, _storage_full():
             with waiting_turn(self._queue), self._writer.begin() as connection:
                 self._here.connection = connection
+                connection.info[TOPICS] = topics
                 try:
                     yield connection
+                    if (asker := current()) is not None and asker.changes and not asker.noted:
+                        write_deed(connection, asker, "done")
                 finally:
                     self._here.connection = None
                 crash_point(f"{name}.before_commit")
@@ -87,6 +93,18 @@ class Database:
         if found != SCHEMA:
             raise ServiceError(503, "unavailable", f"the store in {self.home} is at version {found or 'none'}, this program needs {SCHEMA}: "
                                "start it with a matching `trainyard serve`")
+
+
+def tell(connection: Connection, topic: str, word: str = "") -> None:
+    """`Database.tell` for those who have only the connection of a write transaction."""
+    connection.info[TOPICS][topic, word] = None
+
+
+def write_deed(connection: Connection, asker: Asker, outcome: str) -> None:
+    """A row of the audit: what a request changed, in the transaction that changes it, once for each request; or what it was refused."""
+    asker.noted = True
+    connection.execute(insert(audit), {"id": new_id("audit"), "token": asker.token, "prefix": asker.prefix, "address": asker.address,
+                                       "action": asker.action, "object": asker.object[:128], "outcome": outcome, "created_at": now()})
 
 
 def connect(url: str, begin: str, **pool: Any) -> Engine:

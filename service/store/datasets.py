@@ -9,6 +9,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from service import jobs as states
 from service.errors import conflict, not_found
+from service.store.asking import made, mine, owner, sees
 from service.store.changes import Row
 from service.store.database import Database
 from service.store.tables import datasets, job_datasets, jobs
@@ -24,13 +25,13 @@ class Datasets(Database):
         """One dataset; 404 when there is none."""
         with self.read() as connection:
             row = connection.execute(select(datasets).where(datasets.c.id == dataset_id)).mappings().first()
-        if row is None:
+        if row is None or not sees(row):
             raise not_found("dataset", dataset_id)
         return dict(row)
 
     def list_datasets(self, *, after: str | None = None, limit: int = 20) -> tuple[list[Row], bool]:
         """Uploaded datasets (not those inline in a job), newest first, older than `after`; and whether there are more."""
-        query = select(datasets).where(datasets.c.job_id.is_(None)).order_by(datasets.c.id.desc()).limit(limit + 1)
+        query = select(datasets).where(datasets.c.job_id.is_(None), mine(datasets)).order_by(datasets.c.id.desc()).limit(limit + 1)
         with self.read() as connection:
             rows = [dict(row) for row in connection.execute(query if after is None else query.where(datasets.c.id < after)).mappings()]
         return rows[:limit], len(rows) > limit
@@ -40,12 +41,10 @@ class Datasets(Database):
         users = select(jobs.c.id).join(job_datasets, job_datasets.c.job_id == jobs.c.id).where(
             job_datasets.c.dataset_id == dataset_id, jobs.c.status.in_(states.LIVE)).limit(1)
         with self.write("delete_dataset") as connection:
+            self.get_dataset(dataset_id)
             if user := connection.execute(users).scalar():
                 raise conflict(f"{user} still uses this dataset: wait for it or cancel it first", "in_use")
-            sha256 = connection.execute(delete(datasets).where(datasets.c.id == dataset_id).returning(datasets.c.sha256)).scalar()
-        if sha256 is None:
-            raise not_found("dataset", dataset_id)
-        return sha256
+            return connection.execute(delete(datasets).where(datasets.c.id == dataset_id).returning(datasets.c.sha256)).scalar_one()
 
     def touch_datasets(self, dataset_ids: Iterable[str]) -> None:
         """Note that these were used; their `retain_seconds` count from here."""
@@ -67,7 +66,9 @@ class Datasets(Database):
 
 def insert_dataset(connection: Connection, dataset: Mapping[str, Any]) -> Row:
     moment = states.now()
-    row = {"id": states.new_id("ds"), "warnings": [], "job_id": None, "retain_seconds": None, **dataset, "used_at": moment, "created_at": moment}
+    row = {"id": states.new_id("ds"), "warnings": [], "job_id": None, "retain_seconds": None, **dataset, "used_at": moment, "created_at": moment,
+           "owner": owner()}
+    made(row["id"])
     connection.execute(insert(datasets), row)
     return row
 
@@ -76,6 +77,6 @@ def check_present(connection: Connection, dataset_ids: list[str]) -> None:
     """409 when one of them is gone: it was there when the spec was checked."""
     if not dataset_ids:
         return
-    found = set(connection.execute(select(datasets.c.id).where(datasets.c.id.in_(dataset_ids))).scalars())
+    found = set(connection.execute(select(datasets.c.id).where(datasets.c.id.in_(dataset_ids), mine(datasets))).scalars())
     if gone := sorted(set(dataset_ids) - found):
         raise conflict(f"the dataset {gone[0]} was removed", "dataset_missing")

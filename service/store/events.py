@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from service import jobs as states
+from service.store.asking import sees
 from service.store.database import Database
 from service.store.tables import events, jobs
 
@@ -26,8 +27,8 @@ class Events(Database):
     def head(self, job_id: str) -> tuple[int, bool] | None:
         """The number of the job's last event, and whether that one was the terminal one; None without such a job."""
         with self.read() as connection:
-            row = connection.execute(select(jobs.c.seq, jobs.c.status).where(jobs.c.id == job_id)).first()
-        return None if row is None else (row.seq, row.status in states.TERMINAL)
+            row = connection.execute(select(jobs.c.seq, jobs.c.status, jobs.c.owner).where(jobs.c.id == job_id)).mappings().first()
+        return None if row is None or not sees(row, job_id) else (row["seq"], row["status"] in states.TERMINAL)
 
 
 def _wire(row: RowMapping) -> dict[str, Any]:

@@ -10,18 +10,20 @@ from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert
 from service import jobs as states
 from service.errors import conflict, not_found
 from service.jobs import Event
+from service.store.asking import made, mine, owner, sees
 from service.store.changes import ONE_JOB, Row, append, change, find
 from service.store.database import Database
 from service.store.datasets import check_present, insert_dataset
 from service.store.models import newest
-from service.store.tables import JOB_PARTS, attempts, datasets, job_datasets, job_metadata, jobs, models
+from service.store.outbox import hooks_of
+from service.store.tables import JOB_PARTS, attempts, datasets, deliveries, job_datasets, job_metadata, jobs, models
 
 WAITING = "waiting_for_worker"
 EMPTY: Row = {"attempt": 0, "fence": 0, "losses": 0, "seq": 0, "version": 1, "epoch": 0, "step": 0, "progress": 0.0, "elapsed_seconds": 0.0,
               "metrics": {}, "status": "queued", "status_reason": WAITING, "message": "The job waits for a worker."}
-_AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued", or_(
+_AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued", jobs.c.owner == bindparam("this_owner"), or_(
     jobs.c.priority > bindparam("this_priority"), and_(jobs.c.priority == bindparam("this_priority"), jobs.c.id < bindparam("this_job"))))
-_PLACES = select(jobs.c.id, func.row_number().over(order_by=(jobs.c.priority.desc(), jobs.c.id)).label("place")).where(
+_PLACES = select(jobs.c.id, func.row_number().over(partition_by=jobs.c.owner, order_by=(jobs.c.priority.desc(), jobs.c.id)).label("place")).where(
     jobs.c.status == "queued").subquery()
 
 
@@ -29,14 +31,16 @@ class Jobs(Database):
     def add_job(self, spec: Mapping[str, Any], summary: Mapping[str, Any], *, name: str = "", epochs: int = 0, priority: int = 0,
                 max_attempts: int = 3, metadata: Mapping[str, str] | None = None, warnings: Iterable[Mapping[str, Any]] = (),
                 parent: str | None = None, retain_seconds: float | None = None, datasets: Iterable[str] = (),
-                inline: Mapping[str, Any] | None = None, job_id: str | None = None) -> Row:
+                inline: Mapping[str, Any] | None = None, job_id: str | None = None, traceparent: str | None = None) -> Row:
         """Queue a job: its row, event 1 `job.queued`, its inline dataset (`inline`: a dataset row), what it reads (`datasets`: ids), or nothing.
 
         409 when one of the datasets was removed meanwhile.
         """
         job = {**EMPTY, "id": job_id or states.new_id("job"), "name": name, "spec": dict(spec), "summary": dict(summary),
                "metadata": dict(metadata or {}), "priority": priority, "max_attempts": max_attempts, "epochs": epochs, "parent": parent,
-               "warnings": list(warnings), "retain_seconds": retain_seconds, "created_at": states.now()}
+               "warnings": list(warnings), "retain_seconds": retain_seconds, "created_at": states.now(), "owner": owner(),
+               "webhooks": hooks_of(spec), "traceparent": traceparent}
+        made(job["id"])
         with self.write("add_job") as connection:
             reads = sorted(set(datasets))
             check_present(connection, reads)
@@ -54,14 +58,14 @@ class Jobs(Database):
         """All columns of one job; 404 when there is none."""
         with self.read() as connection:
             row = connection.execute(ONE_JOB, {"this_job": job_id}).mappings().first()
-        if row is None:
+        if row is None or not sees(row):
             raise not_found("job", job_id)
         return dict(row)
 
     def list_jobs(self, *, status: Iterable[str] = (), metadata: Mapping[str, str] | None = None, after: str | None = None,
                   limit: int = 20) -> tuple[list[Row], bool]:
         """Jobs, newest first, older than `after`, with each of the metadata pairs; and whether there are more."""
-        query = select(jobs).order_by(jobs.c.id.desc()).limit(limit + 1)
+        query = select(jobs).where(mine(jobs)).order_by(jobs.c.id.desc()).limit(limit + 1)
         if wanted := list(status):
             query = query.where(jobs.c.status.in_(wanted))
         if after is not None:
@@ -100,6 +104,7 @@ class Jobs(Database):
                 raise conflict(f"the model {name!r} answers with this job: publish another one, or remove the name first", "in_use")
             for part in (*JOB_PARTS, models):
                 connection.execute(delete(part).where(part.c.job_id == job_id))
+            connection.execute(delete(deliveries).where(deliveries.c.job_id == job_id, deliveries.c.next_at.is_(None)))
             contents = list(connection.execute(delete(datasets).where(datasets.c.job_id == job_id).returning(datasets.c.sha256)).scalars())
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
             self.tell("events", job_id)
@@ -112,16 +117,23 @@ class Jobs(Database):
             return [dict(row) for row in connection.execute(select(*kept).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)).mappings()]
 
     def queue_position(self, job: Mapping[str, Any]) -> int | None:
-        """1 for the queued job that is claimed next; None when it is not queued."""
+        """1 for the queued job that is claimed next of its owner's; None when it is not queued."""
         if job["status"] != "queued":
             return None
         with self.read() as connection:
-            return 1 + connection.execute(_AHEAD, {"this_priority": job["priority"], "this_job": job["id"]}).scalar_one()
+            return 1 + connection.execute(_AHEAD, {"this_owner": job["owner"], "this_priority": job["priority"],
+                                                  "this_job": job["id"]}).scalar_one()
 
     def queue_positions(self, job_ids: Iterable[str]) -> dict[str, int]:
         """The place of each of these jobs that is queued."""
         with self.read() as connection:
             return {row.id: row.place for row in connection.execute(select(_PLACES).where(_PLACES.c.id.in_(list(job_ids))))}
+
+    def waiting(self, whose: str | None = None) -> int:
+        """How many jobs are queued: all, or those of one owner."""
+        query = select(func.count()).select_from(jobs).where(jobs.c.status == "queued")
+        with self.read() as connection:
+            return connection.execute(query if whose is None else query.where(jobs.c.owner == whose)).scalar_one()
 
     def counts(self) -> dict[str, Any]:
         """For the metrics page: jobs by state (all states), datasets, and when the oldest queued job came (or None)."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, update
+from sqlalchemy import Connection, bindparam, func, insert, or_, select, text, update
 
 from service import jobs as states
 from service.jobs import LET_GO, Claim, Event
+from service.store.asking import OWN
 from service.store.changes import Row, held, last_checkpoint_step, let_go
 from service.store.database import Database
 from service.store.notes import Note, write_note
@@ -21,19 +22,32 @@ _EXPIRED = or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_
 _ANY = select(jobs.c.id).where(or_(jobs.c.status == "queued", _EXPIRED)).limit(1)
 _ORPHANS = select(jobs).where(_EXPIRED)
 _HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
-_QUEUE = jobs.alias("waiting")
-_NEXT = select(_QUEUE.c.id).where(_QUEUE.c.status == "queued").order_by(_QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1)
-_CLAIM = update(jobs).where(jobs.c.id == _NEXT.with_for_update(skip_locked=True).scalar_subquery()).values(
+
+# Owners take turns: who has fewest jobs running, of equals who was served longest ago. Priority orders the jobs of one owner. Every look is at the
+# front of an index, so that a claim costs the number of owners who wait, not of jobs.
+_QUEUE, _MORE, _HERS = jobs.alias("waiting"), jobs.alias("more"), jobs.alias("hers")
+_FIRST = select(func.min(_QUEUE.c.owner).label("owner")).where(_QUEUE.c.status == "queued").cte("owners", recursive=True)
+_OWNERS = _FIRST.union_all(select(select(func.min(_MORE.c.owner)).where(_MORE.c.status == "queued", _MORE.c.owner > _FIRST.c.owner).scalar_subquery())
+                           .where(_FIRST.c.owner.isnot(None)))
+_HEAD = select(_QUEUE.c.id).where(_QUEUE.c.status == "queued", _QUEUE.c.owner == _OWNERS.c.owner).order_by(
+    _QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1).with_for_update(skip_locked=True).correlate(_OWNERS).scalar_subquery()
+_BUSY = select(func.count()).select_from(_HERS).where(
+    _HERS.c.status.in_(sorted(states.HELD)), _HERS.c.owner == _OWNERS.c.owner).correlate(_OWNERS).scalar_subquery()
+_SERVED = select(func.max(_HERS.c.started_at)).where(_HERS.c.owner == _OWNERS.c.owner).correlate(_OWNERS).scalar_subquery()
+_NEXT = select(_HEAD.label("id")).select_from(_OWNERS).where(
+    _OWNERS.c.owner.isnot(None), or_(_OWNERS.c.owner == OWN, bindparam("most") > _BUSY)).order_by(_BUSY, _SERVED.nulls_first(), text("id")).limit(1)
+_CLAIM = update(jobs).where(jobs.c.id == _NEXT.scalar_subquery()).values(
     status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
     version=jobs.c.version + 1, lease_owner=bindparam("this_owner"), lease_expires_at=bindparam("expires"),
     worker=bindparam("worker_now", type_=jobs.c.worker.type),
     started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
 
 
-
 class Leases(Database):
-    def claim(self, owner: str, lease_seconds: float, worker: Mapping[str, Any] | None = None) -> tuple[Claim, Row] | None:
-        """Take the queued job of highest priority, the oldest of equals, for `owner` (the supervisor that will renew the lease).
+    def claim(self, owner: str, lease_seconds: float, worker: Mapping[str, Any] | None = None,
+              most: int = 1 << 30) -> tuple[Claim, Row] | None:
+        """Take the next queued job for `owner` (the supervisor that will renew the lease): of the owner whose turn it is the job of highest
+        priority, the oldest of equals. An owner has at most `most` running, but for what the service's own token queued.
 
         Jobs whose lease has expired go back to the queue (or end) first. `worker` is {"pid", "threads"}. None when nothing waits.
         """
@@ -46,7 +60,7 @@ class Leases(Database):
             for row in connection.execute(_ORPHANS, bounds).mappings().all():
                 self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
             row = connection.execute(_CLAIM, {"this_owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
-                                              "worker_now": dict(worker) if worker else None}).mappings().first()
+                                              "most": most, "worker_now": dict(worker) if worker else None}).mappings().first()
             if row is None:
                 return None
             job = dict(row)
@@ -79,20 +93,25 @@ class Leases(Database):
             return Recorded(self._return(connection, job, status, reason if status == "queued" else "user_request", ended_by), removed)
 
     def lost(self, job_id: str, fence: int, *, code: str = "worker_lost", kind: str = "system", message: str = "The worker was lost.",
-             hint: str | None = None) -> Row:
-        """The supervisor saw the trainer die, stall or break a limit. Pausing becomes paused, cancelling cancelled; running goes back to the queue,
-        or fails with error `code` when `max_attempts` workers in a row were lost without a new checkpoint. StaleFence when the claim is over."""
+             hint: str | None = None, **note: Unpack[Note]) -> Row:
+        """The trainer died, stalled, broke a limit, or met what is not the job's fault. Pausing becomes paused, cancelling cancelled. A running job
+        goes back to the queue when `kind` is "system", until `max_attempts` in a row were lost without a new checkpoint; else it fails with `code`.
+
+        What `record` would write comes first. StaleFence when the claim is over.
+        """
         with self.write("lost") as connection:
-            return self._lose(connection, held(connection, Claim(job_id, fence, 0, "")), code, kind, message, hint)
+            job, _ = write_note(connection, held(connection, Claim(job_id, fence, 0, "")), note)
+            return self._lose(connection, job, code, kind, message, hint)
 
     def _lose(self, connection: Connection, job: Row, code: str, kind: str, message: str, hint: str | None) -> Row:
         status = LET_GO[job["status"]]
         if status != "queued":
             return self._return(connection, job, status, "user_request", code)
-        losses = job["losses"] + 1
-        if losses < job["max_attempts"]:
+        losses = job["losses"] + (kind == "system")
+        if kind == "system" and losses < job["max_attempts"]:
             return self._return(connection, job, "queued", "worker_lost", code, losses)
-        message = f"{message} This was attempt {job['attempt']}; {losses} in a row ended without a new checkpoint."
+        if kind == "system":
+            message = f"{message} This was attempt {job['attempt']}; {losses} in a row ended without a new checkpoint."
         error = {"kind": kind, "code": code, "message": message, "epoch": job["epoch"], "step": job["step"], "retryable": kind != "user"}
         self.tell("events", job["id"])
         columns = {"status": "failed", "status_reason": code, "losses": losses, "message": message, "hint": hint, "error": error}

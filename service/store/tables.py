@@ -22,6 +22,7 @@ from sqlalchemy import (
 )
 
 from service.jobs import STATES
+from service.store.asking import owner
 
 SCHEMA = "0002"     # the newest migration; a store that is at another one is not opened
 
@@ -46,6 +47,11 @@ def _table(name: str, *parts: Any) -> Table:
     return Table(name, metadata, *parts)
 
 
+def _owner() -> Column[str]:
+    """Whose a row is: filled in by itself with who asks (`asking`)."""
+    return Column("owner", Text, nullable=False, default=owner, server_default="")
+
+
 datasets = _table(
     "datasets",
     Column("id", Text, primary_key=True),
@@ -60,7 +66,9 @@ datasets = _table(
     Column("retain_seconds", Float),
     Column("used_at", Text, nullable=False),
     Column("created_at", Text, nullable=False),
+    _owner(),
 )
+Index("datasets_owner", datasets.c.owner, datasets.c.id)
 
 jobs = _table(
     "jobs",
@@ -104,10 +112,15 @@ jobs = _table(
     Column("created_at", Text, nullable=False),
     Column("started_at", Text),
     Column("finished_at", Text),
+    Column("webhooks", Json),                                   # the spec's, for the outbox; null where there is none
+    Column("traceparent", Text),                                # of the request that made it, where requests are traced
+    _owner(),
     CheckConstraint(f"status IN {STATES}", name="jobs_status"),
     CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('running', 'pausing', 'cancelling'))", name="jobs_held"),
 )
-Index("jobs_queue", jobs.c.status, jobs.c.priority.desc(), jobs.c.id)
+Index("jobs_queue", jobs.c.status, jobs.c.owner, jobs.c.priority.desc(), jobs.c.id)
+Index("jobs_owned", jobs.c.owner, jobs.c.id)
+Index("jobs_served", jobs.c.owner, jobs.c.started_at)          # whose turn it is
 Index("jobs_lease", jobs.c.lease_expires_at)
 Index("jobs_owner", jobs.c.lease_owner, sqlite_where=jobs.c.lease_owner.isnot(None))
 
@@ -212,6 +225,68 @@ models = _table(            # names given to models; the newest row of a name an
     Column("job_id", Text, ForeignKey("jobs.id"), nullable=False, index=True),
     Column("checkpoint", Text, nullable=False),
     Column("created_at", Text, nullable=False),
+    _owner(),
+)
+
+tokens = _table(            # who may ask; of a token only the hash is kept
+    "tokens",
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("prefix", Text, nullable=False),                     # how the token begins, for people to tell it by
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("created_at", Text, nullable=False),
+    Column("expires_at", Text),
+    Column("last_used_at", Text),                               # coarse
+    Column("revoked_at", Text),
+    Column("owner", Text, nullable=False),                      # whose jobs, datasets and models it sees
+)
+
+audit = _table(             # who changed what
+    "audit",
+    Column("id", Text, primary_key=True),
+    Column("token", Text, nullable=False),
+    Column("prefix", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("created_at", Text, nullable=False),
+)
+
+deliveries = _table(        # the outbox of webhooks; what still waits outlives its job
+    "webhook_deliveries",
+    Column("id", Text, primary_key=True),                       # the webhook-id
+    Column("job_id", Text, nullable=False, index=True),
+    *(Column(name, Text, nullable=False) for name in ("type", "url", "host", "body", "status", "created_at")),
+    *(Column(name, Integer, nullable=False) for name in ("seq", "place")),         # of the event, and which of the job's webhooks
+    Column("tries", Json, nullable=False),
+    Column("next_at", Float),                                   # null when it is over
+    *(Column(name, Text) for name in ("claimed_by", "finished_at")),
+    _owner(),
+)
+Index("webhook_deliveries_due", deliveries.c.next_at, sqlite_where=deliveries.c.next_at.isnot(None))
+
+targets = _table(           # receivers of webhooks that fail, or are not to be told any more
+    "webhook_targets",
+    *(Column(name, Text, primary_key=True) for name in ("owner", "url")),
+    *(Column(name, Text) for name in ("failing_since", "disabled_at", "reason")),
+)
+
+uploads = _table(           # data that comes in parts; kept until it is complete, given up, or nothing came for a day
+    "uploads",
+    Column("id", Text, primary_key=True),
+    *(Column(name, Text, nullable=False) for name in ("name", "media_type", "status", "created_at")),
+    *(Column("bytes", BigInteger), Column("options", Json, nullable=False)),        # bytes in all, where that was said
+    *(Column("dataset_id", Text), Column("expires_at", Float, nullable=False, index=True)),
+    _owner(),
+)
+
+upload_parts = _table(
+    "upload_parts",
+    Column("upload_id", Text, ForeignKey("uploads.id"), primary_key=True),
+    *(Column("number", Integer, primary_key=True, autoincrement=False), Column("bytes", BigInteger, nullable=False)),
+    *(Column(name, Text, nullable=False) for name in ("sha256", "file", "created_at")),
 )
 
 settings = _table(          # small facts of this installation, such as the hash of the token
