@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +23,19 @@ from service.settings import Settings
 from service.store import Store
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
-LOOK_SECONDS, SAID_SECONDS = 0.5, 60.0
+LOOK_SECONDS, LONGEST_LOOK, SAID_SECONDS = 0.5, 5.0, 60.0
 START_SECONDS = 120.0       # for a worker to become ready
 OOM_COUNTS = (Path("/sys/fs/cgroup/memory.events"), Path("/sys/fs/cgroup/memory/memory.oom_control"))
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a worker is gone. `final`: the job would end in the same way again, so it fails at once."""
+    """Why a worker is gone. Of kind "system" it is not the job's fault, which is then tried again; else the job would end in the same way again."""
 
     code: str
     kind: str
     message: str
     hint: str | None = None
-    final: bool = False
 
 
 LOST = Verdict("worker_lost", "system", "The worker was lost.")
@@ -85,7 +84,8 @@ class Worker(Child):
         super().__init__("service.worker", settings, **{child.OWNER: owner})
         self.heart: Heartbeat | None = None
         self.seen: tuple[int, int] = (0, 0)     # fence and progress at the last look
-        self.moved_at = time.monotonic()        # when they changed
+        self.looked_at = time.monotonic()
+        self.still = 0.0                        # seconds that it was watched since they changed: a machine that sleeps stalls nobody
         self.verdict: Verdict | None = None     # why it was killed
 
     def keep(self) -> int | None:
@@ -97,8 +97,10 @@ class Worker(Child):
 
     def look(self, folder: Path, job: Mapping[str, Any] | None) -> None:
         """Note that it is ready; kill it when its job makes no progress, takes too much memory or does not stop as it was asked to."""
+        now, before = time.monotonic(), self.looked_at
+        self.looked_at, self.still = now, self.still + min(now - before, LONGEST_LOOK)
         if self.heart is None:
-            self.moved_at = time.monotonic()
+            self.still = 0.0
             with suppress(OSError, ValueError):
                 self.heart = Heartbeat(folder, self.pid)
         if self.heart is None or self.process is None or self.verdict is not None:
@@ -106,7 +108,7 @@ class Worker(Child):
         self.ready = self.ready or self.heart.phase != heartbeat.STARTING
         seen = (job["fence"] if job else 0, self.heart.progress)
         if seen != self.seen or (job is None and self.ready):
-            self.seen, self.moved_at = seen, time.monotonic()
+            self.seen, self.still = seen, 0.0
         self.verdict = self._judge(job)
         if self.verdict is not None:
             self.send(signal.SIGKILL)
@@ -115,12 +117,13 @@ class Worker(Child):
         assert self.heart is not None
         limits = self.settings
         patience = limits.stalled_seconds if job else max(limits.stalled_seconds, START_SECONDS)
-        if time.monotonic() - self.moved_at > patience:
-            return Verdict("stalled", "timeout", f"No step was finished for {patience:g} seconds.")
+        if self.still > patience:
+            return Verdict("stalled", "timeout", f"No step was finished for {patience:g} seconds.",
+                           "Try a smaller batch_size; or fork the job from its last checkpoint, if the machine was at fault.")
         used, most = heartbeat.resident(self.pid) - self.heart.memory_before, self.heart.memory_limit
         if most and used > most:
             return Verdict("memory_limit", "resource", f"The job used {used:,} bytes of memory; its limit is {most:,}.",
-                           "Try a smaller batch_size, or a higher limits.max_memory_bytes.", final=True)
+                           "Try a smaller batch_size, or a higher limits.max_memory_bytes.")
         if job and job["stop_requested_at"] and seconds_now() - seconds_of(job["stop_requested_at"]) > limits.cancel_seconds:
             return Verdict("worker_lost", "system", "The worker did not stop when it was asked to.")
         return None
@@ -205,12 +208,7 @@ class Crew:
     def _tell(self, job: Mapping[str, Any], verdict: Verdict) -> None:
         """What becomes of a job whose worker is gone."""
         with suppress(StaleFence):
-            if verdict.final and job["status"] == "running":
-                claim = Claim(job["id"], job["fence"], job["attempt"], self.owner)
-                error = {**{name: getattr(verdict, name) for name in ("kind", "code", "message")}, "step": job["step"], "retryable": True}
-                self.store.finish(claim, "failed", reason=verdict.code, message=verdict.message, hint=verdict.hint, error=error)
-            else:
-                self.store.lost(job["id"], job["fence"], **{name: getattr(verdict, name) for name in ("code", "kind", "message", "hint")})
+            self.store.lost(job["id"], job["fence"], **asdict(verdict))
 
     def hold(self) -> None:
         """Renew leases while workers drain; nothing else is done for them any more."""

@@ -24,6 +24,11 @@ class Failure:
     hint: str | None = None
     more: Mapping[str, Any] | None = None
 
+    @property
+    def retried(self) -> bool:
+        """Whether another attempt may do better, though nobody changes anything."""
+        return self.kind == "system" and self.code != "checkpoint_corrupt"
+
     def as_dict(self, epoch: int, step: int) -> dict[str, Any]:
         return {"kind": self.kind, "code": self.code, "message": self.message, **(self.more or {}), "epoch": epoch, "step": step,
                 "retryable": self.kind != "user"}

@@ -29,9 +29,11 @@ Answer = TypeVar("Answer")
 class Recording:
     """What one attempt tells. `elapsed` gives the job's seconds of training so far, `stop` is called when the job is no longer to be trained."""
 
-    def __init__(self, store: Store, claim: Claim, *, total_steps: int, elapsed: Callable[[], float], stop: Callable[[], None], patience: float):
+    def __init__(self, store: Store, claim: Claim, *, epochs: int, epoch_steps: int, elapsed: Callable[[], float], stop: Callable[[], None],
+                 patience: float):
         self.store, self.claim, self.patience = store, claim, patience
-        self._total, self._elapsed, self._stop = total_steps, elapsed, stop
+        self._pace, self._elapsed, self._stop = Pace(epoch_steps), elapsed, stop
+        self.epochs = epochs                            # how many there are to be, as the job's owner has asked lastly
         self.best: Mapping[str, Any] | None = None      # epoch and metrics of the best epoch so far
         self._gathered: list[Any] = []
         self._news = threading.Condition()
@@ -134,14 +136,14 @@ class Recording:
         note: Note = {"curves": _curves(events)}
         happened, columns, adjusted = [], {}, {}
         for event in events:
-            columns |= _columns(event, self._total)
+            columns |= _columns(event, self.epochs, self._pace)
             if (payload := _payload(event)) is not None:
                 data = dict(event.data)
                 note["checkpoint"] = row = self.keep(data, payload)
                 if "kept" in data:
                     note["kept"] = data["kept"]
                 event = Event("checkpoint", event.message, {**data, "bytes": row["bytes"], "sha256": row["sha256"]}, event.level, event.key)
-            if event.type == "adjusted" and "number" in event.data:
+            if event.type in ("adjusted", "warning") and "number" in event.data:
                 adjusted[event.data["number"]] = (event.data["epoch"], event.data["step"])
             happened.append(event)
         note["events"], note["adjusted"] = happened, adjusted
@@ -173,15 +175,39 @@ def _curves(events: Iterable[Any]) -> dict[str, Curve]:
             for series, found in pieces.items()}
 
 
-def _columns(event: Any, total_steps: int) -> dict[str, Any]:
+class Pace:
+    """How fast an attempt trains, validation included, from the first step that it told of."""
+
+    def __init__(self, epoch_steps: int):
+        self.epoch_steps = epoch_steps          # updates of an epoch; 0 when it is not known
+        self.began: tuple[float, int] | None = None
+
+    def progress(self, step: int, epochs: int) -> dict[str, Any]:
+        """The job after `step` of so many epochs."""
+        total = self.epoch_steps * epochs
+        return {"step": step} | ({"progress": min(1.0, step / total)} if total else {})
+
+    def rest(self, step: int, epochs: int) -> dict[str, Any]:
+        """How long the rest will take."""
+        now, (began, first) = time.monotonic(), self.began or (0.0, step)
+        self.began = self.began or (now, step)
+        rest = max(0, self.epoch_steps * epochs - step)
+        return {"eta_seconds": rest * (now - began) / (step - first)} if self.epoch_steps and step > first else {}
+
+
+def _columns(event: Any, epochs: int, pace: Pace) -> dict[str, Any]:
     """What an event changes in the job's row."""
     data = event.data
     if event.type == "epoch":
         metrics = {name: value for name, value in data.items() if name not in ABOUT_THE_RUN}
-        return {"epoch": data["epoch"], "epochs": data["epochs"], "step": data["step"], "progress": data["epoch"] / data["epochs"],
-                "eta_seconds": data.get("eta_seconds"), "metrics": metrics}
-    if event.type in ("step", "checkpoint"):
-        return {"step": data["step"], **({"progress": min(1.0, data["step"] / total_steps)} if total_steps else {})}
+        more = {"epochs": data["epoch"]} if data["epoch"] > epochs else {}      # fewer were asked for, but this one had begun
+        epochs = max(epochs, data["epoch"])
+        return {"epoch": data["epoch"], "step": data["step"], "progress": data["epoch"] / epochs, "metrics": metrics, **more,
+                "eta_seconds": (epochs - data["epoch"]) * data["seconds"]}
+    if event.type == "step":
+        return pace.progress(data["step"], epochs) | pace.rest(data["step"], epochs)
+    if event.type == "checkpoint":
+        return pace.progress(data["step"], epochs)
     if event.type == "evaluation":
         return {"evaluation": dict(data)}
     return {}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, Table, func, insert, select
 
 from service import jobs as states
 from service.errors import ServiceError, conflict
@@ -13,7 +13,7 @@ from service.jobs import Event
 from service.store.changes import Row, change, ending, find
 from service.store.database import Database
 from service.store.jobs import WAITING
-from service.store.tables import adjustments
+from service.store.tables import adjustments, blocks, checkpoints
 
 ADJUSTABLE = ("queued", "running", "paused")
 
@@ -71,18 +71,42 @@ class Requests(Database):
         with self.write("adjust") as connection:
             job = find(connection, job_id)
             if job["status"] not in ADJUSTABLE:
-                raise conflict(f"the job is {job['status']}: fork it with these changes instead", allowed=list(states.allowed(job["status"])))
-            number = 1 + (connection.execute(select(func.max(adjustments.c.number)).where(adjustments.c.job_id == job_id)).scalar() or 0)
+                raise conflict(f"the job is {job['status']} and takes up no more changes: fork it with them instead (POST /v1/jobs/{job_id}/fork)",
+                               allowed=list(states.allowed(job["status"])))
+            number = 1 + (_largest(connection, adjustments, "number", job_id) or 0)
             connection.execute(insert(adjustments), {"job_id": job_id, "number": number, "changes": dict(changes), "created_at": states.now()})
             self.tell("stop", job_id)
-            return change(connection, job, (), {} if epochs is None else {"epochs": epochs})
+            return change(connection, job, (), {} if epochs is None else _lengthened(job, epochs))
 
     def adjustments(self, job_id: str, *, after: int = 0) -> list[Row]:
         """The live changes after number `after`, oldest first: number, changes, and the epoch and step where it took effect (None: not yet)."""
-        kept = [adjustments.c[name] for name in ("number", "changes", "epoch", "step", "created_at")]
-        query = select(*kept).where(adjustments.c.job_id == job_id, adjustments.c.number > after).order_by(adjustments.c.number)
+        return self.all_adjustments([job_id], after=after).get(job_id, [])
+
+    def all_adjustments(self, job_ids: Iterable[str], *, after: int = 0) -> dict[str, list[Row]]:
+        """`adjustments` of several jobs, for those that have any."""
+        query = select(adjustments).where(adjustments.c.job_id.in_(list(job_ids)), adjustments.c.number > after).order_by(adjustments.c.number)
+        found: dict[str, list[Row]] = {}
         with self.read() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            for row in connection.execute(query).mappings():
+                found.setdefault(row["job_id"], []).append({name: value for name, value in row.items() if name != "job_id"})
+        return found
+
+    def published_step(self, job_id: str) -> int:
+        """The furthest step of which anything was told: a live change from now on takes effect there or later, so that what was told stays true."""
+        with self.read() as connection:
+            told = [_largest(connection, table, column, job_id) for table, column in ((blocks, "last_step"), (checkpoints, "step"))]
+        return int(max(step or 0 for step in told))
+
+
+def _largest(connection: Connection, table: Table, column: str, job_id: str) -> Any:
+    return connection.execute(select(func.max(table.c[column])).where(table.c.job_id == job_id)).scalar()
+
+
+def _lengthened(job: Row, epochs: int) -> Row:
+    """The columns of a job that is to have so many epochs: what is done is another share of it, and the rest takes another time."""
+    rest, progress = job["epochs"] - job["epoch"], min(1.0, job["progress"] * job["epochs"] / epochs)
+    eta = None if job["eta_seconds"] is None or rest <= 0 else job["eta_seconds"] * max(0, epochs - job["epoch"]) / rest
+    return {"epochs": epochs, "progress": progress, "eta_seconds": eta}
 
 
 def _asked(status: str, message: str) -> Row:
