@@ -50,7 +50,7 @@ class Predictor:
         groups = ("best", "best_buffers") if best and found.group("best") else ("parameters", "buffers")
         self.parameters, self.buffers = (found.group(name) for name in groups)
         self._lock = Lock()
-        self._forward = Machine(self._bound_forward)
+        self._forward = Machine(self.bound)
         self._check()
 
     def _check(self) -> None:
@@ -144,7 +144,8 @@ class Predictor:
         """The batch leaves of inputs, without targets and weights."""
         return leaves_of(self.fitted.model_copy(update={"targets": (), "weight": None}), self.job.dtype)
 
-    def _bound_forward(self, rows: int) -> Bound:
+    def bound(self, rows: int) -> Bound:
+        """The graph of a batch of so many rows: its inputs after preprocessing by name, and results `outputs/NAME` and `probabilities/NAME`."""
         network = Network(self.network.model, self.fitted, self._inputs, self.job.dtype)
         forward = network.forward(rows, False)
         self._bind(forward.parameters, forward.buffers, forward.key)
