@@ -27,6 +27,8 @@ from service.store import Store
 LONGEST = 107               # bytes of a unix socket's path, with its closing zero
 POLL_SECONDS = 2.0
 BATCH = 500                 # events read at once
+SPREAD_SECONDS = 0.0002     # of the time until the next news, for each open stream
+KEPT_LOOKS = 32
 _numbers = itertools.count()
 
 
@@ -129,14 +131,27 @@ class Batch:
 Seen = tuple[Batch, int, bool | None]       # events, the number that they reach to, whether there are more (None: never again)
 
 
+@dataclass
+class Followers:
+    """Who waits for one job; they were last told of news so that the next time may be at `due`."""
+
+    events: set[asyncio.Event] = field(default_factory=set)
+    due: float = 0.0
+    timer: asyncio.TimerHandle | None = None
+
+
 class Bell:
-    """Wake-ups of jobs for one event loop: any number of tasks wait, each for its job, on one socket, and share one look at the store."""
+    """Wake-ups of jobs for one event loop: any number of tasks wait, each for its job, on one socket, and share one look at the store.
+
+    Telling many takes time, so news that follow others soon wait a little and are told together: the cost does not grow with the streams.
+    """
 
     def __init__(self, wake: Wake, poll: float = POLL_SECONDS):
         self.stopped = False
         self._listener = Listener(wake.folder, "events")
-        self._waiting: dict[str, set[asyncio.Event]] = defaultdict(set)
-        self._looks: dict[str, dict[Any, asyncio.Task[Seen]]] = {}
+        self._followers: dict[str, Followers] = defaultdict(Followers)
+        self._count = 0
+        self._looks: dict[tuple[str, int, tuple[str, ...]], asyncio.Task[Seen]] = {}       # those of now, and the last few, while there are no news
         self._loop, self._poll_seconds = asyncio.get_running_loop(), poll
         self._loop.add_reader(self._listener.socket, self._hear)
         self._timer = self._loop.call_later(poll, self._poll)
@@ -147,40 +162,69 @@ class Bell:
 
     def _poll(self) -> None:
         """A wake-up may be lost: now and then everybody looks."""
-        for job_id in list(self._waiting):
+        for job_id in list(self._followers):
             self._ring(job_id)
         self._timer = self._loop.call_later(self._poll_seconds, self._poll)
 
     def _ring(self, job_id: str) -> None:
-        self._looks.pop(job_id, None)       # what is being read now may be older than the news
-        for event in self._waiting.get(job_id, ()):
+        """Tell who follows the job, at once or when it is time."""
+        self._forget(job_id)                # what is being read now may be older than the news
+        followers = self._followers.get(job_id)
+        if followers is None or followers.timer is not None:
+            return
+        if (left := followers.due - self._loop.time()) <= 0 or self.stopped:
+            self._tell(followers)
+        else:
+            followers.timer = self._loop.call_later(left, self._tell, followers)
+
+    def _tell(self, followers: Followers) -> None:
+        followers.timer = None
+        followers.due = self._loop.time() + SPREAD_SECONDS * self._count
+        for event in followers.events:
             event.set()
+
+    def _forget(self, job_id: str) -> None:
+        for asked in [asked for asked in self._looks if asked[0] == job_id]:
+            del self._looks[asked]
 
     async def look(self, store: Store, job_id: str, after: int, types: tuple[str, ...]) -> Seen:
         """`_look`, once for all who ask the same until there is news."""
-        looks = self._looks.setdefault(job_id, {})
-        if (after, types) not in looks:
-            looks[after, types] = self._loop.create_task(asyncio.to_thread(_look, store, job_id, after, types))
-            looks[after, types].add_done_callback(lambda task: looks.pop((after, types), None))
-        return await asyncio.shield(looks[after, types])
+        asked = job_id, after, types
+        if asked not in self._looks:
+            if len(self._looks) >= KEPT_LOOKS:
+                for old in [old for old, task in self._looks.items() if task.done()][:KEPT_LOOKS // 2]:
+                    del self._looks[old]
+            self._looks[asked] = self._loop.create_task(asyncio.to_thread(_look, store, job_id, after, types))
+        try:
+            return await asyncio.shield(self._looks[asked])
+        except Exception:
+            self._looks.pop(asked, None)
+            raise
 
     def subscribe(self, job_id: str) -> asyncio.Event:
         """An event that is set whenever the job has news."""
         event = asyncio.Event()
-        self._waiting[job_id].add(event)
+        self._followers[job_id].events.add(event)
+        self._count += 1
         return event
 
     def unsubscribe(self, job_id: str, event: asyncio.Event) -> None:
-        self._waiting[job_id].discard(event)
-        if not self._waiting[job_id]:
-            del self._waiting[job_id]
-            self._looks.pop(job_id, None)
+        followers = self._followers[job_id]
+        followers.events.discard(event)
+        self._count -= 1
+        if not followers.events:
+            if followers.timer is not None:
+                followers.timer.cancel()
+            del self._followers[job_id]
+            self._forget(job_id)
 
     def stop(self) -> None:
         """End all streams, after what they have not told yet."""
         self.stopped = True
-        for job_id in list(self._waiting):
-            self._ring(job_id)
+        for followers in self._followers.values():
+            if followers.timer is not None:
+                followers.timer.cancel()
+            self._tell(followers)
 
     def close(self) -> None:
         self._timer.cancel()
