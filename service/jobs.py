@@ -34,6 +34,8 @@ TERMINAL = frozenset(state for state, following in TRANSITIONS.items() if not fo
 HELD = frozenset({"running", "pausing", "cancelling"})     # a worker holds the job and its claim may write
 LIVE = frozenset(STATES) - TERMINAL
 TERMINAL_EVENTS = tuple(f"job.{state}" for state in STATES if state in TERMINAL)
+EVENTS = ("job.queued", "job.started", "job.pausing", "job.paused", "job.resumed", "job.requeued", "job.cancelling", *TERMINAL_EVENTS,
+          "epoch", "step", "checkpoint", "evaluation", "adjusted", "nonfinite", "stopped_early", "warning")
 
 # What a job becomes when its worker lets go of it, by the state it was in.
 LET_GO: dict[str, Status] = {"running": "queued", "pausing": "paused", "cancelling": "cancelled"}

@@ -2,7 +2,8 @@
 
     supervisor ── API            python -m service.app          answers; the supervisor makes its listening socket
                ├─ worker         python -m service.worker       trains, one job at a time; as many as the settings say
-               └─ predictor      python -m service.predictor    from the first prediction on
+               ├─ predictor      python -m service.predictor    from the first prediction on
+               └─ courier        python -m service.courier      delivers webhooks, from the first one on
 
 It alone owns a home folder, brings the store to the newest schema, takes back the jobs of supervisors that died, keeps its children running, and
 renews the leases of its workers. Its children die with it.
@@ -31,6 +32,7 @@ from service.errors import ServiceError
 from service.settings import Settings
 from service.store import Store
 from service.store.database import connect, schema_of
+from service.store.outbox import TOPIC
 from service.store.tables import SCHEMA
 from service.stream import Wake, run_folder
 
@@ -95,19 +97,24 @@ class Supervisor:
             fd = self.listening.fileno()
             self.api = Child("service.app", settings, inherit=(fd,), **{child.LISTENING: str(fd)})
         self.predictor: Child | None = None
+        self.courier: Child | None = None
         self.announced = self.stopping = False
         self.tidy_at = time.monotonic() + TIDY_SECONDS
 
     def run(self) -> int:
-        bell, wanted = self._signals(), self.wake.listen("predictor")
+        bell, wanted, told = self._signals(), self.wake.listen("predictor"), self.wake.listen(TOPIC)
         self._take_over()
         while not self.stopping:
             self._turn()
-            ready, _, _ = select.select([bell, wanted.socket], [], [], TURN_SECONDS)
+            ready, _, _ = select.select([bell, wanted.socket, told.socket], [], [], TURN_SECONDS)
             if bell in ready:
                 os.read(bell, 512)
             if wanted.pending() and self.predictor is None:
                 self.predictor = Child("service.predictor", self.settings)
+            if told.pending() and self.with_api:
+                if self.courier is None:
+                    self.courier = Child("service.courier", self.settings)
+                self.courier.ready = self.courier.process is not None
         self._drain()
         return 0
 
@@ -129,6 +136,8 @@ class Supervisor:
         self.crew.give_back(self.with_api, "worker_lost")
         if self.with_api:
             artifacts.sweep(self.store)
+            if self.store.next_delivery() is not None:
+                self.wake.notify(TOPIC)
             for path in run_folder(self.settings.home).iterdir():
                 pid = path.name.split(".")[1]
                 if pid.isdigit() and not Path("/proc", pid).exists():
@@ -143,6 +152,8 @@ class Supervisor:
         if self.predictor is not None and (code := self.predictor.keep()) is not None:
             _say(f"the predictor ended with status {code}")
             self.predictor = None       # the next request asks for another one
+        if self.courier is not None and (code := self.courier.keep()) is not None:
+            _say(f"the courier ended with status {code}")
         if time.monotonic() >= self.tidy_at:
             self.tidy_at = time.monotonic() + TIDY_SECONDS
             self._tidy()
@@ -170,8 +181,10 @@ class Supervisor:
             connection.close()
 
     def _tidy(self) -> None:
-        """Remove what is not to be kept any longer."""
+        """Remove what is not to be kept any longer, and see whether a webhook waits."""
         with suppress(ServiceError, SQLAlchemyError):
+            if self.store.next_delivery() is not None:
+                self.wake.notify(TOPIC)
             self.store.expire_idempotency()
             self.store.expire_audit(self.settings.audit_seconds, self.settings.max_audit_rows)
             for job_id in self.store.outlived_jobs():
@@ -185,15 +198,18 @@ class Supervisor:
         """Workers write checkpoints and give their jobs back, the API ends its answers, then the predictor goes; who takes too long is killed."""
         began = time.monotonic()
         self.crew.drain()
-        if self.api is not None:
-            self.api.send(signal.SIGTERM)
-        while not (self.crew.gone and _gone(self.api) and _gone(self.predictor)):
+        for one in (self.api, self.courier):
+            if one is not None:
+                one.send(signal.SIGTERM)
+        while not (self.crew.gone and _gone(self.api) and _gone(self.predictor) and _gone(self.courier)):
             passed = time.monotonic() - began
             self.crew.hold()
             if self.api is not None and passed > self.settings.stop_seconds:
                 self.api.send(signal.SIGKILL)
             if self.predictor is not None and _gone(self.api):
                 self.predictor.send(signal.SIGTERM)
+            if self.courier is not None and passed > self.settings.stop_seconds:
+                self.courier.send(signal.SIGKILL)
             if passed > self.settings.drain_seconds:
                 self.crew.kill()
             time.sleep(0.02)

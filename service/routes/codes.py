@@ -44,6 +44,7 @@ PROBLEMS = {
     "unknown_parameter": "There is no query parameter of this name here.",
     "unknown_status": "Jobs have no such state.",
     "unknown_event_type": "There is no event of this type.",
+    "url_not_allowed": "Webhooks do not go to this URL: it is not https, not public, or not among those that the settings name.",
     "unknown_event": "This is no event of the job.",
     "unknown_series": "The job has no such series.",
     "unknown_dataset": "There is no dataset of this id.",

@@ -19,7 +19,7 @@ from engine.train.job import LABELS, Job
 from engine.train.ready.build import Summary
 from service import artifacts, datasets
 from service.errors import ServiceError, too_large
-from service.jobs import new_id
+from service.jobs import EVENTS, new_id
 from service.routes.api import Api
 from service.routes.checked import INLINE
 from service.routes.problems import refused_spec
@@ -27,6 +27,7 @@ from service.routes.render import Json
 from service.settings import Settings
 from service.store import Store
 from service.store.changes import Row
+from service.webhooks import checking as webhooks
 
 
 @dataclass(frozen=True)
@@ -70,13 +71,16 @@ def candidate(api: Api, raw: Json) -> Candidate:
     inline = inline_data(raw)
     table = None if inline is None else _read(inline)
     job = parse(api, raw, table)
+    untold = webhooks.problems(job.callbacks, api.settings.webhook_allow, EVENTS)
     tables, contents = _tables(api, job)
     if table is not None:
         tables[INLINE], contents[INLINE] = table, hashlib.sha256(json.dumps(inline).encode()).hexdigest()
     try:
         summary = api.checked.check(job, tables, contents, api.settings)
     except SpecError as error:
-        raise refused_spec(error.problems) from None
+        raise refused_spec([*error.problems, *untold]) from None
+    if untold:
+        raise refused_spec(untold)
     labels = {name: value for name, value in job.spec().items() if name in LABELS}
     return Candidate(job, {**summary.spec, **labels}, summary, inline)
 

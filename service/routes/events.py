@@ -13,17 +13,17 @@ from starlette.types import Receive, Scope, Send
 
 from engine.errors import Problem
 from service.errors import invalid_request, overloaded
-from service.jobs import TERMINAL_EVENTS, event_id, event_seq
+from service.jobs import EVENTS, event_id, event_seq
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.problems import documented, unknown_name
 from service.routes.render import Answer, dumps, listed
+from service.routes.shares import check_streams
+from service.store.asking import Asker, current
 from service.stream import follow, follow_batches
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
 Form = Literal["sse", "ndjson", "json", "text"]
 MEDIA_TYPES = {"sse": "text/event-stream", "ndjson": "application/x-ndjson", "text": "text/plain; charset=utf-8"}
-TYPES = ("job.queued", "job.started", "job.pausing", "job.paused", "job.resumed", "job.requeued", "job.cancelling", *TERMINAL_EVENTS, "epoch", "step",
-         "checkpoint", "evaluation", "adjusted", "nonfinite", "stopped_early", "warning")
 COMMENT_SECONDS = 15.0
 SEND_SECONDS = 30.0         # a client that takes nothing for so long is cut off; it may resume
 RETRY = b"retry: 1000\n\n"
@@ -43,14 +43,22 @@ class Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.api.streams += 1
         sending = asyncio.ensure_future(self._send(send))
+        token = (current() or Asker()).token
+        self.api.sending.setdefault(token, set()).add(sending)
         gone = asyncio.ensure_future(_gone(receive))
         try:
             await asyncio.wait((sending, gone), return_when=asyncio.FIRST_COMPLETED)
+            revoked = sending.cancelled()
         finally:
             self.api.streams -= 1
+            self.api.sending[token].discard(sending)
+            if not self.api.sending[token]:
+                del self.api.sending[token]
             for task in (sending, gone):
                 task.cancel()
             await asyncio.gather(sending, gone, return_exceptions=True)
+        if revoked:
+            await send({"type": "http.response.body", "body": b""})
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -93,6 +101,7 @@ async def get_events(
         return Response(status_code=204)
     if api.streams >= api.settings.max_streams:
         raise overloaded(f"{api.settings.max_streams:,} event streams are open: close some, or ask for a list with wait=60", 5)
+    check_streams(api)
     return Stream(api, lambda: pieces(api, job_id, number, wanted, form), MEDIA_TYPES[form])
 
 
@@ -121,8 +130,8 @@ def seq_of(job_id: str, text: str | None) -> int:
 def types_of(text: str | None) -> tuple[str, ...]:
     wanted = tuple(word.strip() for word in text.split(",")) if text is not None else ()
     for word in wanted:
-        if word not in TYPES:
-            raise unknown_name("event type", word, "/query/types", list(TYPES))
+        if word not in EVENTS:
+            raise unknown_name("event type", word, "/query/types", list(EVENTS))
     return wanted
 
 

@@ -239,6 +239,47 @@ class Gradients(BaseModel):
     norms: Object
 
 
-def json_body(schema: Object, others: Mapping[str, Object] = {}) -> Object:
+class Delivery(BaseModel):
+    """One event on its way to one URL; `id` is the webhook-id of every try."""
+
+    object: Literal["webhook.delivery"]
+    id: str
+    job_id: str
+    type: str
+    seq: int
+    url: str
+    status: Literal["pending", "delivered", "given_up", "disabled"]
+    tries: list[Object]
+    next_at: str | None = None
+    created_at: str
+    finished_at: str | None = None
+
+
+class DeliveryList(Page):
+    data: list[Delivery]
+
+
+class WebhookTarget(BaseModel):
+    object: Literal["webhook.target"]
+    url: str
+    status: Literal["failing", "disabled", "enabled"]
+    failing_since: str | None = None
+    disabled_at: str | None = None
+    reason: str | None = None
+
+
+class WebhookTargets(BaseModel):
+    object: Literal["list"]
+    data: list[WebhookTarget]
+    has_more: bool
+
+
+class WebhookSecret(BaseModel):
+    object: Literal["webhook.secret"]
+    secret: str
+    secrets: list[str]
+
+
+def json_body(schema: Object, others: Mapping[str, Object] = {}, required: bool = True) -> Object:
     """OpenAPI of a JSON request body; `others` are further media types."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **others}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}, **others}}}

@@ -61,13 +61,13 @@ from service.store.leases import Leases
 from service.store.models import Models
 from service.store.record import Record, Recorded
 from service.store.requests import Requests
-from service.store.webhooks import Webhooks
 from service.store.tokens import Tokens
+from service.store.webhooks import Webhooks
 
 __all__ = ["Claim", "Event", "Recorded", "Reply", "Store"]
 
 
-class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Facts, Tokens, Audit):
+class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Webhooks, Facts, Tokens, Audit):
     @classmethod
     def at(cls, home: Path, url: str = "", notify: Notify | None = None) -> Store:
         """The store of a home folder: `url` if given, else SQLite in `home/trainyard.db`. 503 unless the schema is this program's."""

@@ -121,9 +121,6 @@ def test_a_wrong_field_is_told_with_its_place_and_what_was_meant(changes, pointe
     "changes, pointer",
     [
         ({"device": "cuda"}, "/device"),
-        ({"publish": {"name": "a"}}, "/publish"),
-        ({"initial": {"job": "job_1"}}, "/initial"),
-        ({"callbacks": [{"kind": "webhook", "url": "https://example.org"}]}, "/callbacks/0/kind"),
     ],
 )
 def test_parts_of_the_contract_that_are_not_built_yet_are_refused_by_that_name(changes, pointer):

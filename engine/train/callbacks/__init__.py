@@ -1,4 +1,4 @@
-"""All callbacks: those that stop (stopping.py), those that change (changing.py), and those of checkpoints and of numbers that are not finite."""
+"""All callbacks: those that stop (stopping.py), change (changing.py) and tell (telling.py); of checkpoints and of numbers that are not finite."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from engine.train.callbacks.actions import Action, KeepCheckpoint, Rollback, Ski
 from engine.train.callbacks.callback import Callback, Count, Positive, Runner, callbacks
 from engine.train.callbacks.changing import Adjust, Freeze, ReduceOnPlateau, Replace, Thaw
 from engine.train.callbacks.stopping import EarlyStopping, SkipWhen, StepLimit, StopWhen, TimeLimit
+from engine.train.callbacks.telling import Webhook
 
 __all__ = ["Adjust", "Checkpoint", "EarlyStopping", "Freeze", "OnNonfinite", "ReduceOnPlateau", "Replace", "SkipWhen", "StepLimit", "StopWhen",
-           "Thaw", "TimeLimit", "callbacks"]
+           "Thaw", "TimeLimit", "Webhook", "callbacks"]
 
 
 class CheckpointRunner(Runner):

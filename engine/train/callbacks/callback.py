@@ -24,7 +24,7 @@ from engine.train.callbacks.actions import Action, Scores, Skip
 
 callbacks = Family("callback", {"earlystopping": "early_stopping", "patience": "early_stopping", "model_checkpoint": "checkpoint",
                                 "nan": "on_nonfinite", "terminate_on_nan": "on_nonfinite", "reduce_lr_on_plateau": "reduce_on_plateau",
-                                "plateau": "reduce_on_plateau", "unfreeze": "thaw", "adjust_learning_rate": "adjust"}, planned=("webhook",))
+                                "plateau": "reduce_on_plateau", "unfreeze": "thaw", "adjust_learning_rate": "adjust", "remote_monitor": "webhook"})
 Count = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(strict=True)]
 Amount = Annotated[float, Field(strict=True, ge=0)]
