@@ -14,7 +14,8 @@ from engine.optim.chain import Optimiser
 from engine.spec import Family, Spec
 from engine.train.callbacks import callbacks
 from engine.train.expression import Expression  # noqa: F401  one of the losses
-from engine.train.job_data import Count, Data, NotBuilt, Positive, form
+from engine.train.job_data import Count, Data, Positive, form
+from engine.train.lineage import Initial, Publish
 
 objectives = Family("loss", losses.foreign, losses.planned)
 objectives.members.update(losses.members)
@@ -75,7 +76,7 @@ class Job(Spec):
     evaluate_train: bool = False
     callbacks: list[AnyCallback] = []  # type: ignore[valid-type]
     trainable: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = None
-    initial: NotBuilt = None
+    initial: Initial | None = None
     device: Annotated[Literal["auto", "cpu"], BeforeValidator(_refuse_cuda)] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     limits: Limits = Limits()
@@ -83,7 +84,7 @@ class Job(Spec):
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     metadata: Annotated[dict[Key, Text], Field(max_length=16)] = {}
     retain_seconds: Positive | None = None
-    publish: NotBuilt = None
+    publish: Publish | None = None
     name: Annotated[str, StringConstraints(max_length=256)] | None = None
 
     @field_validator("callbacks")

@@ -40,6 +40,8 @@ class Summary:
     seconds_per_epoch: float     # of training, a rough guess from the work of a step
     warnings: list[dict[str, str]]
     class_names: list[Any] | None
+    parameter_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    buffer_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -> Summary:
@@ -53,7 +55,8 @@ def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -
     found, steps = setup.estimate, steps_per_epoch(setup)
     layers, warnings = ([item.as_dict() for item in items] for items in (setup.layers, setup.notes.warnings))
     return Summary(normalised(setup), layers, found.parameters, steps, rows, found.memory_bytes, found.checkpoint_bytes, steps * found.step_seconds,
-                   warnings, class_names(setup.prepared.fitted))
+                   warnings, class_names(setup.prepared.fitted),
+                   *({path: node.shape for path, node in nodes.items()} for nodes in (setup.forward.parameters, setup.forward.buffers)))
 
 
 def normalised(setup: Setup) -> dict[str, Any]:

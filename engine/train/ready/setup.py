@@ -278,6 +278,7 @@ def _scores(job: Job, prepared: Prepared, objectives: list[Objective], notes: No
     scores = Scores({f"{part}_{name}": up for part in parts for name, up in names.items()}, "valid" in prepared.parts)
     scores = replace(scores, monitor=scores.full(job.monitor or "loss"))
     watched: dict[str, Any] = {"/monitor": job.monitor} if job.monitor else {}
+    watched |= {"/publish/when/metric": job.publish.when.metric} if job.publish and job.publish.when else {}
     for place, callback in enumerate(job.callbacks):
         watched |= {f"/callbacks/{place}/{name}": metric for name, metric in callback.reads().items()}
     notes.problems += [problem for pointer, name in watched.items() if (problem := scores.problem(name, pointer))]

@@ -50,9 +50,14 @@ def unpack(data: bytes) -> Checkpoint:
         arrays = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"the checkpoint cannot be read: {error}") from None
+    check_version(meta)
+    return Checkpoint(arrays, meta)
+
+
+def check_version(meta: Mapping[str, Any]) -> None:
+    """Raises CheckpointError for the JSON value of a checkpoint that another program wrote."""
     if meta.get("version") != VERSION:
         raise CheckpointError(f"the checkpoint has version {meta.get('version')}, expected {VERSION}")
-    return Checkpoint(arrays, meta)
 
 
 def written(values: Mapping[str, float]) -> dict[str, float | str]:
