@@ -81,6 +81,7 @@ jobs = _table(
     Column("summary", Json, nullable=False),
     Column("metadata", Json, nullable=False),
     Column("parent", Text),
+    Column("origin", Json),                                     # the file of another job, or of a user, that it begins with
     # who holds it
     Column("attempt", Integer, nullable=False),                 # counts claims
     Column("fence", Integer, nullable=False),                   # rises at each claim; older writers are refused

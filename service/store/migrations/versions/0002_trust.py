@@ -15,6 +15,7 @@ def upgrade() -> None:
     _audit()
     _webhooks()
     _uploads()
+    op.add_column("jobs", sa.Column("origin", sa.Text(), nullable=True))
 
 
 def _owners() -> None:
