@@ -13,7 +13,6 @@ import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,10 +23,11 @@ import numpy as np
 
 from engine.data.inference import Class, Kind, encode_text
 from engine.data.table import Column, Table
+from service import unfinished
 from service.datasets.limits import DatasetError
+from service.datasets.profile import profile
 from service.errors import crash_point
 
-UNFINISHED = ".new-"
 VERSION = 1
 SYNCS = 8  # files made durable together: the disk then joins their writes
 
@@ -59,13 +59,15 @@ class Writer:
 
 
 class Draft:
-    """The folder of a data set while it is made; leaving the `with` block without `keep` removes it."""
+    """The folder of a data set while it is made; leaving the `with` block without `keep` removes it. Its name tells who makes it."""
 
-    def __init__(self, home: Path):
-        self.root = Path(home) / "datasets"
-        self.root.mkdir(parents=True, exist_ok=True)
-        self.path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self.root))
-        self.content = self.path / "content"
+    def __init__(self, home: Path | None, path: Path | None = None):
+        """A new one, or one that another process has made (`path`)."""
+        if path is None:
+            assert home is not None
+            (Path(home) / "datasets").mkdir(parents=True, exist_ok=True)
+            path = Path(tempfile.mkdtemp(prefix=unfinished.prefix(), dir=Path(home) / "datasets"))
+        self.root, self.path, self.content = path.parent, path, path / "content"
         self.writers: list[Writer] = []
 
     def __enter__(self) -> Draft:
@@ -97,14 +99,15 @@ class Draft:
             writer.append(column.data)
 
     def finish(self, kind: str, about: dict[str, Any]) -> dict[str, Any]:
-        """Look through the columns once more, for their summaries, and write table.json with them and `about`. Returns what it says."""
+        """Look through the columns once more, for their summaries and warnings, and write table.json with them and `about`. Returns what it says."""
         wrong = [writer for writer in self.writers if writer.rows != self.writers[0].rows]
         if wrong:
             first, other = self.writers[0], wrong[0]
             detail = f"column {other.about['name']!r} has {other.rows:,} rows where {first.about['name']!r} has {first.rows:,}"
             raise DatasetError("unequal_rows", f"{detail}: every column needs a value for each row", column=other.about["name"])
         found = {"version": VERSION, "kind": kind, "rows": self.writers[0].rows, "columns": [writer.about for writer in self.writers], **about}
-        found["summary"] = [column.summary() for column in table_of(self.path, found).columns.values()]
+        found["summary"], noticed = profile(self.path, found)
+        found["warnings"] = [*found.get("warnings", ()), *noticed]
         (self.path / "table.json").write_text(json.dumps(found, ensure_ascii=False, allow_nan=False))
         return found
 
@@ -113,7 +116,7 @@ class Draft:
         with ThreadPoolExecutor(SYNCS) as pool:
             list(pool.map(sync, self.path.iterdir()))
         sync(self.path)
-        crash_point("dataset_before_rename")
+        crash_point("dataset.before_rename")
         final = self.root / address
         if not (final / "table.json").exists():
             try:
@@ -122,17 +125,8 @@ class Draft:
                 if not (final / "table.json").exists():
                     raise
         sync(self.root)
-        crash_point("dataset_after_rename")
+        crash_point("dataset.after_rename")
         return final
-
-
-def sweep(home: Path, older_than_seconds: float = 3600.0) -> list[str]:
-    """Remove what uploads that died left behind: unfinished folders that nobody wrote to for so long. Returns their names."""
-    root, moment = Path(home) / "datasets", time.time()
-    left = [path for path in root.glob(UNFINISHED + "*") if moment - path.stat().st_mtime >= older_than_seconds]
-    for path in left:
-        shutil.rmtree(path, ignore_errors=True)
-    return [path.name for path in left]
 
 
 def sync(path: Path) -> None:
