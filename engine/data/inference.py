@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, get_args
@@ -156,30 +156,43 @@ class Guess:
         self.infinite = self.anything = False
         self.dated = True
 
-    def see(self, values: Sequence[str]) -> None:
+    def see(self, values: Sequence[str], rows: int | None = None, first: Callable[[int], int] = int) -> None:
+        """The next values. They may be the distinct ones of so many `rows`; `first` then tells which row has the value at a place first."""
+        rows = len(values) if rows is None else rows
         if self.distinct is None and not self.strays and (found := numbers(values)) is not None:
-            self.infinite = self.infinite or bool(np.isinf(found).any())
-            self.numbers += len(values)
-            self.rows += len(values)
+            self.see_numbers(found, rows)
             return
         fresh = {value.strip() for value in set(values)} - MISSING
         if self.distinct is not None:
             fresh -= self.distinct
         self.anything = self.anything or bool(fresh)
         if len(self.strays) <= STRAYS:
-            self._number(fresh, values)
+            self._number(fresh, values, first)
         self.dated = self.dated and all(says(seconds, value) for value in fresh)
         self._remember(fresh)
-        self.rows += len(values)
+        self.rows += rows
 
-    def _number(self, fresh: set[str], values: Sequence[str]) -> None:
+    def see_numbers(self, found: np.ndarray, rows: int) -> None:
+        """The next rows, all of which are numbers."""
+        self.infinite = self.infinite or bool(np.isinf(found).any())
+        self.numbers += rows
+        self.rows += rows
+
+    @property
+    def asks(self) -> Literal["numbers", "dates", "values", "nothing"]:
+        """What further rows can still tell, if they are all numbers, or all dates; `values`: each different one must be looked at."""
+        if self.distinct is not None or (self.strays and len(self.strays) <= STRAYS):
+            return "values"
+        return "numbers" if not self.strays else "dates" if self.dated else "nothing"
+
+    def _number(self, fresh: set[str], values: Sequence[str], first: Callable[[int], int]) -> None:
         for value in fresh:
             try:
                 self.infinite = self.infinite or (math.isnan(number(value)) and value.lower().lstrip("+-") != "nan")
                 self.numbers += 1
             except ValueError:
                 if value not in self.strays:
-                    self.strays[value] = self.rows + next(i for i, v in enumerate(values) if v.strip() == value)
+                    self.strays[value] = self.rows + first(next(i for i, v in enumerate(values) if v.strip() == value))
                 if len(self.strays) > STRAYS:
                     return
 

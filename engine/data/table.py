@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.data.inference import EPOCH, BadCell, Class, Guess, Kind, encode_text
+from engine.data.summary import Summary
 from engine.errors import Problem, SpecError
 
 BLOCK = 1 << 20  # numbers looked at together where a column may be larger than memory
-SHOWN_CLASSES = 1000
 MOST_AXES = 32
 # Number types that come in (kind and bytes of a numpy dtype) and the type each is kept as; others are refused. Booleans: see `plain`.
 KEPT = {
@@ -86,35 +86,13 @@ class Column:
 
     def summary(self) -> dict[str, Any]:
         """What the Dataset JSON says of a column."""
-        found: dict[str, Any] = {"name": self.name, "kind": self.kind, "dtype": self.data.dtype.name, "shape": list(self.shape)}
+        found = Summary(self.name, self.kind, "utf8" if self.kind == "text" else self.data.dtype.name, self.shape, self.classes)
         if self.kind == "text":
-            return {**found, "dtype": "utf8", "missing": int(np.count_nonzero(np.diff(self.data) == 0))}
-        if self.classes is not None:
-            counts = sum((np.bincount(block + 1, minlength=len(self.classes) + 1) for block in self.blocks()), np.zeros(1, np.int64))
-            found |= {"missing": int(counts[0]), "unique": int(np.count_nonzero(counts[1:]))}
-            return found | ({"classes": list(self.classes)} if len(self.classes) <= SHOWN_CLASSES else {})
-        return found | self._moments()
-
-    def _moments(self) -> dict[str, Any]:
-        """Missing and, over the finite values, least, greatest, mean and (population) standard deviation: blocks are joined by Chan's formula."""
-        missing, count, mean, spread, low, high = 0, 0, 0.0, 0.0, math.inf, -math.inf
-        with np.errstate(over="ignore", invalid="ignore"):
+            found.see(np.diff(self.data))
+        else:
             for block in self.blocks():
-                values = block.astype(np.float64, copy=False).ravel()
-                missing += int(np.count_nonzero(np.isnan(values)))
-                values = values[np.isfinite(values)]
-                if not len(values):
-                    continue
-                centre, n = float(values.mean()), len(values)
-                shift = centre - mean
-                spread += float(((values - centre) ** 2).sum()) + shift * shift * count * n / (count + n)
-                mean += shift * n / (count + n)
-                count, low, high = count + n, min(low, float(values.min())), max(high, float(values.max()))
-        found: dict[str, Any] = {"missing": missing}
-        if self.data.ndim == 1 and len(self.data) <= BLOCK:
-            found["unique"] = len(np.unique(self.data[~np.isnan(self.data)]))
-        moments = {"min": low, "max": high, "mean": mean, "std": math.sqrt(spread / count) if count and math.isfinite(spread) else math.nan}
-        return found | {name: value for name, value in moments.items() if math.isfinite(value)}
+                found.see(block)
+        return found.about()
 
 
 @dataclass(frozen=True, eq=False)

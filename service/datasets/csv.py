@@ -1,6 +1,6 @@
 """CSV: delimiter and header are found by looking; the file is read in blocks, so that it may be larger than memory.
 
-Each error says the line and what to do.
+Each error says the line and what to do. A process that only reads takes large blocks through `quick`, where it can; everything else is read here.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from importlib import import_module
 from itertools import chain, islice
 
 from engine.data.inference import MISSING, PAIRS, number, says, seconds
 from service.datasets.draft import Draft
 from service.datasets.formats import Options, check_types
 from service.datasets.limits import DatasetError, Limits
-from service.datasets.texts import Block, Open, Warnings, block_size, check_width, write
+from service.datasets.texts import Block, Open, Plain, Texts, Warnings, block_size, check_width, write
 
+LARGE = 1 << 22   # characters that `quick` takes together
 SAMPLE = 1 << 16  # characters in which delimiter and header are looked for
 DELIMITERS = ",;\t|"
 WORDS = {str(word).lower() for word in chain.from_iterable(PAIRS)}
@@ -37,9 +39,13 @@ class Layout:
 class Piece:
     """Whole rows of a file, as lines; `before` counts the lines of the file before them."""
 
-    lines: list[str]
+    text: str | list[str]
     before: int
     delimiter: str
+
+    @cached_property
+    def lines(self) -> list[str]:
+        return io.StringIO(self.text, newline="").readlines() if isinstance(self.text, str) else self.text
 
     def reader(self):
         return csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
@@ -56,22 +62,22 @@ def filled(row: list[str]) -> bool:
     return len(row) > 1 or bool(row and row[0].strip())
 
 
-def read(draft: Draft, opened: Open, options: Options, limits: Limits) -> Warnings:
-    """Write the columns of a CSV file into a draft; returns the warnings."""
+def read(draft: Draft, opened: Open, options: Options, limits: Limits, quick: bool = False) -> Warnings:
+    """Write the columns of a CSV file into a draft; returns the warnings. `quick`: with pyarrow, which stays loaded."""
     with opened() as stream:
         start = stream.read(2)
     encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        return read_as(encoding, draft, opened, options, limits)
+        return read_as(encoding, draft, opened, options, limits, quick)
     except UnicodeError:
         draft.clear()
         latin = {"code": "not_utf8", "detail": "the file is not UTF-8 text, and was read as Latin-1: check accented letters"}
-        return [latin, *read_as("latin-1", draft, opened, options, limits)]
+        return [latin, *read_as("latin-1", draft, opened, options, limits, quick)]
 
 
-def read_as(encoding: str, draft: Draft, opened: Open, options: Options, limits: Limits) -> Warnings:
+def read_as(encoding: str, draft: Draft, opened: Open, options: Options, limits: Limits, quick: bool) -> Warnings:
     layout = look(opened, encoding, options, limits)
-    return layout.warnings + write(draft, layout.names, options.types, lambda: blocks(opened, layout, limits))
+    return layout.warnings + write(draft, layout.names, options.types, lambda: blocks(opened, layout, limits, quick))
 
 
 def lines_of(text: str, before: int, limits: Limits) -> list[str]:
@@ -86,27 +92,56 @@ def lines_of(text: str, before: int, limits: Limits) -> list[str]:
     return lines
 
 
-def pieces(opened: Open, layout: Layout, limits: Limits) -> Iterator[tuple[Piece, list[list[str]]]]:
+class Pieces:
     """The rows of a file that are not blank, a piece at a time: each ends with a line, outside quotes."""
-    size = block_size(len(layout.names))
-    with opened() as stream:
-        text, rest, before, fresh = io.TextIOWrapper(stream, layout.encoding, newline=""), "", 0, "."
-        while fresh:
-            fresh = text.read(size)
-            rest += fresh
-            lines = lines_of(rest, before, limits)
-            piece = Piece(lines[:-1] if fresh else lines, before, layout.delimiter)
-            reader = piece.reader()
-            try:
-                rows = list(filter(filled, reader))
-            except csv.Error as error:
-                if fresh and "unexpected end of data" in str(error) and len(rest) <= size + limits.row_characters:
+
+    def __init__(self, opened: Open, layout: Layout, limits: Limits, quick: bool):
+        self.opened, self.layout, self.limits = opened, layout, limits
+        self.size = block_size(len(layout.names))
+        self.columns = import_module("service.datasets.quick").columns if quick else None
+        self.rest, self.before = "", 0
+
+    def __iter__(self) -> Iterator[tuple[Piece, list[list[str]] | list[Texts]]]:
+        with self.opened() as stream:
+            text, fresh = io.TextIOWrapper(stream, self.layout.encoding, newline=""), "."
+            while fresh:
+                fresh = text.read(self.size if self.columns is None else max(LARGE, self.size))
+                if (found := self.large(fresh)) is not None:
+                    yield found
                     continue
-                line = before + reader.line_num
-                detail = f"line {line}: {error}; a text that contains quotes or the delimiter is written in quotes, with quotes in it doubled"
-                raise DatasetError("malformed_row", detail, line=line) from None
-            yield piece, rows
-            rest, before = "".join(lines[-1:]), before + len(piece.lines)
+                for start in range(0, max(1, len(fresh)), self.size):
+                    if (piece := self.careful(fresh[start:start + self.size])) is not None:
+                        yield piece
+
+    def large(self, fresh: str) -> tuple[Piece, list[Texts]] | None:
+        """All rows that are whole by now, at once; None where the careful reader must take them."""
+        if self.columns is None:
+            return None
+        whole = self.rest + fresh
+        cut = whole.rfind("\n") + 1 if fresh else len(whole)
+        found = self.columns(whole[:cut].encode(), len(self.layout.names), self.layout.delimiter, self.limits.row_characters)
+        if found is None:
+            return None
+        piece = Piece(whole[:cut], self.before, self.layout.delimiter)
+        self.rest, self.before = whole[cut:], self.before + whole.count("\n", 0, cut)
+        return piece, found
+
+    def careful(self, fresh: str) -> tuple[Piece, list[list[str]]] | None:
+        """The rows that are whole by now, each looked at; None where the first is not. The file ends with an empty text."""
+        self.rest += fresh
+        lines = lines_of(self.rest, self.before, self.limits)
+        piece = Piece(lines[:-1] if fresh else lines, self.before, self.layout.delimiter)
+        reader = piece.reader()
+        try:
+            rows = list(filter(filled, reader))
+        except csv.Error as error:
+            if fresh and "unexpected end of data" in str(error) and len(self.rest) <= self.size + self.limits.row_characters:
+                return None
+            line = self.before + reader.line_num
+            detail = f"line {line}: {error}; a text that contains quotes or the delimiter is written in quotes, with quotes in it doubled"
+            raise DatasetError("malformed_row", detail, line=line) from None
+        self.rest, self.before = "".join(lines[-1:]) if fresh else "", self.before + len(piece.lines)
+        return piece, rows
 
 
 def sample_of(opened: Open, encoding: str, limits: Limits) -> list[str]:
@@ -178,20 +213,31 @@ def named(row: Sequence[str]) -> tuple[list[str], Warnings]:
                    for i, name in enumerate(row) if not name.strip()]
 
 
-def blocks(opened: Open, layout: Layout, limits: Limits) -> Iterator[Block]:
+def blocks(opened: Open, layout: Layout, limits: Limits, quick: bool) -> Iterator[Block]:
     """Some rows at a time; a row of another width is an error."""
-    width, first, header = len(layout.names), 0, int(layout.header)
-    for piece, rows in pieces(opened, layout, limits):
-        if set(map(len, rows)) - {width}:
-            place = next(i for i, row in enumerate(rows) if len(row) != width)
-            row, line = first + place - header, piece.line(place)
-            detail = f"line {line} (row {row}) has {len(rows[place])} fields where the {'header' if layout.header else 'first row'} has {width}"
-            detail += f": mend the row, or say delimiter= if it is not {layout.delimiter!r}"
-            raise DatasetError("ragged_row", detail, row=row, line=line)
-        if len(rows) > header:
-            yield Block(first, partial(line_after, piece, header), list(zip(*rows[header:], strict=True)))
-            first += len(rows) - header
-        header = 0 if rows else header
+    first, header = 0, int(layout.header)
+    for piece, found in Pieces(opened, layout, limits, quick):
+        columns: Sequence[Texts]
+        if found and not isinstance(found[0], list):
+            columns, count = [column[header:] for column in found], len(found[0])       # type: ignore[misc]
+        else:
+            count, columns = len(found), table_of(piece, found, layout, first, header)  # type: ignore[arg-type]
+        if count > header:
+            yield Block(first, partial(line_after, piece, header), columns)
+            first += count - header
+        header = 0 if count else header
+
+
+def table_of(piece: Piece, rows: list[list[str]], layout: Layout, first: int, header: int) -> list[Plain]:
+    """The columns of rows, which must all have the layout's width."""
+    width = len(layout.names)
+    if set(map(len, rows)) - {width}:
+        place = next(i for i, row in enumerate(rows) if len(row) != width)
+        row, line = first + place - header, piece.line(place)
+        detail = f"line {line} (row {row}) has {len(rows[place])} fields where the {'header' if layout.header else 'first row'} has {width}"
+        detail += f": mend the row, or say delimiter= if it is not {layout.delimiter!r}"
+        raise DatasetError("ragged_row", detail, row=row, line=line)
+    return list(map(Plain, zip(*rows[header:], strict=True)))
 
 
 def line_after(piece: Piece, skipped: int, row: int) -> int:

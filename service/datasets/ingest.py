@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.data.table import Table
-from service.datasets import arrays, csv, npz, text
+from service.datasets import apart, npz
 from service.datasets import json as documents
 from service.datasets.draft import Draft, described, table_of
 from service.datasets.formats import Options, detect, natural, options
 from service.datasets.limits import Budget, DatasetError, Limits
+from service.datasets.read import Task, array, check_names, describe, put, read
 from service.datasets.streams import PIECE, unpacked
 from service.errors import StorageFull
 
-LONGEST_NAME = 256
 Source = Path | BinaryIO | Iterable[bytes]
 
 
@@ -72,50 +72,16 @@ class Incoming:
             with unpacked(self.draft.content, budget) as stream:
                 found, usual = detect(stream, wanted.format, media_type, name), natural(stream)
             check_use(wanted, found)
-            kind, warnings = read(self.draft, found, wanted, budget, name)
+            task = Task(found, wanted, self.limits, self.bytes)
+            about = apart.read_apart(self.draft, task) if apart.wanted(task) else read(self.draft, task)
             said = {**wanted.said(), "format": found}
             address = self.hash.hexdigest() + ("" if said == {"format": usual} else "-" + digest(said))
-            return keep(self.draft, address, name, found, self.bytes, kind, warnings)
-
-
-def read(draft: Draft, found: str, wanted: Options, budget: Budget, name: str) -> tuple[str, list[dict[str, str]]]:
-    """Columns of a draft's content, in a format that is known. Returns the table's kind and the warnings."""
-    limits = budget.limits
-
-    def opened() -> io.BufferedReader:
-        return unpacked(draft.content, Budget(limits))
-
-    if found == "csv":
-        return "table", csv.read(draft, opened, wanted, limits)
-    if found == "text":
-        return "text", text.read(draft, opened)
-    if found == "ndjson":
-        return "table", documents.read_lines(draft, opened, wanted.types, limits)
-    if found == "json":
-        with opened() as stream:
-            return put(draft, documents.read(stream, wanted.types, limits)), []
-    if found == "npz":
-        npz.read(draft, draft.content, budget)
-    else:
-        with opened() as stream:
-            array(draft, stream, "data", budget, found)
-    return "arrays", []
-
-
-def array(draft: Draft, stream: BinaryIO, name: str, budget: Budget, found: str) -> None:
-    header = arrays.npy_header(stream, name) if found == "npy" else arrays.idx_header(stream, name)
-    arrays.copy(stream, header, name, draft, budget)
-
-
-def put(draft: Draft, table: Table) -> str:
-    for column in table.columns.values():
-        draft.put(column)
-    return table.kind
+            return keep(self.draft, address, name, about)
 
 
 def check_use(wanted: Options, found: str) -> None:
     """Options that this format does not have are refused, never ignored."""
-    for option, formats in (("header", ("csv",)), ("delimiter", ("csv",)), ("types", ("csv", "ndjson", "json"))):
+    for option, formats in (("header", ("csv",)), ("delimiter", ("csv",)), ("types", ("csv", "ndjson", "json", "parquet"))):
         if option in wanted.said() and found not in formats:
             raise DatasetError("unused_option", f"{option}= is for {', '.join(formats)}; this upload is {found}")
 
@@ -124,25 +90,11 @@ def digest(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def keep(draft: Draft, address: str, name: str, found: str, size: int, kind: str, warnings: list[dict[str, str]]) -> Ingested:
-    check_names([writer.about["name"] for writer in draft.writers])
-    about = draft.finish(kind, {"format": found, "bytes": size, "warnings": warnings})
-    constant = [c["name"] for c in about["summary"] if c.get("unique") == 1 and about["rows"] > 1]
-    warnings += [{"code": "constant", "column": column, "detail": "every row has the same value"} for column in constant]
-    record = {"name": name or "dataset", "format": found, "bytes": size, "sha256": address, "rows": about["rows"],
-              "columns": about["summary"], "warnings": warnings}
+def keep(draft: Draft, address: str, name: str, about: Mapping[str, Any]) -> Ingested:
+    """Show a draft that is described."""
+    record = {"name": name or "dataset", "sha256": address, "columns": about["summary"],
+              **{field: about[field] for field in ("format", "bytes", "rows", "warnings")}}
     return Ingested(record, draft.keep(address))
-
-
-def check_names(names: Sequence[str]) -> None:
-    """Names are shown, and written in patterns and pointers: no control characters, not endless, none twice."""
-    for i, name in enumerate(names):
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
-            detail = f"column {i + 1} is called {name[:80]!r}: names have 1 to {LONGEST_NAME} printable characters"
-            raise DatasetError("bad_name", detail, column=name[:80])
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise DatasetError("duplicate_column", f"two columns are called {twice!r}: rename one", column=twice)
 
 
 @contextmanager
@@ -218,7 +170,7 @@ def ingest_parts(home: Path, parts: Sequence[Part], *, name: str = "", limits: L
         (draft.path / "part").unlink()
         with draft.content.open("rb") as file:
             address = hashlib.file_digest(file, "sha256").hexdigest()
-        return keep(draft, address, name, "npz", draft.content.stat().st_size, "arrays", [])
+        return keep(draft, address, name, describe(draft, "npz", draft.content.stat().st_size, "arrays", []))
 
 
 def io_of(part: Part, draft: Draft, limits: Limits, budget: Budget) -> io.BufferedReader:
@@ -250,7 +202,7 @@ def ingest_inline(home: Path, *, columns: Mapping[str, Any] | None = None, rows:
         kind = put(draft, documents.table_of(data, part, wanted.types, limits))
         draft.content.write_bytes(body)
         address = hashlib.sha256(body).hexdigest() + ("-" + digest(wanted.said()) if wanted.said() else "")
-        return keep(draft, address, name, "json", len(body), kind, [])
+        return keep(draft, address, name, describe(draft, "json", len(body), kind, []))
 
 
 def open_table(home: Path, sha256: str) -> Table:

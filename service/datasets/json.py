@@ -13,7 +13,7 @@ from engine.errors import Problem, SpecError
 from service.datasets.draft import Draft
 from service.datasets.formats import check_types
 from service.datasets.limits import DatasetError, Limits
-from service.datasets.texts import Block, Open, Warnings, block_size, check_width, write
+from service.datasets.texts import Block, Open, Plain, Warnings, block_size, check_width, write
 
 DEPTH = 32
 
@@ -120,7 +120,7 @@ def blocks(opened: Open, names: list[str], limits: Limits) -> Iterator[Block]:
         lines.append(number)
         size += length
         if size > block_size(len(names)):
-            yield Block(first, lines.__getitem__, list(zip(*rows, strict=True)))
+            yield Block(first, lines.__getitem__, list(map(Plain, zip(*rows, strict=True))))
             first, size, lines, rows = first + len(rows), 0, [], []
     if rows:
-        yield Block(first, lines.__getitem__, list(zip(*rows, strict=True)))
+        yield Block(first, lines.__getitem__, list(map(Plain, zip(*rows, strict=True))))

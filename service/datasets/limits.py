@@ -18,9 +18,13 @@ class Limits:
     columns: int = 10_000
     row_characters: int = 1 << 20
     inline_bytes: int = 16_000_000
-    entries: int = 1000
+    entries: int = 1000             # of an archive of arrays
+    images: int = 100_000           # of an archive of images
+    pixels: int = 25_000_000        # of one image
     axes: int = 8
     seconds: float = 3600.0
+    apart_bytes: int | None = 8_000_000     # from so many on an upload is read in a process of its own; None: never
+    memory_bytes: int = 1_500_000_000       # of such a process
 
 
 class DatasetError(ServiceError):

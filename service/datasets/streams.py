@@ -45,13 +45,17 @@ def counted(stream: Any, budget: Budget) -> io.BufferedReader:
     return io.BufferedReader(Counted(stream, budget), PIECE)
 
 
+def packed(path: Path) -> bool:
+    """Whether a file is gzip."""
+    with path.open("rb") as file:
+        return file.read(2) == GZIP
+
+
 def unpacked(path: Path, budget: Budget) -> io.BufferedReader:
     """The bytes of a file, without its gzip wrapping if it has one."""
-    file = path.open("rb")
-    packed = file.read(2) == GZIP
-    file.seek(0)
-    stream = counted(gzip.GzipFile(fileobj=file) if packed else file, budget)
-    if packed and stream.peek(2)[:2] == GZIP:
+    wrapped, file = packed(path), path.open("rb")
+    stream = counted(gzip.GzipFile(fileobj=file) if wrapped else file, budget)
+    if wrapped and stream.peek(2)[:2] == GZIP:
         stream.close()
         raise DatasetError("nested_archive", "gzip within gzip is not read: compress the file once")
     return stream

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
-from engine.data.inference import MAX_CLASSES, BadCell, Guess, Kind
-from service.datasets.draft import Draft
+from engine.data.inference import MAX_CLASSES, BadCell, Guess, Kind, Reading
+from service.datasets.draft import Draft, Writer
 from service.datasets.limits import DatasetError
 
 BLOCK = 1 << 16       # characters of a file looked at together: more leaves the processor's cache (1 << 21 took 2.5 times as long)
@@ -17,12 +17,33 @@ Open = Callable[[], BinaryIO]
 Warnings = list[dict[str, str]]
 
 
+class Texts(Protocol):
+    """Some rows of a column."""
+
+    def __len__(self) -> int: ...
+    def see(self, guess: Guess) -> None: ...
+    def append(self, writer: Writer, reading: Reading) -> None: ...
+
+
+class Plain(tuple[str, ...]):
+    """Texts of Python, read one by one; `quick.Texts` are the fast ones."""
+
+    def see(self, guess: Guess) -> None:
+        guess.see(self)
+
+    def append(self, writer: Writer, reading: Reading) -> None:
+        if reading.kind == "text":
+            writer.append_texts(self)
+        else:
+            writer.append(reading.encode(self))
+
+
 class Block(NamedTuple):
     """Some rows of a table, as columns of texts."""
 
     first: int                    # row of the first one
     line: Callable[[int], int]    # of the file, where the row at a place of the block ends
-    columns: list[Sequence[str]]
+    columns: Sequence[Texts]
 
 
 def block_size(columns: int) -> int:
@@ -45,10 +66,7 @@ def write(draft: Draft, names: Sequence[str], types: Mapping[str, Kind], blocks:
     for block in blocks():
         for name, reading, writer, values in zip(names, readings, writers, block.columns, strict=True):
             try:
-                if reading.kind == "text":
-                    writer.append_texts(values)
-                else:
-                    writer.append(reading.encode(values))
+                values.append(writer, reading)
             except BadCell as bad:
                 row, line = block.first + bad.index, block.line(bad.index)
                 detail = f"line {line} (row {row}), column {name!r}: {bad}; mend it, leave it empty if it is missing, or give the column another type"
@@ -61,7 +79,7 @@ def guess(names: Sequence[str], types: Mapping[str, Kind], blocks: Iterator[Bloc
     guesses = [Guess(types.get(name), most) for name in names]
     for block in blocks:
         for found, values in zip(guesses, block.columns, strict=True):
-            found.see(values)
+            values.see(found)
     if not guesses[0].rows:
         raise DatasetError("no_rows", "the file has a header and no rows; say header=false if its first row is data")
     return guesses

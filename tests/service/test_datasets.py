@@ -6,12 +6,14 @@ import gzip
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from service.datasets import DatasetError, Incoming, Ingested, Part, content, ingest, ingest_inline, ingest_parts, open_table, sweep
+from service import unfinished
+from service.datasets import DatasetError, Incoming, Ingested, Part, content, ingest, ingest_inline, ingest_parts, open_table
 from service.samples import open_sample, samples
 from tests.service.uploads import idx, npy, npz
 
@@ -196,8 +198,12 @@ def test_pieces_come_as_they_come(tmp_path):
 
 def test_what_a_dead_upload_left_is_swept(tmp_path):
     kept = csv(tmp_path, "a,b\n1,2\n")
-    Incoming(tmp_path).write(b"half of some")
-    assert sweep(tmp_path) == [] and len(sweep(tmp_path, older_than_seconds=0)) == 1
+    dying = Incoming(tmp_path)
+    dying.write(b"half of some")
+    assert unfinished.sweep(tmp_path / "datasets") == []
+    dying.draft.path.rename(tmp_path / "datasets" / f"{unfinished.MARK}{os.getpid()}-1-x")     # a pid that another process had before
+    (tmp_path / "datasets" / ".new-of-older-programs").mkdir()
+    assert len(unfinished.sweep(tmp_path / "datasets")) == 2
     assert [path.name for path in (tmp_path / "datasets").iterdir()] == [kept.sha256]
 
 
