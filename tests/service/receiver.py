@@ -2,7 +2,7 @@
 
     python -m tests.service.receiver FOLDER [CERTIFICATE KEY]
 
-In FOLDER: `port`, as soon as it listens; `received`, a line of JSON for each request; `script`, a line for each answer to give ("500", "410", "slow 20",
+In FOLDER: `port`, as soon as it listens; `received`, a line of JSON for each request; `script`, a line for each answer to give ("500", "slow 20",
 "redirect URL", "drip"), used up from the first, then 200.
 """
 

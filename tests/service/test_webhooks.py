@@ -23,9 +23,9 @@ from service.store import outbox as boxes
 from service.webhooks import sending
 from service.webhooks.addresses import NotAllowed, Target, check_peer, is_public, target_of
 from service.webhooks.signing import signature
-from tests.serving import Server, serving
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import until
+from tests.serving import Server, serving
 from tests.user import User
 
 JOB: dict[str, Any] = {
