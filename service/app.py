@@ -22,14 +22,16 @@ from service import child
 from service.routes import ROUTERS, document, problems
 from service.routes.api import Api
 from service.routes.checked import Checked
-from service.routes.guard import Guard, hash_of, is_loopback
+from service.routes.guard import Guard, is_loopback
+from service.routes.keys import Keys
+from service.routes.patience import Patient
 from service.routes.tables import Tables
 from service.settings import Settings
 from service.store import Store
+from service.store.tokens import SERVICE_TOKEN, hash_of
 from service.stream import Bell, Wake
 
 logging.getLogger("python_multipart").setLevel(logging.ERROR)      # whoever sends a bad form is told; the log need not know
-TOKEN = "token_sha256"          # the setting in the store under which the hash of a generated token is kept
 REFUSING_SECONDS = 0.25         # for clients to hear that the service stops, and when to come back
 ENDING_SECONDS = 1.0            # of the time to stop, left for refusing and for closing the store
 
@@ -40,11 +42,15 @@ def create_app(settings: Settings) -> FastAPI:
     async def live(app: FastAPI) -> AsyncIterator[None]:
         wake = Wake(settings.home)
         store = Store.at(settings.home, settings.store, wake.notify)
-        api = Api(settings, store, wake, Bell(wake), Tables(store), Checked(), token_hash(settings, store))
+        api = Api(settings, store, wake, Bell(wake), Tables(store), Checked(), Keys(settings, store, token_hash(settings, store)))
+        api.keys.gone = api.end_streams
+        await api.keys.refresh()
+        refreshing = asyncio.get_running_loop().create_task(api.keys.keep_fresh())
         app.state.api = api
         try:
             yield
         finally:
+            refreshing.cancel()
             api.bell.close()
             wake.close()
             store.close()
@@ -65,11 +71,11 @@ def token_hash(settings: Settings, store: Store) -> str | None:
         return hash_of(settings.token)
     if is_loopback(settings.host):
         return None
-    kept = store.get_setting(TOKEN)
+    kept = store.get_setting(SERVICE_TOKEN)
     if kept is None:
         token = secrets.token_urlsafe(32)
         kept = hash_of(token)
-        store.set_setting(TOKEN, kept)
+        store.set_setting(SERVICE_TOKEN, kept)
         print(f"The token of this service, shown only now: {token}", flush=True)
     return kept
 
@@ -86,7 +92,7 @@ class Server(uvicorn.Server):
 def serve(settings: Settings, sockets: Sequence[socket.socket] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; what is still being answered then has `stop_seconds`."""
     config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False, backlog=2048,
-                            timeout_keep_alive=75, server_header=False, proxy_headers=False,
+                            timeout_keep_alive=75, server_header=False, proxy_headers=False, http=Patient,
                             timeout_graceful_shutdown=max(1, int(settings.stop_seconds - ENDING_SECONDS)))
     Server(config).run(list(sockets) if sockets else None)
 

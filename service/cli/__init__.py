@@ -32,7 +32,10 @@ COMMANDS = {
     "show": ("show", "What a job becomes: its graph, its plan, or the source of its kernels."),
     "warm": ("warm", "Compile kernels now, so that first jobs start at once."),
     "settings": ("settings", "Every setting: its variable, its value, what it is for."),
-    "token": ("token", "Make a new token for a home folder, or try one."),
+    "backup": ("backup", "Everything that a home keeps in one file, also while the service runs."),
+    "restore": ("backup", "A new home from a backup."),
+    "token": ("token", "Make, list, revoke or try tokens."),
+    "audit": ("token", "Who changed what, newest first."),
 }
 
 

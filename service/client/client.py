@@ -11,7 +11,7 @@ from typing import Any
 
 from service.client import events, placeholders
 from service.client.connection import Connection
-from service.client.objects import Checkpoint, Dataset, Evaluation, Event, Job, Object, Prediction, Validation
+from service.client.objects import Checkpoint, Dataset, Deed, Evaluation, Event, Job, Object, Prediction, Token, Validation
 from service.client.uploads import Source, body, plain
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -153,6 +153,27 @@ class Client:
         partial.write_bytes(content)
         partial.replace(found)
         return found
+
+    # ---------------------------------------------------------------- for administrators
+
+    def create_token(self, name: str = "", *, scopes: Iterable[str] = ("submit",), owner: str | None = None,
+                     expires_in_seconds: float | None = None) -> Token:
+        """A new token, in `token`, told only now. Tokens of one owner see the same; by default it sees what it makes itself."""
+        given = {"name": name, "scopes": list(scopes), "owner": owner, "expires_in_seconds": expires_in_seconds}
+        asked = {key: value for key, value in given.items() if value is not None}
+        return Token.model_validate(self.connection.json("POST", "/v1/tokens", json=asked, headers=_once()))
+
+    def tokens(self) -> Iterator[Token]:
+        """All tokens, newest first, also revoked ones."""
+        return map(Token.model_validate, self._pages("/v1/tokens", {}))
+
+    def revoke_token(self, token_id: str) -> None:
+        """Refuse a token from now on; what belongs to it stays."""
+        self.connection.send(lambda: self.connection.http.delete(f"/v1/tokens/{token_id}"))
+
+    def audit(self, **only: str) -> Iterator[Deed]:
+        """Who changed what, newest first. only: token, action, object_id, outcome."""
+        return map(Deed.model_validate, self._pages("/v1/audit", only))
 
     def version(self) -> Object:
         """What runs there."""

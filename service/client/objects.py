@@ -73,6 +73,34 @@ class Job(Answer):
         return self.status == "succeeded"
 
 
+class Token(Answer):
+    """`token` is there only in the answer that makes it."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    owner: str
+    prefix: str
+    token: str | None = None
+    created_at: str
+    expires_at: str | None = None
+    last_used_at: str | None = None
+    revoked_at: str | None = None
+
+
+class Deed(Answer):
+    """An entry of the audit: who changed what."""
+
+    id: str
+    action: str
+    outcome: str
+    created_at: str
+    token: str = ""
+    prefix: str = ""
+    address: str = ""
+    object_id: str = ""
+
+
 class Event(Answer):
     id: str
     job_id: str

@@ -15,9 +15,11 @@ from starlette.concurrency import run_in_threadpool
 from engine.errors import Problem, nearest
 from service.errors import invalid_request
 from service.routes.checked import Checked
+from service.routes.keys import Keys
 from service.routes.tables import Tables
 from service.settings import Settings
 from service.store import Store
+from service.store.asking import current
 from service.stream import Bell, Wake
 
 P = ParamSpec("P")
@@ -34,11 +36,18 @@ class Api:
     bell: Bell
     tables: Tables
     checked: Checked                                            # what was validated last
-    token_hash: str | None = None                               # SHA-256 of the bearer token; None: no token is needed
+    keys: Keys                                                  # who may ask
     started_at: float = field(default_factory=time.time)
     streams: int = 0                                            # open event streams
+    sending: dict[str, set[asyncio.Future[None]]] = field(default_factory=dict)     # of each token
     running_keys: set[str] = field(default_factory=set)         # idempotency keys whose first request is being answered
     stopping: bool = False
+
+    def end_streams(self, tokens: set[str]) -> None:
+        """End the streams of all other tokens: they are not taken any more."""
+        for token in set(self.sending) - tokens - {""}:
+            for sending in self.sending[token]:
+                sending.cancel()
 
     def stop(self) -> None:
         """Answer nothing more, and end all streams."""
@@ -63,10 +72,12 @@ class Closed(APIRoute):
 
     def get_route_handler(self) -> Callable[[Request], Any]:
         handle = super().get_route_handler()
+        name = self.name
         known = {str(field.alias) for field in self.dependant.query_params}
         objects = tuple(f"{parameter['name']}[" for parameter in (self.openapi_extra or {}).get("parameters", ()))
 
         async def check(request: Request) -> Any:
+            about(name, request)
             names = request.query_params.keys()
             unknown = [name for name in names if name not in known and not (objects and name.startswith(objects))]
             if unknown:
@@ -76,6 +87,12 @@ class Closed(APIRoute):
             return await handle(request)
 
         return check
+
+
+def about(action: str, request: Request) -> None:
+    """Tell the audit which call this is, and of what."""
+    if (asker := current()) is not None and not asker.is_made:
+        asker.action, asker.object = action, str(next(iter(request.path_params.values()), ""))
 
 
 async def wait_for(condition: Callable[[], bool], seconds: float, pause: float = 0.05) -> bool:

@@ -17,11 +17,13 @@ from service.errors import invalid_request
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import JSON_TYPES, as_object, closed, media_type, pieces, read_json
+from service.routes.conditional import TAGGED, UNCHANGED, IfNoneMatch, unchanged
 from service.routes.jobs import After
 from service.routes.jobs import Limit as PageLimit
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented
 from service.routes.render import Answer, Json, listed
+from service.routes.shares import check_storage
 from service.routes.wire import show_dataset
 from service.store import Reply
 
@@ -58,6 +60,7 @@ async def create_dataset(
     def keep(taken: Ingested) -> Reply:
         with artifacts.pinned(api.store, taken.sha256):
             row = show_dataset(api.store.add_dataset({**taken.record, "retain_seconds": retain_seconds}))
+            check_storage(api)
         return Reply(201, row, {"Location": f"/v1/datasets/{row['id']}"})
 
     found = media_type(request)
@@ -127,10 +130,12 @@ async def list_datasets(api: Here, after: After = None, limit: PageLimit = 20) -
     return Answer(listed([show_dataset(row) for row in rows], more))
 
 
-@router.get("/{dataset_id}", responses={200: {"model": shapes.Dataset}, **documented(404)})
-async def get_dataset(api: Here, dataset_id: str) -> Response:
-    """One dataset and what its columns hold."""
-    return Answer(show_dataset(await in_thread(api.store.get_dataset, dataset_id)))
+@router.get("/{dataset_id}", responses={200: {"model": shapes.Dataset, "headers": TAGGED}, **UNCHANGED, **documented(404)})
+async def get_dataset(api: Here, dataset_id: str, known: IfNoneMatch = None) -> Response:
+    """One dataset and what its columns hold. It never changes."""
+    row = await in_thread(api.store.get_dataset, dataset_id)
+    tag = f'"{row["id"]}"'
+    return unchanged(known, tag) or Answer(show_dataset(row), headers={"ETag": tag, "Cache-Control": "no-cache"})
 
 
 @router.get("/{dataset_id}/rows", responses={200: {"model": shapes.Rows}, **documented(404, 422)})
@@ -145,10 +150,12 @@ async def get_rows(api: Here, dataset_id: str, offset: Annotated[int, Query(ge=0
 
 
 @router.get("/{dataset_id}/content", responses={200: {"description": "The bytes as they were uploaded", "content": dict.fromkeys(FILES, BINARY)},
-                                                **documented(404)})
-async def get_content(api: Here, dataset_id: str) -> Response:
+                                                **UNCHANGED, **documented(404)})
+async def get_content(api: Here, dataset_id: str, known: IfNoneMatch = None) -> Response:
     """The bytes back."""
     row = await in_thread(api.store.get_dataset, dataset_id)
+    if (same := unchanged(known, f'"{row["sha256"]}"')) is not None:
+        return same
     path = datasets.content(api.store.home, row["sha256"])
     return FileResponse(path, media_type=MEDIA_TYPES.get(row["format"], "application/octet-stream"), filename=dataset_id,
                         headers={"ETag": f'"{row["sha256"]}"'})

@@ -9,10 +9,16 @@ from fastapi.openapi.utils import get_openapi
 
 from service.routes import catalogue, shapes
 from service.routes.health import VERSIONS
+from service.routes.scopes import is_open, scope_of
 
 ABOUT = """Train models over HTTP: post a model, an optimiser and a dataset, watch the loss fall, take the model away.
 
-Errors have one shape, `application/problem+json`; their codes are at [/docs/errors](/docs/errors)."""
+Errors have one shape, `application/problem+json`; their codes are at [/docs/errors](/docs/errors).
+
+On loopback no token is needed until there is one; then, and everywhere else, requests send `Authorization: Bearer TOKEN`. A token has scopes: `read`
+sees and predicts, `submit` also creates and changes, `admin` does everything and sees what belongs to all; the others see only what belongs to their
+owner, and whatever is not theirs is not there (`404`). Each call says in `x-scope` what it needs. Answers to a token that has only a share of the
+service have `RateLimit` and `RateLimit-Policy`; the shares are in [/v1/limits](/v1/limits). Beyond them: `429` with `Retry-After`."""
 
 
 def describe(app: FastAPI) -> None:
@@ -29,6 +35,11 @@ def describe(app: FastAPI) -> None:
             _add(schemas, "JobSpec", catalogue.job_schema("#/components/schemas/{model}"))
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{}, {"token": []}]
+            for path, item in made.get("paths", {}).items():
+                for method, call in item.items():
+                    call["x-scope"] = scope_of(method.upper(), path)
+                    if is_open(method.upper(), path):
+                        call["x-scope"], call["security"] = "none", []
         return made
 
     app.openapi = document      # type: ignore[method-assign]

@@ -22,7 +22,9 @@ from service.store.tables import SCHEMA
 
 router = APIRouter(route_class=Closed, tags=["service"])
 LIMITS = ("max_spec_bytes", "max_inline_bytes", "max_upload_bytes", "max_predict_bytes", "max_predict_rows", "max_gradient_numbers", "max_parameters",
-          "max_memory_bytes", "max_queued", "max_streams", "max_metadata_pairs", "max_metadata_key", "max_metadata_value")
+          "max_memory_bytes", "max_queued", "max_streams", "max_metadata_pairs", "max_metadata_key", "max_metadata_value",
+          "max_queued_per_token", "max_running_per_token", "max_storage_bytes_per_token", "max_streams_per_token", "max_requests_per_minute",
+          "max_audit_rows")
 
 
 @router.get("/healthz", responses=documented())
@@ -82,7 +84,8 @@ async def get_limits(api: Here) -> Response:
 
 def limits(api: Api) -> dict[str, Any]:
     settings = api.settings
-    return {**{name.removeprefix("max_"): getattr(settings, name) for name in LIMITS}, "json_depth": 32, "idempotency_seconds": 24 * 3600}
+    return {**{name.removeprefix("max_"): getattr(settings, name) for name in LIMITS}, "json_depth": 32, "idempotency_seconds": 24 * 3600,
+            "audit_seconds": settings.audit_seconds}
 
 
 @router.get("/metrics", responses={200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},

@@ -1,9 +1,9 @@
-"""Jobs: create, validate, list, read, cancel, remove."""
+"""Jobs: create, validate, list, read, remove."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
@@ -13,13 +13,16 @@ from service import jobs as states
 from service.errors import invalid_request, overloaded
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
-from service.routes.bodies import as_object, read_json, read_nothing
+from service.routes.bodies import as_object, read_json
+from service.routes.conditional import TAGGED, UNCHANGED, IfMatch, IfNoneMatch, check_match, unchanged
 from service.routes.creation import Candidate, Ready, candidate, check_size, ready
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented, unknown_name
 from service.routes.render import Answer, Json, listed
+from service.routes.shares import check_jobs
 from service.routes.wire import show_job, show_jobs, tag
 from service.store import Reply
+from service.store.changes import Row
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
 After = Annotated[str | None, Query(description="what `last_id` of the page before gave")]
@@ -47,10 +50,11 @@ async def create_job(request: Request, api: Here, key: Key = None,
 
 def queue(api: Api, found: Ready) -> Reply:
     """Store a job that was checked; 429 while too many wait."""
-    with api.store.write("create"):
+    with found.or_nothing(), api.store.write("create"):
         job = show_job(api.store, found.queue(api.store))
-        if job["queue_position"] > api.settings.max_queued:
+        if api.store.waiting() > api.settings.max_queued:
             raise overloaded(f"{api.settings.max_queued:,} jobs wait already: send this one again later", 10)
+        check_jobs(api)
     return Reply(202, job, {"Location": f"/v1/jobs/{job['id']}"})
 
 
@@ -86,9 +90,8 @@ def _page(api: Api, status: list[str], metadata: dict[str, str], after: str | No
         return listed(show_jobs(api.store, rows), more)
 
 
-@router.get("/{job_id}", responses={200: {"model": shapes.Job, "headers": {"ETag": {"schema": {"type": "string"}}}},
-                                    304: {"description": "The job is as `If-None-Match` says"}, **documented(404)})
-async def get_job(request: Request, api: Here, job_id: str) -> Response:
+@router.get("/{job_id}", responses={200: {"model": shapes.Job, "headers": TAGGED}, **UNCHANGED, **documented(404)})
+async def get_job(api: Here, job_id: str, known: IfNoneMatch = None) -> Response:
     """One job. Its `ETag` changes whenever the job does."""
     def look() -> tuple[Json, int]:
         with api.store.read():
@@ -96,27 +99,15 @@ async def get_job(request: Request, api: Here, job_id: str) -> Response:
             return show_job(api.store, row), row["version"]
 
     job, version = await in_thread(look)
-    headers = {"ETag": tag(job, version), "Cache-Control": "no-cache"}
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    if headers["ETag"] in known or "*" in known:
-        return Response(status_code=304, headers=headers)
-    return Answer(job, headers=headers)
+    found = tag(job, version)
+    return unchanged(known, found) or Answer(job, headers={"ETag": found, "Cache-Control": "no-cache"})
 
 
-@router.post("/{job_id}/cancel", status_code=202, responses={202: {"model": shapes.Job}, **documented(404, 409, 422)})
-async def cancel_job(request: Request, api: Here, job_id: str, key: Key = None) -> Response:
-    """Stop a job within a batch, or take it out of the queue."""
-    body = await read_nothing(request)
-
-    def cancel(_: Any) -> Reply:
-        with api.store.write("cancel"):
-            return Reply(202, show_job(api.store, api.store.request_cancel(job_id)))
-
-    return await once(api, request, key, hash_of(body), lambda: None, cancel)
-
-
-@router.delete("/{job_id}", status_code=204, responses={204: {"description": "The job and its files are gone"}, **documented(404, 409)})
-async def delete_job(api: Here, job_id: str) -> Response:
+@router.delete("/{job_id}", status_code=204, responses={204: {"description": "The job and its files are gone"}, **documented(404, 409, 412)})
+async def delete_job(api: Here, job_id: str, if_match: IfMatch = None) -> Response:
     """Remove a job that is over, with its events, checkpoints and inline data."""
-    await in_thread(artifacts.delete_job, api.store, job_id)
+    def check(row: Row) -> None:
+        check_match(if_match, tag(show_job(api.store, row), row["version"]))
+
+    await in_thread(artifacts.delete_job, api.store, job_id, check)
     return Response(status_code=204)

@@ -12,8 +12,9 @@ from starlette.responses import Response
 
 from service.errors import conflict
 from service.routes.api import Api, in_thread
-from service.routes.render import Answer, dumps
+from service.routes.render import Answer, Json, dumps
 from service.store import Reply
+from service.store.idempotency import of_token
 
 T = TypeVar("T")
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255,
@@ -24,20 +25,23 @@ def hash_of(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-async def once(api: Api, request: Request, key: str | None, digest: str, prepare: Callable[[], T], create: Callable[[T], Reply]) -> Response:
+async def once(api: Api, request: Request, key: str | None, digest: str, prepare: Callable[[], T], create: Callable[[T], Reply],
+               secret: Callable[[Json], Json] | None = None) -> Response:
     """Answer with `create(prepare())`. The answer is kept in the transaction of what `create` writes; `prepare` may be slow and writes no rows.
 
-    `digest` is the hash of the body. 409 while the first request with this key runs, 422 when it came with another one.
+    `digest` is the hash of the body; `secret` adds to the answer what is told once and not kept. 409 while the first request with this key runs, 422
+    when it came with another body.
     """
     if key is None:
-        return shown(await in_thread(lambda: create(prepare())))
-    with _running(api, key):
-        return await in_thread(_perform, api, key, f"{request.method} {request.url.path}?{request.url.query}", digest, prepare, create)
+        return shown(await in_thread(lambda: create(prepare())), secret=secret)
+    with _running(api, of_token(key)):
+        return await in_thread(_perform, api, key, f"{request.method} {request.url.path}?{request.url.query}", digest, prepare, create, secret)
 
 
-def shown(reply: Reply, replayed: bool = False) -> Response:
+def shown(reply: Reply, replayed: bool = False, secret: Callable[[Json], Json] | None = None) -> Response:
     """The response for a kept or new answer."""
-    return Answer(dumps(reply.body), reply.status, {**reply.headers, **({"Idempotency-Replayed": "true"} if replayed else {})})
+    body, more = secret(reply.body) if secret else reply.body, {"Idempotency-Replayed": "true"} if replayed else {}
+    return Answer(dumps(body), reply.status, {**reply.headers, **more})
 
 
 @contextmanager
@@ -51,7 +55,8 @@ def _running(api: Api, key: str) -> Iterator[None]:
         api.running_keys.discard(key)
 
 
-def _perform(api: Api, key: str, route: str, digest: str, prepare: Callable[[], T], create: Callable[[T], Reply]) -> Response:
+def _perform(api: Api, key: str, route: str, digest: str, prepare: Callable[[], T], create: Callable[[T], Reply],
+             secret: Callable[[Json], Json] | None) -> Response:
     store = api.store
     if (kept := store.recall(key, route, digest)) is not None:
         return shown(kept, replayed=True)
@@ -61,4 +66,4 @@ def _perform(api: Api, key: str, route: str, digest: str, prepare: Callable[[], 
             return shown(kept, replayed=True)
         reply = create(prepared)
         store.remember(key, route, digest, reply)
-    return shown(reply)
+    return shown(reply, secret=secret)

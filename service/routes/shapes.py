@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from service.jobs import Status
 
@@ -95,6 +95,28 @@ class Attempt(BaseModel):
     to_step: int | None = None
 
 
+class Adjustment(BaseModel):
+    """A live change; without `step` the run has not taken it up yet."""
+
+    number: int
+    changes: Object
+    epoch: int | None = None
+    step: int | None = None
+    created_at: str
+
+
+class JobChanges(BaseModel):
+    """Labels, which may change in any state, and what a job that is not over trains with: hyper-parameters of its optimiser by name too."""
+
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": "number"}})
+    name: str | None = None
+    metadata: dict[str, str] = {}
+    priority: int = 0
+    epochs: int = 0
+    freeze: list[str] | str = []
+    thaw: list[str] | str = []
+
+
 class Job(BaseModel):
     id: str
     object: Literal["job"]
@@ -120,6 +142,8 @@ class Job(BaseModel):
     attempt: int
     worker: Object | None = None
     attempts: list[Attempt]
+    adjustments: list[Adjustment] | None = None
+    priority: int
     parent: str | None = None
     warnings: list[Object]
     message: str | None = None
@@ -231,6 +255,42 @@ class Evaluation(BaseModel):
     rows: int
     loss: float | None = None
     metrics: Object
+
+
+class Token(BaseModel):
+    id: str
+    object: Literal["token"]
+    name: str
+    scopes: list[Literal["read", "submit", "admin"]]
+    owner: str
+    prefix: str
+    token: str | None = None
+    created_at: str
+    expires_at: str | None = None
+    last_used_at: str | None = None
+    revoked_at: str | None = None
+
+
+class TokenList(Page):
+    data: list[Token]
+
+
+class Deed(BaseModel):
+    """Who changed what, or was refused."""
+
+    id: str
+    object: Literal["audit"]
+    action: str
+    outcome: str
+    created_at: str
+    token: str | None = None
+    prefix: str | None = None
+    address: str | None = None
+    object_id: str | None = None
+
+
+class AuditList(Page):
+    data: list[Deed]
 
 
 class Gradients(BaseModel):

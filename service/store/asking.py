@@ -29,6 +29,7 @@ class Asker:
     address: str = ""
     action: str = ""
     object: str = ""
+    is_made: bool = False       # whether `object` is what the request makes, or only what its path names
     changes: bool = False       # whether what it writes is a change that the audit tells of
     noted: bool = False         # whether the audit has it
     strayed: str = ""           # what it asked for that belongs to somebody else
@@ -66,6 +67,12 @@ def owner() -> str:
     return OWN if asker is None else asker.owner
 
 
+def view() -> str:
+    """A name for what who asks sees: equal for all who see the same."""
+    asker = _asker.get()
+    return "*" if asker is None or asker.may("admin") else f"of {asker.owner}"
+
+
 def sees(thing: Any, name: str = "") -> bool:
     """Whether a row with an `owner` is there for who asks; `name` is what it was asked for by."""
     asker = _asker.get()
@@ -81,14 +88,8 @@ def mine(table: Table | Any) -> ColumnElement[bool]:
     return true() if asker is None or asker.may("admin") else table.c.owner == asker.owner
 
 
-def limits_apply() -> bool:
-    """Whether who asks has a share of the service: everybody but the service's own token."""
-    asker = _asker.get()
-    return asker is not None and asker.owner != OWN
-
-
 def made(name: str) -> None:
     """Tell the audit the id of what the request makes; the first one counts."""
     asker = _asker.get()
-    if asker is not None and not asker.object:
-        asker.object = name
+    if asker is not None and not asker.is_made:
+        asker.object, asker.is_made = name, True

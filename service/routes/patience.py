@@ -1,0 +1,133 @@
+"""No client is waited for without end: slow heads and bodies are cut off, bodies are counted as they come, answers that nobody takes are given up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from http import HTTPStatus
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
+
+from service.errors import ServiceError, too_large
+from service.routes.render import dumps
+from service.routes.scopes import UPLOADS
+from service.settings import Settings
+
+HEAD_SECONDS = 20.0         # for the head of a request to come, from the connection or the first byte on
+HEAD_BYTES = 32_768         # of the head of a request
+BODY_SECONDS = 30.0         # of waiting for a body, before it has to come at BODY_RATE
+BODY_RATE = 10_000          # bytes a second
+TAKE_SECONDS = 60.0         # in which a client takes some of an answer
+
+
+class Stalled(Exception):
+    """The client takes nothing of its answer any more."""
+
+
+class Patient(AutoHTTPProtocol):
+    """A connection that does not wait for ever: for the head of a request, or for an answer to be taken."""
+
+    timer: asyncio.TimerHandle | None = None
+    head = 0                    # bytes of a head that is on its way
+
+    def connection_made(self, transport: asyncio.Transport) -> None:    # type: ignore[override]
+        super().connection_made(transport)
+        found = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError, AttributeError):
+            found.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(TAKE_SECONDS * 1000))     # the kernel drops what nobody takes
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        cycle = self.cycle
+        heading = cycle is None or not cycle.more_body
+        super().data_received(data)
+        if self.cycle is not cycle:
+            self._unset_head()
+        elif heading:
+            self.head += len(data)
+            self._await_head()
+            if self.head > HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(too_long_head())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unset_head()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        if self.timer is None:
+            self.timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+
+    def _unset_head(self) -> None:
+        self.head = 0
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+
+    def _give_up(self) -> None:
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP, in the error shape."""
+        self._refuse(ServiceError(400, "invalid_request", "this is not a request of HTTP/1.1"))
+
+    def _refuse(self, error: ServiceError) -> None:
+        body = dumps(error.as_dict("/")) + b"\n"
+        head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
+        self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
+        self.transport.close()
+
+
+def too_long_head() -> ServiceError:
+    return ServiceError(431, "too_large", f"the head of a request has at most {HEAD_BYTES:,} bytes")
+
+
+def most_of(settings: Settings, path: str) -> int:
+    """The longest body that any call of this path reads."""
+    if UPLOADS.fullmatch(path):
+        return settings.max_upload_bytes + settings.max_spec_bytes
+    return max(settings.max_spec_bytes + settings.max_inline_bytes, settings.max_predict_bytes)
+
+
+def counted(receive: Receive, scope: Scope, settings: Settings) -> Receive:
+    """`receive`, as long as the body comes: 413 beyond what any call reads, 408 when it comes too slowly. Only time spent waiting counts."""
+    most, loop = most_of(settings, scope["path"]), asyncio.get_running_loop()
+    size, waited, whole = 0, 0.0, False
+
+    async def receive_counted() -> Message:
+        nonlocal size, waited, whole
+        if whole:
+            return await receive()
+        began = loop.time()
+        try:
+            async with asyncio.timeout(BODY_SECONDS + size / BODY_RATE - waited):
+                message = await receive()
+        except TimeoutError:
+            raise ServiceError(408, "request_timeout", f"the body came too slowly: fewer than {BODY_RATE:,} bytes a second") from None
+        waited += loop.time() - began
+        size += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        if size > most:
+            raise too_large(f"the body has more than {most:,} bytes")
+        return message
+
+    return receive_counted
+
+
+def taken(send: Send) -> Send:
+    """`send`, given up when the client takes nothing for long."""
+
+    async def send_soon(message: Any) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        try:
+            async with asyncio.timeout(TAKE_SECONDS):
+                await send(message)
+        except TimeoutError:
+            raise Stalled() from None
+
+    return send_soon
