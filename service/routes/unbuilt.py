@@ -11,10 +11,6 @@ from starlette.responses import Response
 from service.routes.problems import documented, unbuilt
 
 CALLS = (
-    ("PATCH", "/v1/jobs/{job_id}", "Change hyper-parameters, epochs, labels of a job"),
-    ("POST", "/v1/jobs/{job_id}/pause", "Pause a running job"),
-    ("POST", "/v1/jobs/{job_id}/resume", "Let a paused job go on"),
-    ("POST", "/v1/jobs/{job_id}/fork", "Start a new job from a checkpoint"),
     ("GET", "/v2/health/live", "KServe V2: alive"),
     ("GET", "/v2/models/{name}", "KServe V2: a model"),
     ("POST", "/v2/models/{name}/infer", "KServe V2: predict"),

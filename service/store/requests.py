@@ -16,6 +16,7 @@ from service.store.jobs import WAITING
 from service.store.tables import adjustments, blocks, checkpoints
 
 ADJUSTABLE = ("queued", "running", "paused")
+MOST_CHANGES = 1000         # of one job: each attempt reads them all
 
 
 class Requests(Database):
@@ -71,9 +72,10 @@ class Requests(Database):
         with self.write("adjust") as connection:
             job = find(connection, job_id)
             if job["status"] not in ADJUSTABLE:
-                raise conflict(f"the job is {job['status']} and takes up no more changes: fork it with them instead (POST /v1/jobs/{job_id}/fork)",
-                               allowed=list(states.allowed(job["status"])))
+                raise no_more_changes(job)
             number = 1 + (_largest(connection, adjustments, "number", job_id) or 0)
+            if number > MOST_CHANGES:
+                raise conflict(f"the job was changed {MOST_CHANGES:,} times already: fork it with these changes instead")
             connection.execute(insert(adjustments), {"job_id": job_id, "number": number, "changes": dict(changes), "created_at": states.now()})
             self.tell("stop", job_id)
             return change(connection, job, (), {} if epochs is None else _lengthened(job, epochs))
@@ -96,6 +98,12 @@ class Requests(Database):
         with self.read() as connection:
             told = [_largest(connection, table, column, job_id) for table, column in ((blocks, "last_step"), (checkpoints, "step"))]
         return int(max(step or 0 for step in told))
+
+
+def no_more_changes(job: Mapping[str, Any]) -> ServiceError:
+    """409, naming fork, for a job whose run cannot be changed any more."""
+    return conflict(f"the job is {job['status']} and takes up no more changes: fork it with them instead (POST /v1/jobs/{job['id']}/fork)",
+                    allowed=list(states.allowed(job["status"])))
 
 
 def _largest(connection: Connection, table: Table, column: str, job_id: str) -> Any:
