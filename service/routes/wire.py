@@ -10,28 +10,30 @@ from service.routes.render import Json, present
 from service.store import Store
 
 JOB = ("status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
-       "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "metadata")
+       "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "priority", "metadata")
 DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnings", "created_at")
 
 
 def show_job(store: Store, row: Mapping[str, Any]) -> Json:
     """The Job object; reads the attempts and the place in the queue."""
     with store.read():
-        return _job(store, row, store.queue_position(row))
+        return _job(store, row, store.queue_position(row), store.adjustments(row["id"]))
 
 
 def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
     """Job objects, with one look at the queue."""
     with store.read():
         places = store.queue_positions(row["id"] for row in rows if row["status"] == "queued")
-        return [_job(store, row, places.get(row["id"])) for row in rows]
+        changes = store.all_adjustments(row["id"] for row in rows)
+        return [_job(store, row, places.get(row["id"]), changes.get(row["id"], [])) for row in rows]
 
 
-def _job(store: Store, row: Mapping[str, Any], position: int | None) -> Json:
+def _job(store: Store, row: Mapping[str, Any], position: int | None, changes: Sequence[Mapping[str, Any]]) -> Json:
     attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
     summary = row["summary"]
     return {"id": row["id"], "object": "job", "name": row["name"] or None, "is_terminal": row["status"] in states.TERMINAL,
             **present(**{name: row[name] for name in JOB}, queue_position=position, attempts=attempts,
+                      adjustments=[present(**change) for change in changes] or None,
                       class_names=summary.get("class_names"), parameters=summary.get("parameters"))}
 
 

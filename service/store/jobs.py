@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
@@ -91,10 +91,10 @@ class Jobs(Database):
                 _index_metadata(connection, job_id, metadata)
             return change(connection, job, (), columns)
 
-    def delete_job(self, job_id: str) -> list[str]:
+    def delete_job(self, job_id: str, check: Callable[[Row], None] | None = None) -> list[str]:
         """Remove a terminal job, all its rows and its inline dataset; returns the sha256 of that one's content (`artifacts.delete_job` does it all).
 
-        409 while it is live or a published model answers with it.
+        409 while it is live or a published model answers with it. `check` sees the row in the same transaction, and may raise.
         """
         with self.write("delete_job") as connection:
             job = find(connection, job_id)
@@ -102,6 +102,8 @@ class Jobs(Database):
                 raise conflict(f"the job is {job['status']}: cancel it first", allowed=list(states.allowed(job["status"])))
             if name := connection.execute(select(models.c.name).where(models.c.id.in_(newest()), models.c.job_id == job_id)).scalar():
                 raise conflict(f"the model {name!r} answers with this job: publish another one, or remove the name first", "in_use")
+            if check is not None:
+                check(job)
             for part in (*JOB_PARTS, models):
                 connection.execute(delete(part).where(part.c.job_id == job_id))
             connection.execute(delete(deliveries).where(deliveries.c.job_id == job_id, deliveries.c.next_at.is_(None)))
