@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import threading
@@ -17,6 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
 from engine.train import Job, Recent, start
+from engine.train.ready.inherit import initial_arrays
+from engine.train.run.adopt import Carried
 from engine.train.run.events import checkpoint_event
 from engine.train.run.live import Adjustment
 from service import artifacts, endings
@@ -64,6 +67,7 @@ class Attempt:
         self.store, self.settings, self.heart, self.threads, self.recent = store, settings, heart, threads, recent
         self.claim, self.row, self.checkpoints = taken.claim, taken.row, taken.checkpoints
         self.run: Any = None
+        self.became = ""                        # what the job is after this attempt; "" when this one had no say in it
         self.stopping = False
         self.published = self.taken_up = 0      # the furthest step that was ever told, and how many live changes the run knows
         self._changing = threading.Lock()
@@ -148,7 +152,7 @@ class Attempt:
         for step, data in self._generations(damaged):
             try:
                 self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"],
-                                 recent=self.recent, adjustments=made)
+                                 recent=self.recent, adjustments=made, **self._origin(job, step, data))
             except CheckpointError:
                 damaged.append(step)
                 continue
@@ -158,6 +162,18 @@ class Attempt:
                                          {"code": "checkpoint_corrupt", "step": bad}, "warn"))
             return
         raise Corrupt(damaged)
+
+    def _origin(self, job: Job, step: int, data: bytes | None) -> dict[str, Any]:
+        """What the run has to know where it begins with what another one made."""
+        origin = self.row["origin"] or {}
+        if origin.get("kind") == "fork" and any(row["sha256"] == origin["sha256"] for row in self.checkpoints if row["step"] == step):
+            return {"carried": Carried(**origin["carried"])}
+        if origin.get("kind") == "initial" and data is None:
+            file = artifacts.read_checkpoint(self.store.home, origin)
+            if file is None:
+                raise CheckpointError("the file of the initial parameters is damaged or gone")
+            return {"initial": initial_arrays(file, origin["best_weights"], job.initial.paths if job.initial else None)}
+        return {}
 
     def _generations(self, damaged: list[int]) -> Iterator[tuple[int, bytes | None]]:
         """Checkpoints, newest first, as (step, bytes); a job that has none begins at step 0. Steps of damaged files are added to the list."""
@@ -177,12 +193,13 @@ class Attempt:
             recorded = self._let_go(note)
         else:
             recorded = self._finish(ending, note)
+        self.became = recorded.status
         artifacts.remove(self.store.home, recorded.removed)
 
     def _finish(self, ending: Mapping[str, Any], note: Note) -> Recorded:
         """The run came to its end, well or badly."""
         columns = {name: ending[name] for name in ("metrics", "best") if ending.get(name)}
-        note = {**note, "job": {**note.get("job", {}), **columns, "epochs": self.run.regime.epochs}}
+        note = {**note, "job": {**note.get("job", {}), **columns}}
         error = dict(ending.get("error") or {})
         hint, message = error.pop("hint", None), error.get("message") or self._summary(ending)
 
@@ -190,6 +207,7 @@ class Attempt:
             with self.store.write("finish"):
                 if ending["status"] == "succeeded" and self._asked_for_more(note):
                     return self.store.release(self.claim, "adjusted", **note)
+                note["job"] = {**note["job"], "epochs": self.run.regime.epochs}
                 return self.store.finish(self.claim, ending["status"], reason=ending["status_reason"], message=message, hint=hint,
                                          error=error or None, **note)
 
@@ -224,10 +242,11 @@ class Attempt:
         claim, told = self.claim, {"message": failure.message, "hint": failure.hint}
 
         def write() -> None:
+            self.heart.beat()
             if failure.retried:
-                self.store.lost(claim.job_id, claim.fence, code=failure.code, kind=failure.kind, **told, **note)
+                self.became = self.store.lost(claim.job_id, claim.fence, code=failure.code, kind=failure.kind, **told, **note)["status"]
             else:
-                self.store.finish(claim, "failed", reason=failure.code, error=failure.as_dict(epoch, step), **told, **note)
+                self.became = self.store.finish(claim, "failed", reason=failure.code, error=failure.as_dict(epoch, step), **told, **note).status
 
         with suppress(StaleFence):
-            self.recording.persist(write)
+            self.recording.persist(write, patience=math.inf)        # where the disk is full for good, nothing better can be done than to say so

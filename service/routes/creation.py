@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,10 +18,11 @@ from engine.errors import Problem, SpecError
 from engine.spec import problems
 from engine.train.job import LABELS, Job
 from engine.train.ready.build import Summary
-from service import artifacts, datasets
+from service import artifacts, datasets, traces
 from service.errors import ServiceError, too_large
 from service.jobs import EVENTS, new_id
 from service.routes.api import Api
+from service.routes.beginnings import Beginning, Start, from_initial
 from service.routes.checked import INLINE
 from service.routes.problems import refused_spec
 from service.routes.render import Json
@@ -32,12 +34,13 @@ from service.webhooks import checking as webhooks
 
 @dataclass(frozen=True)
 class Candidate:
-    """A job that may be queued; `inline` is the data that came inside its spec."""
+    """A job that may be queued; `inline` is the data that came inside its spec, `beginning` the file that it begins with."""
 
     job: Job
     spec: Json
     summary: Summary
     inline: Json | None = None
+    beginning: Beginning | None = None
 
 
 @dataclass(frozen=True)
@@ -48,25 +51,39 @@ class Ready:
     spec: Json
     summary: Summary
     inline: Row | None = None
+    beginning: Beginning | None = None
+    parent: str | None = None
 
     def queue(self, store: Store) -> Row:
         """Store it. Part of the transaction that this thread is in, if it is in one."""
         job = self.job
         with artifacts.pinned(store, self.inline["sha256"]) if self.inline else nullcontext():
-            return store.add_job(
+            row = store.add_job(
                 self.spec, about(self.summary), name=job.name or "", epochs=job.epochs, priority=job.priority, max_attempts=job.max_attempts,
-                metadata=job.metadata, warnings=self.summary.warnings, retain_seconds=job.retain_seconds,
-                datasets=[reference for reference in job.references() if reference.startswith("ds_")], inline=self.inline)
+                metadata=job.metadata, warnings=self.summary.warnings, retain_seconds=job.retain_seconds, parent=self.parent,
+                datasets=[reference for reference in self.references() if reference.startswith("ds_")], inline=self.inline,
+                traceparent=traces.traceparent())
+        return row if self.beginning is None else self.beginning.settle(store, row)
+
+    def references(self) -> list[str]:
+        """The data sets that the job needs."""
+        initial = self.job.initial
+        return [*self.job.references(), *([initial.dataset] if initial and initial.dataset else [])]
+
+    def or_nothing(self) -> AbstractContextManager[None]:
+        """What the block queues has all its files; where it fails, no file is left."""
+        return nullcontext() if self.beginning is None else self.beginning.or_nothing()
 
 
 def about(summary: Summary) -> Json:
     """What the store keeps of a summary."""
     return {"parameters": summary.parameters, "layers": summary.layers, "rows": summary.rows, "steps_per_epoch": summary.steps_per_epoch,
-            "memory_bytes": summary.memory_bytes, "checkpoint_bytes": summary.checkpoint_bytes, "class_names": summary.class_names}
+            "memory_bytes": summary.memory_bytes, "checkpoint_bytes": summary.checkpoint_bytes, "class_names": summary.class_names,
+            "paths": list(summary.parameter_shapes)}
 
 
-def candidate(api: Api, raw: Json) -> Candidate:
-    """The job of a posted object, checked whole. 422 with every problem."""
+def candidate(api: Api, raw: Json, begin: Callable[[Api, Job], Start] = from_initial) -> Candidate:
+    """The job of a posted object, checked whole. 422 with every problem. `begin` finds what it begins with."""
     check_metadata(api.settings, raw)
     inline = inline_data(raw)
     table = None if inline is None else _read(inline)
@@ -75,27 +92,31 @@ def candidate(api: Api, raw: Json) -> Candidate:
     tables, contents = _tables(api, job)
     if table is not None:
         tables[INLINE], contents[INLINE] = table, hashlib.sha256(json.dumps(inline).encode()).hexdigest()
+    start = begin(api, job)
+    untold += start.problems
     try:
         summary = api.checked.check(job, tables, contents, api.settings)
     except SpecError as error:
         raise refused_spec([*error.problems, *untold]) from None
-    if untold:
-        raise refused_spec(untold)
+    fit = start.fit(job, summary)
+    if untold or fit.problems:
+        raise refused_spec([*untold, *fit.problems])
     labels = {name: value for name, value in job.spec().items() if name in LABELS}
-    return Candidate(job, {**summary.spec, **labels}, summary, inline)
+    begun = {} if fit.initial is None else {"initial": fit.initial}
+    return Candidate(job, {**summary.spec, **labels, **begun}, replace(summary, warnings=[*summary.warnings, *fit.warnings]), inline, fit.beginning)
 
 
 def ready(store: Store, found: Candidate) -> Ready:
     """The candidate with its inline data taken in."""
     if found.inline is None:
-        return Ready(found.job, found.spec, found.summary)
+        return Ready(found.job, found.spec, found.summary, beginning=found.beginning)
     try:
         taken = datasets.ingest_inline(store.home, **found.inline, name=INLINE)
     except ServiceError as error:
         error.errors = [problem.under("/data/dataset") for problem in error.errors]
         raise
     row = {"id": new_id("ds"), **taken.record}
-    return Ready(found.job, {**found.spec, "data": {**found.spec["data"], "dataset": row["id"]}}, found.summary, row)
+    return Ready(found.job, {**found.spec, "data": {**found.spec["data"], "dataset": row["id"]}}, found.summary, row, found.beginning)
 
 
 def parse(api: Api, raw: Json, inline: Table | None) -> Job:

@@ -166,6 +166,9 @@ def carry(new: Job, summary: Summary, old: Job, header: Header, notes: Notes) ->
     if not comparable and (old.callbacks or header.meta["best"]["epoch"]):
         notes.warn("/loss" if new.loss != old.loss else "/data", "not_carried",
                    "data or loss are others: the best values so far, and what callbacks remember, begin anew")
+    if header.meta["class_names"] != summary.class_names:
+        notes.warn("/data/target", "classes_differ", f"the classes were {_listed(map(str, header.meta['class_names'] or ()))} and are "
+                                                     f"{_listed(map(str, summary.class_names or ()))}: the model's outputs keep their places")
     others, places = [callback for callback in old.callbacks if callback.kind != "on_nonfinite"], []
     for callback in (callback for callback in new.callbacks if callback.kind != "on_nonfinite"):
         place = next((i for i, other in enumerate(others) if other == callback and i not in places), None)
