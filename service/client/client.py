@@ -108,7 +108,24 @@ class Client:
         return self.job(job_id)
 
     def cancel(self, job_id: str) -> Job:
-        return Job.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/cancel", headers=_once()))
+        """Stop a job within a batch, or take it out of the queue."""
+        return self._ask(job_id, "cancel")
+
+    def pause(self, job_id: str) -> Job:
+        """Let a running job write a checkpoint and give up its worker, until `resume`."""
+        return self._ask(job_id, "pause")
+
+    def resume(self, job_id: str) -> Job:
+        """Let a paused job go on, as if it had not been paused."""
+        return self._ask(job_id, "resume")
+
+    def adjust(self, job_id: str, **changes: Any) -> Job:
+        """Change a job: `name`, `metadata`, `priority` at any time; hyper-parameters by name, `epochs` (in all), `freeze` and `thaw` (path patterns)
+        until it is over. The event `adjusted` says at which step a running job took it up."""
+        return Job.model_validate(self.connection.json("PATCH", f"/v1/jobs/{job_id}", json=plain(changes), headers=_once()))
+
+    def _ask(self, job_id: str, wish: str) -> Job:
+        return Job.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/{wish}", headers=_once()))
 
     # ---------------------------------------------------------------- results
 

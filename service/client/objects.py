@@ -62,6 +62,8 @@ class Job(Answer):
     parameters: int | None = None
     attempt: int = 0
     attempts: list[Object] = []
+    adjustments: list[Object] = []
+    priority: int = 0
     warnings: list[Object] = []
     message: str | None = None
     hint: str | None = None

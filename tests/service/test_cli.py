@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 
 from service.settings import describe
+from tests.service.running import until
 from tests.serving import ROOT, TRAINYARD, serving, trainyard
 
 JOB: dict[str, Any] = {
     "name": "small", "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "relu"}, {"kind": "dense", "units": 2}]},
     "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 3, "data": {"target": "kind"}}
-COMMANDS = ["serve", "worker", "submit", "watch", "jobs", "cancel", "predict", "download", "upload", "get", "show", "warm", "settings", "quickstart",
-            "token"]
+COMMANDS = ["serve", "worker", "submit", "watch", "jobs", "cancel", "pause", "resume", "adjust", "predict", "download", "upload", "get", "show",
+            "warm", "settings", "quickstart", "token"]
 TABLE = "size,kind\n" + "".join(f"{i},{'large' if i > 20 else 'small'}\n" for i in range(40))
 
 
@@ -113,6 +114,21 @@ def test_a_model_is_used_and_saved(ask, files: Path) -> None:
 def test_an_upload_shows_its_columns(ask, files: Path) -> None:
     done = ask("upload", files / "table.csv", "--types", "size:category")
     assert "40 rows" in done.stdout and "size    category" in done.stdout
+
+
+def test_a_job_is_paused_changed_and_resumed(ask, files: Path) -> None:
+    (files / "job.json").write_text(json.dumps({**JOB, "epochs": 1_000_000}))
+    job = ask("submit", files / "job.json", "--data", files / "table.csv", "--no-wait").stdout.strip()
+    until(lambda: ask("pause", job).returncode == 0)
+    changed = ask("adjust", job, "learning_rate=0.01", "freeze=layers.0.bias", "freeze=layers.1.bias", "name=12", 'metadata={"by": "hand"}', "--json")
+    found = json.loads(changed.stdout)
+    assert found["adjustments"][0]["changes"] == {"learning_rate": 0.01, "freeze": ["layers.0.bias", "layers.1.bias"]}
+    assert (found["name"], found["metadata"]) == ("12", {"by": "hand"})
+    wrong = ask("adjust", job, "lerning_rate=1", "epochs=0")
+    assert wrong.returncode == 2 and all(told in wrong.stderr for told in ("/lerning_rate: ", "(did you mean learning_rate?)", "/epochs: "))
+    assert "write NAME=VALUE" in ask("adjust", job, "epochs").stderr
+    until(lambda: ask("resume", job).returncode == 0)
+    assert ask("cancel", job).stdout.startswith(f"{job} is cancel")
 
 
 def test_ctrl_c_detaches_and_the_job_goes_on(ask, url: str, files: Path) -> None:
