@@ -18,12 +18,14 @@ from contextlib import asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from service import child
+from service import child, logs, traces
 from service.routes import ROUTERS, document, problems
 from service.routes.api import Api
 from service.routes.checked import Checked
 from service.routes.guard import Guard, is_loopback
+from service.routes.health import VERSIONS
 from service.routes.keys import Keys
+from service.routes.observing import Observed
 from service.routes.patience import Patient
 from service.routes.tables import Tables
 from service.settings import Settings
@@ -62,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     problems.install(app)
     document.describe(app)
     app.add_middleware(Guard)
+    app.add_middleware(Observed)
     return app
 
 
@@ -91,7 +94,8 @@ class Server(uvicorn.Server):
 
 def serve(settings: Settings, sockets: Sequence[socket.socket] | None = None) -> None:
     """Answer requests until SIGTERM or SIGINT; what is still being answered then has `stop_seconds`."""
-    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False, backlog=2048,
+    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_config=None, log_level="warning",
+                            access_log=False, backlog=2048,
                             timeout_keep_alive=75, server_header=False, proxy_headers=False, http=Patient,
                             timeout_graceful_shutdown=max(1, int(settings.stop_seconds - ENDING_SECONDS)))
     Server(config).run(list(sockets) if sockets else None)
@@ -101,7 +105,10 @@ def main() -> None:
     number = os.environ.get(child.LISTENING, "")
     sockets = [socket.socket(fileno=int(number))] if number.isdigit() else None
     signal.signal(signal.SIGINT, signal.SIG_IGN if sockets else signal.default_int_handler)    # a Ctrl-C is the supervisor's to handle
-    serve(Settings(), sockets)
+    settings = Settings()
+    logs.install(settings, "api")
+    traces.begin("api", VERSIONS["version"])
+    serve(settings, sockets)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from service import tally
 from service.errors import StorageFull, crash_point, unavailable
 from service.store import Store
 
@@ -82,7 +83,8 @@ def write_checkpoint(home: Path, job_id: str, step: int, data: bytes) -> dict[st
     """Make a checkpoint durable; returns the {"path", "bytes", "sha256"} of its row. Other bytes at the same step get another name."""
     digest = sha256(data)
     path = Path("jobs", job_id, "checkpoints", f"{step:09d}-{digest[:16]}.safetensors")
-    write(home / path, data, "checkpoint")
+    with tally.timed("checkpoint_write_seconds"):
+        write(home / path, data, "checkpoint")
     return {"path": str(path), "bytes": len(data), "sha256": digest}
 
 

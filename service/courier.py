@@ -6,6 +6,7 @@ when this process died is sent again, under the same id.
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 import sys
@@ -17,17 +18,18 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import child
+from service import child, logs, tally
 from service.errors import ServiceError
 from service.jobs import iso, seconds_now
 from service.settings import Settings
 from service.store import Store
 from service.store.changes import Row
-from service.store.outbox import TOPIC
-from service.stream import Wake
+from service.store.outbox import DELIVERED, PENDING, TOPIC
+from service.stream import Wake, run_folder
 from service.webhooks import sending, signing
 from service.webhooks.addresses import NotAllowed, target_of
 
+log = logs.of("courier")
 AT_ONCE = 16                # deliveries under way
 OF_ONE_HOST = 4             # of them to one host: a slow one holds up itself only
 POLL_SECONDS = 2.0          # a wake-up may be lost
@@ -77,7 +79,7 @@ class Courier:
                     self.under_way[delivery["host"]] += 1
                 self.threads.submit(self._deliver, delivery)
         except (ServiceError, SQLAlchemyError) as error:
-            print(f"courier: the store cannot be used: {error}", file=sys.stderr, flush=True)
+            log.error("the store cannot be used: %s", error)
         return POLL_SECONDS
 
     def _deliver(self, delivery: Row) -> None:
@@ -85,9 +87,13 @@ class Courier:
             tried = self.try_once(delivery)
             code, number = tried.get("code", 0), len(delivery["tries"])
             pause = self.pauses[number] * random.uniform(1 - JITTER, 1 + JITTER) if number < len(self.pauses) else None
-            self.store.settle_delivery(delivery, tried, delivered=200 <= code < 300, gone=code == 410, again_in=pause)
+            result = self.store.settle_delivery(delivery, tried, delivered=200 <= code < 300, gone=code == 410, again_in=pause)
+            tally.count("webhooks", "failed" if result == PENDING else result)
+            tally.observe("webhook_seconds", tried["seconds"])
+            log.log(logging.INFO if result == DELIVERED else logging.WARNING, "webhook %s: %s", delivery["id"], result, extra=logs.fields(
+                job_id=delivery["job_id"], type=delivery["type"], host=delivery["host"], **tried))
         except (ServiceError, SQLAlchemyError) as error:       # another courier, or this one, takes it up when its claim is over
-            print(f"courier: {delivery['id']} cannot be settled: {error}", file=sys.stderr, flush=True)
+            log.error("%s cannot be settled: %s", delivery["id"], error)
         finally:
             with self.turn:
                 self.under_way[delivery["host"]] -= 1
@@ -113,7 +119,10 @@ class Courier:
 
 
 def main() -> None:
-    Courier(Settings()).run()
+    settings = Settings()
+    logs.install(settings, "courier")
+    tally.begin(run_folder(settings.home))
+    Courier(settings).run()
 
 
 if __name__ == "__main__":

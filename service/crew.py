@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +15,14 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import child, heartbeat
+from service import child, heartbeat, logs, tally
 from service.errors import ServiceError, StaleFence
 from service.heartbeat import Heartbeat
 from service.jobs import Claim, seconds_now, seconds_of
 from service.settings import Settings
 from service.store import Store
 
+log = logs.of("supervisor")
 FIRST_PAUSE, LONGEST_PAUSE = 0.25, 30.0
 LOOK_SECONDS, LONGEST_LOOK, SAID_SECONDS = 0.5, 5.0, 60.0
 START_SECONDS = 120.0       # for a worker to become ready
@@ -80,8 +81,8 @@ class Child:
 class Worker(Child):
     """A worker as seen from outside."""
 
-    def __init__(self, settings: Settings, owner: str):
-        super().__init__("service.worker", settings, **{child.OWNER: owner})
+    def __init__(self, settings: Settings, owner: str, number: int):
+        super().__init__("service.worker", settings, **{child.OWNER: owner, tally.SLOT: f"{os.getpid()}.{number}"})
         self.heart: Heartbeat | None = None
         self.seen: tuple[int, int] = (0, 0)     # fence and progress at the last look
         self.looked_at = time.monotonic()
@@ -138,7 +139,7 @@ class Crew:
 
     def __init__(self, settings: Settings, store: Store, folder: Path, owner: str):
         self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
-        self.workers = [Worker(settings, owner) for _ in range(settings.workers)]
+        self.workers = [Worker(settings, owner, number) for number in range(settings.workers)]
         self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
         self._writer = ThreadPoolExecutor(1, "store")
         self._written = self._writer.submit(lambda: None)
@@ -169,7 +170,8 @@ class Crew:
         """Note why a worker ended."""
         verdict = worker.verdict or self._post_mortem(code)
         worker.verdict, self.bereaved[pid] = None, verdict
-        print(f"supervisor: worker {pid} ended: {verdict.message}", file=sys.stderr, flush=True)
+        tally.count("workers_lost")
+        log.warning("worker %d ended: %s", pid, verdict.message, extra=logs.fields(code=verdict.code))
 
     def _post_mortem(self, code: int) -> Verdict:
         before, self.kills = self.kills, oom_kills()
@@ -208,7 +210,9 @@ class Crew:
     def _tell(self, job: Mapping[str, Any], verdict: Verdict) -> None:
         """What becomes of a job whose worker is gone."""
         with suppress(StaleFence):
-            self.store.lost(job["id"], job["fence"], **asdict(verdict))
+            row = self.store.lost(job["id"], job["fence"], **asdict(verdict))
+            tally.count("jobs_ended", row["status"])
+            log.warning("the job of a lost worker is %s: %s", row["status"], verdict.message, extra=logs.fields(job_id=job["id"], code=verdict.code))
 
     def hold(self) -> None:
         """Renew leases while workers drain; nothing else is done for them any more."""
@@ -243,7 +247,7 @@ def _complaining() -> Iterator[None]:
         said = str(error)
         if time.monotonic() - _complained.get(said, -SAID_SECONDS) >= SAID_SECONDS:
             _complained[said] = time.monotonic()
-            print(f"supervisor: the store cannot be used: {said}", file=sys.stderr, flush=True)
+            log.error("the store cannot be used: %s", said)
 
 
 def oom_kills() -> int:

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import mmap
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
 STARTING, IDLE, BUSY = range(3)
 PHASES = ("starting", "idle", "busy")
-_PHASE, _PROGRESS, _LIMIT, _BEFORE, _NUMBERS = 0, 1, 2, 3, 8
+_PHASE, _PROGRESS, _LIMIT, _BEFORE, _ALIVE, _NUMBERS = 0, 1, 2, 3, 4, 8
 
 
 class Heartbeat:
     """The numbers of one worker: `phase`; `progress`, which changes whenever anything is done; `memory_limit` of its job in bytes (0: none), and
-    `memory_before` the job."""
+    `memory_before` the job; `silence`, the seconds since it last said that it is there."""
 
     def __init__(self, folder: Path, pid: int | None = None):
         """This process's own, made anew; with `pid`, another's. OSError when that one has none."""
@@ -26,6 +27,8 @@ class Heartbeat:
             self.path.write_bytes(bytes(8 * _NUMBERS))
         with self.path.open("r+b") as file:
             self._numbers = memoryview(mmap.mmap(file.fileno(), 8 * _NUMBERS)).cast("q")
+        if pid is None:
+            self.live()
 
     @property
     def phase(self) -> int:
@@ -43,6 +46,14 @@ class Heartbeat:
     def beat(self) -> None:
         """Something was done: a step, an event, a pass of the compiler."""
         self._numbers[_PROGRESS] += 1
+
+    def live(self) -> None:
+        """This process is there, whether it does anything or not."""
+        self._numbers[_ALIVE] = time.monotonic_ns()
+
+    @property
+    def silence(self) -> float:
+        return (time.monotonic_ns() - self._numbers[_ALIVE]) / 1e9
 
     @property
     def memory_limit(self) -> int:
@@ -69,10 +80,15 @@ def resident(pid: int) -> int:
 
 def workers(folder: Path) -> dict[int, str]:
     """The phase of every living worker of a run folder, by pid."""
+    return {pid: PHASES[heart.phase] for pid, heart in hearts(folder).items()}
+
+
+def hearts(folder: Path) -> dict[int, Heartbeat]:
+    """Every living worker of a run folder, by pid."""
     found = {}
     for path in folder.glob("worker.*"):
         pid = int(path.suffix[1:])
         with suppress(OSError, ValueError):     # just made, or just removed
             if Path("/proc", str(pid)).exists():
-                found[pid] = PHASES[Heartbeat(folder, pid).phase]
+                found[pid] = Heartbeat(folder, pid)
     return found

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from service import artifacts
+from service import artifacts, tally
 from service.errors import StorageFull
 from service.jobs import Claim, Event
 from service.store import Store
@@ -118,9 +118,9 @@ class Recording:
         if recorded.status != "running":
             self._stop()
 
-    def persist(self, write: Callable[[], Answer]) -> Answer:
+    def persist(self, write: Callable[[], Answer], patience: float | None = None) -> Answer:
         """`write()`, again and again while the disk is full: it may have room in a moment. StorageFull when patience is over."""
-        deadline = time.monotonic() + self.patience
+        deadline = time.monotonic() + (self.patience if patience is None else patience)
         while True:
             try:
                 return write()
@@ -136,6 +136,8 @@ class Recording:
         note: Note = {"curves": _curves(events)}
         happened, columns, adjusted = [], {}, {}
         for event in events:
+            if event.type == "epoch":
+                tally.observe("epoch_seconds", event.data["seconds"])
             columns |= _columns(event, self.epochs, self._pace)
             if (payload := _payload(event)) is not None:
                 data = dict(event.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -33,8 +34,13 @@ class Settings(BaseSettings):
     max_spec_bytes: int = Field(default=1 * MB, gt=0, description="largest job spec without inline data")
     max_inline_bytes: int = Field(default=16 * MB, gt=0, description="largest inline data of a job or dataset")
     max_upload_bytes: int = Field(default=10 * GB, gt=0, description="largest upload, also after decompression")
+    max_uploads: int = Field(default=256, gt=0, description="most uploads in parts on their way at once")
+    max_upload_parts: int = Field(default=10_000, gt=0, description="most parts of an upload")
+    upload_seconds: float = Field(default=24 * 3600, gt=0, description="an upload in parts that nothing comes for in so long is given up")
+    max_images: int = Field(default=100_000, gt=0, description="most images in an archive")
     max_predict_bytes: int = Field(default=16 * MB, gt=0, description="largest body of a prediction")
     max_predict_rows: int = Field(default=10_000, gt=0, description="most rows of one prediction")
+    max_predict_numbers: int = Field(default=5_000_000, gt=0, description="most numbers in the JSON of a dataset's predictions; CSV has no end")
     max_gradient_numbers: int = Field(default=100_000, gt=0, description="most numbers in one gradients request")
     max_parameters: int = Field(default=1_000_000_000, gt=0, description="most parameters of a model")
     max_memory_bytes: int = Field(default=16 * GB, gt=0, description="most memory of one training run, estimated before it starts")
@@ -51,6 +57,8 @@ class Settings(BaseSettings):
     max_metadata_value: int = Field(default=512, gt=0, description="longest metadata value, in characters")
     audit_seconds: float = Field(default=90 * 86_400, gt=0, description="how long the audit keeps who changed what")
     max_audit_rows: int = Field(default=100_000, gt=0, description="most rows of the audit; older ones are dropped")
+    log_format: Literal["plain", "json"] = Field(default="plain", description="lines of the log on stderr: plain, or json for machines")
+    log_level: Literal["", "debug", "info", "warning", "error"] = Field(default="", description="empty: warning, for json info, with each request")
     webhook_allow: str = Field(default="", description="hosts that webhooks may go to, over https, separated by commas; empty: every public one. "
                                "127.0.0.1:9000 adds a place on this machine, http too; HOST:PORT may also be private")
     webhook_seconds: float = Field(default=15, gt=0, description="time for a receiver of a webhook to answer")

@@ -26,7 +26,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import artifacts, child
+from service import artifacts, child, logs, tally
 from service.crew import Child, Crew
 from service.errors import ServiceError
 from service.settings import Settings
@@ -36,6 +36,7 @@ from service.store.outbox import TOPIC
 from service.store.tables import SCHEMA
 from service.stream import Wake, run_folder
 
+log = logs.of("supervisor")
 TURN_SECONDS = 0.25
 TIDY_SECONDS = 60.0
 MOST_FALSE_STARTS = 5       # ends of the API in a row, before it ever answered
@@ -58,6 +59,8 @@ def worker(settings: Settings) -> int:
 def _run(settings: Settings, with_api: bool) -> int:
     try:
         settings.home.mkdir(parents=True, exist_ok=True)
+        logs.install(settings, "supervisor")
+        tally.begin(run_folder(settings.home), f"{os.getpid()}.supervisor")
         with _sole_owner(settings.home) if with_api else nullcontext():
             return Supervisor(settings, with_api).run()
     except (CannotServe, ServiceError) as error:
@@ -113,7 +116,7 @@ class Supervisor:
                 self.predictor = Child("service.predictor", self.settings)
             if told.pending() and self.with_api:
                 if self.courier is None:
-                    self.courier = Child("service.courier", self.settings)
+                    self.courier = Child("service.courier", self.settings, **{tally.SLOT: f"{os.getpid()}.courier"})
                 self.courier.ready = self.courier.process is not None
         self._drain()
         return 0
@@ -150,17 +153,17 @@ class Supervisor:
         if self.api is not None:
             self._keep_api(self.api)
         if self.predictor is not None and (code := self.predictor.keep()) is not None:
-            _say(f"the predictor ended with status {code}")
+            log.warning("the predictor ended with status %d", code)
             self.predictor = None       # the next request asks for another one
         if self.courier is not None and (code := self.courier.keep()) is not None:
-            _say(f"the courier ended with status {code}")
+            log.warning("the courier ended with status %d", code)
         if time.monotonic() >= self.tidy_at:
             self.tidy_at = time.monotonic() + TIDY_SECONDS
             self._tidy()
 
     def _keep_api(self, api: Child) -> None:
         if (code := api.keep()) is not None:
-            _say(f"the API ended with status {code}")
+            log.warning("the API ended with status %d", code)
             if not self.announced and api.failures >= MOST_FALSE_STARTS:
                 raise CannotServe(f"the API does not start: it ended {api.failures} times, lastly with status {code}")
         if api.process is not None and not api.ready and self._answers():
@@ -191,6 +194,7 @@ class Supervisor:
                 artifacts.delete_job(self.store, job_id)
             for dataset_id in self.store.outlived_datasets():
                 artifacts.delete_dataset(self.store, dataset_id)
+            artifacts.tidy_uploads(self.store)
 
     # ---------------------------------------------------------------- the end
 
@@ -230,10 +234,6 @@ def _bring_up_to_date(settings: Settings) -> None:
 
 def _gone(one: Child | None) -> bool:
     return one is None or one.process is None or one.process.poll() is not None
-
-
-def _say(text: str) -> None:
-    print(f"supervisor: {text}", file=sys.stderr, flush=True)
 
 
 def _in_url(host: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import os
 import signal
-import sys
 import threading
 from typing import Any
 
@@ -14,14 +13,15 @@ from numba.core import event as compiler
 
 from engine.data.table import Table
 from engine.train import Job, Recent, start
-from service import child, heartbeat
+from service import child, heartbeat, logs, tally, traces
 from service.attempt import Attempt, take
 from service.errors import StorageFull
 from service.heartbeat import Heartbeat
 from service.settings import Settings
 from service.store import Store
-from service.stream import Wake
+from service.stream import Wake, run_folder
 
+log = logs.of("worker")
 POLL_SECONDS = 2.0          # a wake-up may be lost
 LOOK_SECONDS = 1.0
 FIRST = {"model": {"kind": "chain", "layers": [{"kind": "dense", "units": 4, "activation": "relu"}, {"kind": "dense", "units": 2}]},
@@ -37,7 +37,7 @@ class Worker:
         self.owner = os.environ.get(child.OWNER) or child.name_of("worker")
         self.threads = max(1, settings.threads // max(1, settings.workers))
         self.wake = Wake(settings.home)
-        self.store = Store.at(settings.home, settings.store, self.wake.notify)
+        self.store = Store.at(settings.home, settings.store, self._tell)
         self.heart = Heartbeat(self.wake.folder)
         self.recent = Recent()
         self.attempt: Attempt | None = None
@@ -48,6 +48,7 @@ class Worker:
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
         warm_up()
         queue = self.wake.listen("queue")
+        traces.begin("worker")
         signal.signal(signal.SIGTERM, self._drain)
         self.heart.phase = heartbeat.IDLE
         while not self.draining:
@@ -59,7 +60,7 @@ class Worker:
         try:
             taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads, self.settings.max_running_per_token)
         except StorageFull as error:
-            print(f"worker {os.getpid()}: {error.detail}", file=sys.stderr)
+            log.error("%s", error.detail)
             return False
         if taken is None:
             return False
@@ -68,12 +69,19 @@ class Worker:
         try:
             if self.draining:
                 self.attempt.stop()
-            self.attempt.work()
+            watched(self.attempt)
         finally:
             self.attempt = None
             self.heart.limit_memory(0)
             self.heart.phase = heartbeat.IDLE
         return True
+
+    def _tell(self, topic: str, word: str) -> None:
+        """What the store tells after a commit."""
+        if topic == "lease_expired":
+            tally.count("lease_expired")
+            log.warning("a job was taken from a worker that was not heard of any more", extra=logs.fields(job_id=word))
+        self.wake.notify(topic, word)
 
     def _drain(self, *_: Any) -> None:
         """SIGTERM: write a checkpoint, give the job back, and go."""
@@ -87,6 +95,7 @@ class Worker:
         seen = None
         while True:
             words = self.wake.wait("stop", LOOK_SECONDS)
+            self.heart.live()
             if (attempt := self.attempt) is None:
                 continue
             if attempt.run is not None and attempt.run.progress != seen:
@@ -94,6 +103,22 @@ class Worker:
                 self.heart.beat()
             if not words or attempt.claim.job_id in words:
                 attempt.look()
+
+
+def watched(attempt: Attempt) -> None:
+    """Do an attempt: counted, logged, and a span of the trace that its job was made in."""
+    job_id, number, parent = attempt.claim.job_id, attempt.claim.attempt, attempt.row["traceparent"]
+    about = traces.attributes(trainyard__job_id=job_id, trainyard__attempt=number)
+    with logs.about(job_id=job_id), traces.span("job", "CONSUMER", parent, **about) as span:
+        tally.count("attempts")
+        log.info("attempt %d begins", number, extra=logs.fields(attempt=number))
+        attempt.work()
+        seconds, became = attempt.elapsed(), attempt.became
+        tally.count("jobs_ended", became)
+        tally.observe("job_duration_seconds", seconds, became)
+        traces.note(span, "", "the job failed" if became == "failed" else "", trainyard__job_status=became)
+        log.info("attempt %d ends: the job is %s", number, became or "another's", extra=logs.fields(
+            attempt=number, status=became, seconds=round(seconds, 6)))
 
 
 class Compiling(compiler.Listener):
@@ -118,7 +143,10 @@ def warm_up() -> None:
 
 
 def main() -> None:
-    Worker(Settings()).run()
+    settings = Settings()
+    logs.install(settings, "worker")
+    tally.begin(run_folder(settings.home))
+    Worker(settings).run()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import platform
 import shutil
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -20,11 +23,13 @@ from service.routes.problems import documented
 from service.routes.render import Answer, Json, present
 from service.store.tables import SCHEMA
 
+STORE_SECONDS = 3.0         # for the store to take a write
+FRESH_SECONDS = 0.5         # for which an answer about it is given again
 router = APIRouter(route_class=Closed, tags=["service"])
-LIMITS = ("max_spec_bytes", "max_inline_bytes", "max_upload_bytes", "max_predict_bytes", "max_predict_rows", "max_gradient_numbers", "max_parameters",
-          "max_memory_bytes", "max_queued", "max_streams", "max_metadata_pairs", "max_metadata_key", "max_metadata_value",
-          "max_queued_per_token", "max_running_per_token", "max_storage_bytes_per_token", "max_streams_per_token", "max_requests_per_minute",
-          "max_audit_rows")
+LIMITS = ("max_spec_bytes", "max_inline_bytes", "max_upload_bytes", "max_uploads", "max_upload_parts", "max_images", "max_predict_bytes",
+          "max_predict_rows", "max_predict_numbers", "max_gradient_numbers", "max_parameters", "max_memory_bytes", "max_queued", "max_streams",
+          "max_metadata_pairs", "max_metadata_key", "max_metadata_value", "max_queued_per_token", "max_running_per_token",
+          "max_storage_bytes_per_token", "max_streams_per_token", "max_requests_per_minute", "max_audit_rows")
 
 
 @router.get("/healthz", responses=documented())
@@ -45,17 +50,61 @@ async def get_readiness(api: Here) -> Response:
 
 def readiness(api: Api) -> dict[str, str]:
     """What is checked and "ok", or what is wrong."""
-    store = "ok"
+    return {"store": _probe.ask(api), "worker": _worker(api), "disk": _disk(api)}
+
+
+class Probe:
+    """Whether the store takes a durable write: one try at a time, whoever asks, and nobody waits for long."""
+
+    def __init__(self):
+        self.thread, self.turn = ThreadPoolExecutor(1, "ready"), threading.Lock()
+        self.trying: Future[str] | None = None
+        self.found, self.found_at = "", 0.0
+
+    def ask(self, api: Api) -> str:
+        with self.turn:
+            if self.trying is None or self.trying.done():
+                if time.monotonic() - self.found_at < FRESH_SECONDS:
+                    return self.found
+                self.trying = self.thread.submit(self._try, api)
+            trying = self.trying
+        try:
+            return trying.result(STORE_SECONDS)
+        except TimeoutError:
+            return f"the store has taken no write for {STORE_SECONDS:g} seconds: another process holds it, or the disk hangs"
+
+    def _try(self, api: Api) -> str:
+        try:
+            api.store.check_writable()
+            found = "ok"
+        except ServiceError as error:
+            found = error.detail
+        except (SQLAlchemyError, OSError) as error:
+            found = f"the store cannot be written: {getattr(error, 'orig', None) or error}"
+        self.found, self.found_at = found, time.monotonic()
+        return found
+
+
+_probe = Probe()
+
+
+def _worker(api: Api) -> str:
+    """A worker that could take a job up, or does one, and has lately said that it is there."""
+    hearts = heartbeat.hearts(api.wake.folder).values()
+    if not hearts:
+        return "no worker is ready: none runs"
+    awake = [heart for heart in hearts if heart.silence <= api.settings.lease_seconds]
+    if not awake:
+        return f"no worker is ready: none has said that it is there for {min(heart.silence for heart in hearts):.0f} seconds"
+    return "ok" if any(heart.phase != heartbeat.STARTING for heart in awake) else "no worker is ready: they are starting"
+
+
+def _disk(api: Api) -> str:
     try:
-        api.store.check_writable()
-    except ServiceError as error:
-        store = error.detail
-    except (SQLAlchemyError, OSError) as error:
-        store = f"the store cannot be written ({type(error).__name__})"
-    alive = any(phase != "starting" for phase in heartbeat.workers(api.wake.folder).values())
-    free, least = shutil.disk_usage(api.settings.home).free, api.settings.disk_watermark_bytes
-    return {"store": store, "worker": "ok" if alive else "no worker is ready",
-            "disk": "ok" if free >= least else f"{free:,} bytes are free on the disk, fewer than {least:,}"}
+        free, least = shutil.disk_usage(api.settings.home).free, api.settings.disk_watermark_bytes
+    except OSError as error:
+        return f"the home folder cannot be read: {error.strerror}"
+    return "ok" if free >= least else f"{free:,} bytes are free on the disk, fewer than {least:,}"
 
 
 @router.get("/version", responses=documented())

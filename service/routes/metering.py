@@ -1,25 +1,33 @@
-"""Numbers for Prometheus: requests as they are answered; jobs, streams and disk when somebody asks."""
+"""Numbers for Prometheus: requests as they are answered; jobs, streams and disk when somebody asks, and what the other processes have counted.
+
+Labels have few values: states, routes as templates, results; never an id.
+"""
 
 from __future__ import annotations
 
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 from starlette.types import Scope
 
-from service import heartbeat
+from service import heartbeat, tally
 from service.jobs import seconds_now, seconds_of
 from service.routes.api import Api
+from service.routes.observing import answered
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 requests = Counter("trainyard_http_requests", "Requests answered.", ["method", "route", "status"], registry=None)
 seconds = Histogram("trainyard_http_request_duration_seconds", "Time to the end of the answer; streams left out.", ["route"], registry=None,
                     buckets=BUCKETS)
+predictions = Counter("trainyard_predictions", "Predictions asked for, by the status of the answer.", ["status"], registry=None)
+PREDICTING = ("/predict", "/infer")
 
 
 def request(scope: Scope, status: int, taken: float) -> None:
@@ -28,10 +36,13 @@ def request(scope: Scope, status: int, taken: float) -> None:
     requests.labels(scope["method"] if scope["method"].isalpha() and len(scope["method"]) < 8 else "other", route, str(status)).inc()
     if not route.endswith("/events"):
         seconds.labels(route).observe(taken)
+    if route.endswith(PREDICTING):
+        predictions.labels(str(status)).inc()
+    answered(scope, route, status, taken)
 
 
 class State(Collector):
-    """What the store and the disk say now."""
+    """What the store, the workers and the disk say now."""
 
     def __init__(self, api: Api):
         self.api = api
@@ -42,22 +53,44 @@ class State(Collector):
         for state, count in counts["jobs"].items():
             jobs.add_metric([state], count)
         yield jobs
+        hearts = heartbeat.hearts(self.api.wake.folder)
         oldest = counts["oldest_queued_at"]
         for name, about, value in (
-            ("trainyard_queue_oldest_seconds", "How long the oldest queued job has waited.", seconds_now() - seconds_of(oldest) if oldest else 0.0),
-            ("trainyard_datasets", "Datasets in the store.", counts["datasets"]),
-            ("trainyard_workers", "Worker processes that are alive.", len(heartbeat.workers(self.api.wake.folder))),
-            ("trainyard_event_streams", "Open event streams.", self.api.streams),
-            ("trainyard_disk_free_bytes", "Free space on the disk of the home folder.", shutil.disk_usage(self.api.settings.home).free),
-            ("trainyard_uptime_seconds", "Age of the API process.", time.time() - self.api.started_at),
+            ("queue_oldest_seconds", "How long the oldest queued job has waited.", seconds_now() - seconds_of(oldest) if oldest else 0.0),
+            ("datasets", "Datasets in the store.", counts["datasets"]),
+            ("workers", "Worker processes that are alive.", len(hearts)),
+            ("workers_busy", "Worker processes that train a job.", sum(heart.phase == heartbeat.BUSY for heart in hearts.values())),
+            ("workers_silence_seconds", "The longest that a worker has not said that it is there.",
+             max((heart.silence for heart in hearts.values()), default=0.0)),
+            ("workers_resident_bytes", "Memory of the workers' own.", sum(heartbeat.resident(pid) for pid in hearts)),
+            ("webhooks_waiting", "Deliveries of webhooks that are still to be made.", self.api.store.deliveries_waiting()),
+            ("sse_clients", "Open event streams.", self.api.streams),
+            ("disk_free_bytes", "Free space on the disk of the home folder.", shutil.disk_usage(self.api.settings.home).free),
+            ("uptime_seconds", "Age of the API process.", time.time() - self.api.started_at),
         ):
-            yield GaugeMetricFamily(name, about, value)
+            yield GaugeMetricFamily(f"trainyard_{name}", about, value)
+        yield from self._tallies()
+
+    def _tallies(self) -> Iterator[Metric]:
+        """What workers, the courier and the supervisor have counted."""
+        found = tally.totals(self.api.wake.folder)
+        for name, kind in tally.KINDS.items():
+            labels = [kind.label] if kind.label else []
+            made = (HistogramMetricFamily if kind.buckets else CounterMetricFamily)(f"trainyard_{name}", kind.about, labels=labels)
+            for value in kind.values:
+                numbers, named = found[name, value], [value] if kind.label else []
+                if isinstance(made, HistogramMetricFamily):
+                    bounds = [*map(floatToGoString, kind.buckets), "+Inf"]
+                    made.add_metric(named, list(zip(bounds, accumulate(numbers[:-1]), strict=True)), numbers[-1])
+                else:
+                    made.add_metric(named, numbers[0])
+            yield made
 
 
 def exposition(api: Api) -> bytes:
     """All numbers in Prometheus's text format."""
     registry = CollectorRegistry()
-    for collector in (requests, seconds, State(api)):
+    for collector in (requests, seconds, predictions, State(api)):
         registry.register(collector)
     ProcessCollector(registry=registry)
     return generate_latest(registry)

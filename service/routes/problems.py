@@ -11,8 +11,9 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from engine.errors import Problem, SpecError, TrainyardError, nearest
+from service import logs
 from service.errors import ServiceError, invalid_request, invalid_spec
-from service.routes.render import dumps
+from service.routes.render import dumps, present
 
 MEDIA_TYPE = "application/problem+json"
 NOT_BUILT = "not_built_yet"         # the code of a problem whose field is in the contract and waits to be built
@@ -20,7 +21,7 @@ NOT_BUILT = "not_built_yet"         # the code of a problem whose field is in th
 
 def answer(error: ServiceError, path: str) -> Response:
     """The response that tells a client of an error."""
-    return Response(dumps(error.as_dict(path)), error.status, error.headers, MEDIA_TYPE)
+    return Response(dumps({**error.as_dict(path), **present(request_id=logs.current("request_id") or None)}), error.status, error.headers, MEDIA_TYPE)
 
 
 def refused_spec(problems: list[Problem]) -> ServiceError:

@@ -30,6 +30,7 @@ class Problem(BaseModel):
     detail: str
     instance: str
     code: str
+    request_id: str | None = None
     errors: list[ProblemItem] | None = None
 
 
@@ -297,47 +298,6 @@ class Gradients(BaseModel):
     value: float | None = None
     gradients: Object
     norms: Object
-
-
-class Delivery(BaseModel):
-    """One event on its way to one URL; `id` is the webhook-id of every try."""
-
-    object: Literal["webhook.delivery"]
-    id: str
-    job_id: str
-    type: str
-    seq: int
-    url: str
-    status: Literal["pending", "delivered", "given_up", "disabled"]
-    tries: list[Object]
-    next_at: str | None = None
-    created_at: str
-    finished_at: str | None = None
-
-
-class DeliveryList(Page):
-    data: list[Delivery]
-
-
-class WebhookTarget(BaseModel):
-    object: Literal["webhook.target"]
-    url: str
-    status: Literal["failing", "disabled", "enabled"]
-    failing_since: str | None = None
-    disabled_at: str | None = None
-    reason: str | None = None
-
-
-class WebhookTargets(BaseModel):
-    object: Literal["list"]
-    data: list[WebhookTarget]
-    has_more: bool
-
-
-class WebhookSecret(BaseModel):
-    object: Literal["webhook.secret"]
-    secret: str
-    secrets: list[str]
 
 
 def json_body(schema: Object, others: Mapping[str, Object] = {}, required: bool = True) -> Object:

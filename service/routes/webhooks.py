@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel
 from starlette.responses import Response
 
 from engine.errors import Problem
@@ -26,13 +27,54 @@ KEPT = {"Cache-Control": "no-store"}
 OVERLAP = 86400.0           # seconds for which the secret before a new one goes on signing
 
 
+class Delivery(BaseModel):
+    """One event on its way to one URL; `id` is the webhook-id of every try."""
+
+    object: Literal["webhook.delivery"]
+    id: str
+    job_id: str
+    type: str
+    seq: int
+    url: str
+    status: Literal["pending", "delivered", "given_up", "disabled"]
+    tries: list[Json]
+    next_at: str | None = None
+    created_at: str
+    finished_at: str | None = None
+
+
+class DeliveryList(shapes.Page):
+    data: list[Delivery]
+
+
+class WebhookTarget(BaseModel):
+    object: Literal["webhook.target"]
+    url: str
+    status: Literal["failing", "disabled", "enabled"]
+    failing_since: str | None = None
+    disabled_at: str | None = None
+    reason: str | None = None
+
+
+class WebhookTargets(BaseModel):
+    object: Literal["list"]
+    data: list[WebhookTarget]
+    has_more: bool
+
+
+class WebhookSecret(BaseModel):
+    object: Literal["webhook.secret"]
+    secret: str
+    secrets: list[str]
+
+
 def show_delivery(row: Mapping[str, Any]) -> Json:
     return {"object": "webhook.delivery", **present(
         id=row["id"], job_id=row["job_id"], type=row["type"], seq=row["seq"], url=row["url"], status=row["status"], tries=row["tries"],
         next_at=iso(row["next_at"]) if row["next_at"] else None, created_at=row["created_at"], finished_at=row["finished_at"])}
 
 
-@router.get("/v1/jobs/{job_id}/webhooks", responses={200: {"model": shapes.DeliveryList}, **documented(404, 422)})
+@router.get("/v1/jobs/{job_id}/webhooks", responses={200: {"model": DeliveryList}, **documented(404, 422)})
 async def list_deliveries(api: Here, job_id: str,
                           after: Annotated[str | None, Query(description="what `last_id` of the page before gave")] = None,
                           limit: Annotated[int, Query(ge=1, le=100, description="most entries of a page")] = 20) -> Response:
@@ -46,7 +88,7 @@ async def list_deliveries(api: Here, job_id: str,
     return Answer(await in_thread(look))
 
 
-@router.get("/v1/webhooks", responses={200: {"model": shapes.WebhookTargets}, **documented()})
+@router.get("/v1/webhooks", responses={200: {"model": WebhookTargets}, **documented()})
 async def list_targets(api: Here) -> Response:
     """Receivers that fail, and those that are told nothing more: they answered 410, or took nothing for five days."""
     rows = await in_thread(api.store.webhook_targets)
@@ -55,7 +97,7 @@ async def list_targets(api: Here) -> Response:
     return Answer({"object": "list", "data": data, "has_more": False})
 
 
-@router.post("/v1/webhooks/enable", responses={200: {"model": shapes.WebhookTarget}, **documented(400, 404, 409, 415, 422)},
+@router.post("/v1/webhooks/enable", responses={200: {"model": WebhookTarget}, **documented(400, 404, 409, 415, 422)},
              openapi_extra=shapes.json_body({"type": "object", "properties": {"url": {"type": "string"}}, "required": ["url"]}))
 async def enable_target(request: Request, api: Here, key: Key = None) -> Response:
     """Tell a receiver again that was told nothing more."""
@@ -73,14 +115,14 @@ async def enable_target(request: Request, api: Here, key: Key = None) -> Respons
     return await once(api, request, key, hash_of(body), lambda: None, enable)
 
 
-@router.get("/v1/webhooks/secret", responses={200: {"model": shapes.WebhookSecret}, **documented(403)})
+@router.get("/v1/webhooks/secret", responses={200: {"model": WebhookSecret}, **documented(403)})
 async def get_secret(api: Here) -> Response:
     """The secret that your webhooks are signed with; `secrets` has all that sign just now."""
     _may_submit()
     return Answer(_shown(await in_thread(api.store.webhook_secrets)), headers=KEPT)
 
 
-@router.post("/v1/webhooks/secret", status_code=201, responses={201: {"model": shapes.WebhookSecret}, **documented(400, 403, 409, 415, 422)},
+@router.post("/v1/webhooks/secret", status_code=201, responses={201: {"model": WebhookSecret}, **documented(400, 403, 409, 415, 422)},
              openapi_extra=shapes.json_body({"type": "object", "properties": {"overlap_seconds": {"type": "number", "minimum": 0}}}, required=False))
 async def rotate_secret(request: Request, api: Here, key: Key = None) -> Response:
     """Make a new secret. For a day, or `overlap_seconds`, webhooks have two signatures, by the new one and by the one before."""

@@ -59,6 +59,7 @@ class Leases(Database):
         with self.write("claim") as connection:
             for row in connection.execute(_ORPHANS, bounds).mappings().all():
                 self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
+                self.tell("lease_expired", row["id"])
             row = connection.execute(_CLAIM, {"this_owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
                                               "most": most, "worker_now": dict(worker) if worker else None}).mappings().first()
             if row is None:

@@ -142,7 +142,7 @@ def many_streams(server: Server, count: int = STREAMS, spells: int = SPELLS) -> 
                 first += late.opened
             memory.append(resident_mb(api))
     time.sleep(1.5)
-    gauge = next(line for line in _text(server, "/metrics").splitlines() if line.startswith("trainyard_event_streams "))
+    gauge = next(line for line in _text(server, "/metrics").splitlines() if line.startswith("trainyard_sse_clients "))
     client.ask("POST", f"/v1/jobs/{job_id}/cancel")
     client.until(job_id, "job.cancelled")
     (clock, used, _), (clock_watched, used_watched, answering) = (map(statistics.median, zip(*spells, strict=True)) for spells in (alone, watched))

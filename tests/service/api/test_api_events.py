@@ -205,9 +205,9 @@ def test_streams_are_given_back_when_clients_go_away(server: Running, live: Live
         with streaming(server, live.job_id) as lines:
             until(lines, "id: 1")
     end = time.monotonic() + 30
-    while time.monotonic() < end and "trainyard_event_streams 0.0" not in server.http.get("/metrics").text:
+    while time.monotonic() < end and "trainyard_sse_clients 0.0" not in server.http.get("/metrics").text:
         time.sleep(0.05)
-    assert "trainyard_event_streams 0.0" in server.http.get("/metrics").text
+    assert "trainyard_sse_clients 0.0" in server.http.get("/metrics").text
 
 
 def test_too_many_streams_are_429(limited: Running) -> None:
