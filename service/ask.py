@@ -1,17 +1,23 @@
-"""Asking the predictor, another process, over a local socket: one request and one answer for each connection.
+"""Asking the predictor, another process, over a local socket. Connections stay open; each carries one request after the other.
 
-    request   {"call": "predict" | "evaluate" | "generate" | …}         4 bytes of length (big-endian), then UTF-8 JSON, which may hold NaN
-    answer    {"ok": …} | {"problem": {"status", "code", "detail", "errors", …}}       in the same form
+    message   4 bytes of length (big-endian), a head of so many bytes of JSON; then as many bytes as the head's "bytes" says
+    request   {"call": "predict" | "evaluate" | "generate" | …}         and bytes where it has a body as it came
+    answer    {"media_type", "headers"} and the bytes of the answer, {"more": true} while others follow
+              | {"problem": {"status", "code", "detail", "errors", …}}
 
-The supervisor starts the predictor when somebody sends a word to the topic "predictor".
+The supervisor starts the predictor when somebody sends a word to the topic "predictor". Its calls change nothing, so what it did not answer, because
+it ended, is asked once more.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from engine.errors import Problem
 from service.errors import ServiceError, unavailable
@@ -20,6 +26,8 @@ from service.stream import Wake
 START_SECONDS = 20.0
 ANSWER_SECONDS = 60.0
 LONGEST = 1 << 30
+BUFFER = 1 << 20
+AT_ONCE, KEPT = 32, 8       # requests that the predictor has at a time; connections that stay open
 
 
 def socket_path(folder: Path) -> Path:
@@ -27,30 +35,118 @@ def socket_path(folder: Path) -> Path:
     return folder / "predictor.sock"
 
 
-def pack(message: Any) -> bytes:
-    """A message with its length before it."""
-    body = json.dumps(message, separators=(",", ":")).encode()
-    return len(body).to_bytes(4, "big") + body
+def pack(head: Any, body: bytes = b"") -> bytes:
+    """A message."""
+    text = json.dumps({**head, "bytes": len(body)} if body else head, separators=(",", ":")).encode()
+    return b"".join((len(text).to_bytes(4, "big"), text, body))
 
 
-async def ask(wake: Wake, request: dict[str, Any]) -> Any:
-    """The predictor's answer. ServiceError for the problem that it names; 503 when it cannot be reached, or dies."""
-    reader, writer = await _reach(wake)
+@dataclass
+class Answered:
+    """What the predictor said: its head and the bytes of the answer, the first ones if `more` follow."""
+
+    head: dict[str, Any]
+    body: bytes
+    more: AsyncIterator[bytes] | None = None
+
+
+@dataclass(eq=False)
+class _Line:
+    """One connection."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, message: bytes) -> tuple[dict[str, Any], bytes]:
+        self.writer.write(message)
+        await self.writer.drain()
+        return await self.hear()
+
+    async def hear(self) -> tuple[dict[str, Any], bytes]:
+        head = json.loads(await self.reader.readexactly(int.from_bytes(await self.reader.readexactly(4), "big")))
+        size = head.get("bytes", 0)
+        return head, await self.reader.readexactly(min(size, LONGEST)) if size else b""
+
+
+@dataclass(eq=False)
+class _Lines:
+    """The open connections of one process."""
+
+    idle: list[_Line] = field(default_factory=list)
+    turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+
+    async def take(self, wake: Wake, fresh: bool) -> _Line:
+        while fresh and self.idle:
+            self.idle.pop().writer.close()      # the predictor has ended: so have these
+        return self.idle.pop() if self.idle else await _reach(wake)
+
+    def put(self, line: _Line) -> None:
+        self.turns.release()
+        if len(self.idle) < KEPT:
+            self.idle.append(line)
+        else:
+            line.writer.close()
+
+    def drop(self, line: _Line | None) -> None:
+        self.turns.release()
+        if line is not None:
+            line.writer.close()
+
+
+_LINES: WeakKeyDictionary[Wake, _Lines] = WeakKeyDictionary()
+
+
+async def ask(wake: Wake, request: dict[str, Any], body: bytes = b"") -> Answered:
+    """The predictor's answer. ServiceError for the problem that it names; 503 when it cannot be reached, or ends twice in a row."""
+    lines, message = _LINES.setdefault(wake, _Lines()), pack(request, body)
+    await lines.turns.acquire()
+    line = None
     try:
-        async with asyncio.timeout(ANSWER_SECONDS):
-            writer.write(pack(request))
-            await writer.drain()
-            length = int.from_bytes(await reader.readexactly(4), "big")
-            answer = json.loads(await reader.readexactly(min(length, LONGEST)))
-    except TimeoutError:        # an OSError too
-        raise unavailable(f"the predictor took longer than {ANSWER_SECONDS:g} seconds: ask for fewer rows", 5) from None
-    except (OSError, asyncio.IncompleteReadError):
-        raise unavailable("the predictor ended before it answered: ask again", 1) from None
-    finally:
-        writer.close()
-    if "problem" in answer:
-        raise refused(**answer["problem"])
-    return answer["ok"]
+        head, data, line = await _asked(lines, wake, message)
+    except BaseException:
+        lines.drop(None)
+        raise
+    if head.get("more"):
+        return Answered(head, data, _following(lines, line))
+    lines.put(line)
+    if "problem" in head:
+        raise refused(**head["problem"])
+    return Answered(head, data)
+
+
+async def _asked(lines: _Lines, wake: Wake, message: bytes) -> tuple[dict[str, Any], bytes, _Line]:
+    end = asyncio.get_running_loop().time() + ANSWER_SECONDS
+    for again in (False, True):
+        line = await lines.take(wake, fresh=again)
+        try:
+            async with asyncio.timeout_at(end):
+                return *await line.ask(message), line
+        except TimeoutError:        # an OSError too
+            line.writer.close()
+            raise unavailable(f"the predictor took longer than {ANSWER_SECONDS:g} seconds: ask for fewer rows", 5) from None
+        except (OSError, asyncio.IncompleteReadError):
+            line.writer.close()
+        except BaseException:       # whoever asked has gone away
+            line.writer.close()
+            raise
+    raise unavailable("the predictor ended twice before it answered this: ask again, or for fewer rows", 1)
+
+
+async def _following(lines: _Lines, line: _Line) -> AsyncIterator[bytes]:
+    """The rest of an answer that comes in pieces. Raises ServiceError or OSError where it breaks off."""
+    try:
+        more = True
+        while more:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                head, data = await line.hear()
+            if "problem" in head:
+                raise refused(**head["problem"])
+            more = head.get("more", False)
+            yield data
+    except BaseException:
+        lines.drop(line)
+        raise
+    lines.put(line)
 
 
 def refused(status: int, code: str, detail: str, errors: list[dict[str, Any]] | None = None, **more: Any) -> ServiceError:
@@ -58,13 +154,13 @@ def refused(status: int, code: str, detail: str, errors: list[dict[str, Any]] | 
     return ServiceError(status, code, detail, [Problem(**problem) for problem in errors or ()], **more)
 
 
-async def _reach(wake: Wake) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the predictor, which is started when it does not run."""
+async def _reach(wake: Wake) -> _Line:
+    """A new connection to the predictor, which is started when it does not run."""
     path, loop = socket_path(wake.folder), asyncio.get_running_loop()
     deadline, asked_at = loop.time() + START_SECONDS, 0.0
     while True:
         try:
-            return await asyncio.open_unix_connection(str(path))
+            return _Line(*await asyncio.open_unix_connection(str(path), limit=BUFFER))
         except OSError:
             if loop.time() > deadline:
                 raise unavailable("the predictor does not start: ask again in a moment", 5) from None

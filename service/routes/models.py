@@ -14,7 +14,20 @@ from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import as_object, closed, read_json
 from service.routes.jobs import After, Limit
-from service.routes.predict import EVALUATE, GENERATE, PREDICT, Find, evaluated, generated, invalid_value, predicted, which_of
+from service.routes.predict import (
+    ANSWERED,
+    EVALUATE,
+    GENERATE,
+    PREDICT,
+    Find,
+    Form,
+    Losses,
+    evaluated,
+    generated,
+    invalid_value,
+    predicted,
+    which_of,
+)
 from service.routes.problems import documented
 from service.routes.render import Answer, Json, listed
 from service.routes.results import WHICH, find_checkpoint
@@ -98,20 +111,19 @@ def of(api: Api, name: str) -> Find:
 ASKED: dict[int | str, dict[str, Any]] = documented(400, 404, 409, 413, 415, 422, 503)
 
 
-@router.post("/{name}/predict", responses={200: {"model": shapes.Prediction}, **ASKED}, openapi_extra=PREDICT)
-async def predict(request: Request, api: Here, name: str, which: Own = None,
-                  losses: Annotated[bool, Query(description="the loss of each row, where the target is given")] = False) -> Response:
+@router.post("/{name}/predict", responses=ANSWERED, openapi_extra=PREDICT)
+async def predict(request: Request, api: Here, name: str, which: Own = None, losses: Losses = False, form: Form = None) -> Response:
     """As for its job."""
-    return Answer(await predicted(request, api, *await in_thread(find_model, api, name, which), losses=losses, model=name))
+    return await predicted(request, api, *await in_thread(find_model, api, name, which), losses=losses, form=form, model=name)
 
 
 @router.post("/{name}/evaluate", responses={200: {"model": shapes.Evaluation}, **ASKED}, openapi_extra=EVALUATE)
 async def evaluate(request: Request, api: Here, name: str) -> Response:
     """As for its job."""
-    return Answer(await evaluated(request, api, of(api, name), model=name))
+    return await evaluated(request, api, of(api, name), model=name)
 
 
 @router.post("/{name}/generate", responses={200: {"model": shapes.Generation}, **ASKED}, openapi_extra=GENERATE)
 async def generate(request: Request, api: Here, name: str) -> Response:
     """As for its job."""
-    return Answer(await generated(request, api, of(api, name), model=name))
+    return await generated(request, api, of(api, name), model=name)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from engine.errors import Problem
-from service.ask import ask
-from service.errors import ServiceError, invalid_request, too_large
+from service.ask import Answered, ask
+from service.errors import ServiceError, invalid_request
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import as_object, check_json_type, closed, media_type, parse, read, read_json
@@ -22,7 +22,7 @@ from service.routes.tables import SAMPLE
 from service.store.changes import Row
 
 router = APIRouter(route_class=Closed, tags=["predictions"])
-FORMS = ("rows", "inputs", "dataset")
+SHORT = 1 << 16      # bytes of a body that may name a dataset
 CSV = {"text/csv": {"schema": {"type": "string"}}}
 PREDICT = shapes.json_body({"type": "object", "additionalProperties": False, "minProperties": 1, "maxProperties": 1, "properties": {
     "rows": {"type": "array", "items": {"type": "object"}}, "inputs": {}, "dataset": {"type": "string"}}}, CSV)
@@ -38,19 +38,40 @@ GENERATE = shapes.json_body({"type": "object", "additionalProperties": False, "p
 GRADIENTS = shapes.json_body({"type": "object"})
 
 
-@router.post("/v1/jobs/{job_id}/predict", responses={200: {"model": shapes.Prediction}, **documented(400, 404, 409, 413, 415, 422, 503)},
-             openapi_extra=PREDICT)
-async def predict(request: Request, api: Here, job_id: str, which: Which = "last",
-                  losses: Annotated[bool, Query(description="the loss of each row, where the target is given")] = False) -> Response:
+Losses = Annotated[bool, Query(description="the loss of each row, where the target is given")]
+Form = Annotated[Literal["json", "csv"] | None, Query(alias="format", description="instead of `Accept`")]
+ANSWERED: dict[int | str, dict[str, Any]] = {200: {"model": shapes.Prediction, "content": CSV}, **documented(400, 404, 409, 413, 415, 422, 503)}
+
+
+@router.post("/v1/jobs/{job_id}/predict", responses=ANSWERED, openapi_extra=PREDICT)
+async def predict(request: Request, api: Here, job_id: str, which: Which = "last", losses: Losses = False, form: Form = None) -> Response:
     """What the model makes of rows, arrays or a dataset. Works from the first checkpoint on."""
-    return Answer(await predicted(request, api, *await in_thread(find_checkpoint, api, job_id, which), losses=losses))
+    return await predicted(request, api, *await in_thread(find_checkpoint, api, job_id, which), losses=losses, form=form)
 
 
-async def predicted(request: Request, api: Api, job: Row, checkpoint: Row, *, losses: bool, **also: str) -> Json:
+async def predicted(request: Request, api: Api, job: Row, checkpoint: Row, *, losses: bool, form: str | None, **also: str) -> Response:
     """The prediction that a request asks of a model; `also` are further fields of the answer."""
-    data = await given(request, api)
-    answer = await ask(api.wake, {"call": "predict", **model_of(job, checkpoint), **data, "losses": losses})
-    return {"object": "prediction", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint), **answer}
+    data, body = await given(request, api)
+    wanted = form or ("csv" if "text/csv" in request.headers.get("accept", "") else "json")
+    facts = {"object": "prediction", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint)}
+    asked = {"call": "predict", **model_of(job, checkpoint), **data, "losses": losses, "form": wanted, "facts": facts}
+    return answered(await ask(api.wake, asked, body))
+
+
+def answered(found: Answered) -> Response:
+    """The predictor's answer as it is."""
+    media_type, headers = found.head["media_type"], found.head.get("headers")
+    if found.more is None:
+        plain = media_type == Answer.media_type and not headers
+        return (Answer if plain else Response)(found.body, media_type=media_type, headers=headers)
+    return StreamingResponse(chained(found.body, found.more), media_type=media_type, headers=headers)
+
+
+async def chained(first: bytes, more: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in more:
+        if piece:
+            yield piece
 
 
 def epoch_of(job: Row, checkpoint: Row) -> Json:
@@ -60,32 +81,16 @@ def epoch_of(job: Row, checkpoint: Row) -> Json:
     return {"name": "last" if checkpoint["last"] else str(checkpoint["epoch"]), "epoch": checkpoint["epoch"], "step": checkpoint["step"]}
 
 
-async def given(request: Request, api: Api) -> Json:
-    """The data of a prediction: exactly one of `rows`, `inputs`, `csv` and `table`."""
+async def given(request: Request, api: Api) -> tuple[Json, bytes]:
+    """The data of a prediction: a `table`, or the type `of` the body, which the predictor reads."""
     most = api.settings.max_predict_bytes
     if media_type(request) == "text/csv":
-        body = await read(request, most, "a prediction")
-        try:
-            return {"csv": body.decode("utf-8-sig")}
-        except UnicodeDecodeError as error:
-            raise invalid_request(f"the CSV text is not UTF-8 (byte {error.start})") from None
+        return {"of": "csv"}, await read(request, most, "a prediction")
     check_json_type(request, " or text/csv")
-    raw = closed(as_object(parse(await read(request, most, "a prediction"))), FORMS)
-    if len(raw) != 1:
-        raise invalid_request("send exactly one of rows, inputs and dataset", [Problem("", "one_form", "exactly one of rows, inputs and dataset")])
-    check_rows(api, raw)
-    return {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else raw
-
-
-def check_rows(api: Api, raw: Json) -> None:
-    """413 for more rows than one prediction takes; 422 for what is no list of rows."""
-    for name in ("rows", "inputs"):
-        lists = list(raw.get(name, ()).values()) if isinstance(raw.get(name), dict) and name == "inputs" else [raw.get(name, [])]
-        for rows in lists:
-            if not isinstance(rows, list):
-                raise invalid_value(f"/{name}", f"{name} is a list of rows")
-            if len(rows) > api.settings.max_predict_rows:
-                raise too_large(f"one prediction takes at most {api.settings.max_predict_rows:,} rows; these are {len(rows):,}")
+    body = await read(request, most, "a prediction")
+    if len(body) < SHORT and b'"dataset"' in body and isinstance(raw := parse(body), dict) and list(raw) == ["dataset"]:
+        return {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")}, b""
+    return {"of": "json"}, body
 
 
 def table_of(api: Api, reference: Any, pointer: str) -> Json:
@@ -103,22 +108,21 @@ def table_of(api: Api, reference: Any, pointer: str) -> Json:
 
 def model_of(job: Row, checkpoint: Row) -> Json:
     """What the predictor needs to load a model."""
-    kept = {name: checkpoint[name] for name in ("step", "epoch", "path", "bytes", "sha256")}
-    return {"job": {"id": job["id"], "spec": job["spec"]}, "checkpoint": kept, "best": checkpoint["best_weights"]}
+    return {"job": job["id"], "checkpoint": {name: checkpoint[name] for name in ("path", "bytes", "sha256")}, "best": checkpoint["best_weights"]}
 
 
 @router.post("/v1/jobs/{job_id}/evaluate", responses={200: {"model": shapes.Evaluation}, **documented(400, 404, 409, 413, 415, 422, 503)},
              openapi_extra=EVALUATE)
 async def evaluate(request: Request, api: Here, job_id: str) -> Response:
     """Loss and metrics of a model on a dataset, or on a part of the data it was trained with."""
-    return Answer(await evaluated(request, api, lambda which: find_checkpoint(api, job_id, which or "last")))
+    return await evaluated(request, api, lambda which: find_checkpoint(api, job_id, which or "last"))
 
 
 Find = Callable[[str | None], tuple[Row, Row]]
 """(job, checkpoint) of the model that a request is about; its body may say which checkpoint."""
 
 
-async def evaluated(request: Request, api: Api, find: Find, **also: str) -> Json:
+async def evaluated(request: Request, api: Api, find: Find, **also: str) -> Response:
     """The evaluation that a request asks of a model."""
     _, raw = await read_json(request, api.settings.max_spec_bytes, "an evaluation")
     closed(as_object(raw), ("dataset", "split", "metrics", "checkpoint"))
@@ -130,18 +134,19 @@ async def evaluated(request: Request, api: Api, find: Find, **also: str) -> Json
         raise invalid_value("/metrics", "metrics is a list of names or objects, or lists by output name")
     job, checkpoint = await in_thread(find, which_of(raw))
     data = {"table": await in_thread(table_of, api, raw["dataset"], "/dataset")} if "dataset" in raw else {"split": raw["split"]}
-    answer = await ask(api.wake, {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics"))})
-    return {"object": "evaluation", "job_id": job["id"], **also, **answer}
+    facts = {"object": "evaluation", "job_id": job["id"], **also}
+    asked = {"call": "evaluate", **model_of(job, checkpoint), **data, **present(metrics=raw.get("metrics")), "facts": facts}
+    return answered(await ask(api.wake, asked))
 
 
 @router.post("/v1/jobs/{job_id}/generate", responses={200: {"model": shapes.Generation}, **documented(400, 404, 409, 413, 415, 422, 503)},
              openapi_extra=GENERATE)
 async def generate(request: Request, api: Here, job_id: str) -> Response:
     """What a model of plain text writes after a prompt, character by character. The same seed gives the same text."""
-    return Answer(await generated(request, api, lambda which: find_checkpoint(api, job_id, which or "last")))
+    return await generated(request, api, lambda which: find_checkpoint(api, job_id, which or "last"))
 
 
-async def generated(request: Request, api: Api, find: Find, **also: str) -> Json:
+async def generated(request: Request, api: Api, find: Find, **also: str) -> Response:
     """The text that a request asks of a model."""
     _, raw = await read_json(request, api.settings.max_spec_bytes, "a request for text")
     closed(as_object(raw), (*WRITING, "checkpoint"))
@@ -151,8 +156,8 @@ async def generated(request: Request, api: Api, find: Find, **also: str) -> Json
         raise invalid_request(wrong[0].detail, wrong)
     job, checkpoint = await in_thread(find, which_of(raw))
     asked = {name: value for name, value in raw.items() if name in WRITING}
-    answer = await ask(api.wake, {"call": "generate", **model_of(job, checkpoint), "asked": asked})
-    return {"object": "generation", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint), **answer}
+    facts = {"object": "generation", "job_id": job["id"], **also, "checkpoint": epoch_of(job, checkpoint)}
+    return answered(await ask(api.wake, {"call": "generate", **model_of(job, checkpoint), "asked": asked, "facts": facts}))
 
 
 def which_of(raw: Json) -> str | None:
@@ -173,14 +178,15 @@ def invalid_value(pointer: str, detail: str) -> ServiceError:
 @router.post("/v1/gradients", responses={200: {"model": shapes.Gradients}, **documented(400, 413, 415, 422, 503)}, openapi_extra=GRADIENTS)
 async def gradients(request: Request, api: Here) -> Response:
     """Loss and derivatives of a model that is in the request; nothing is kept."""
-    _, raw = await read_json(request, api.settings.max_inline_bytes, "a gradients request")
-    return Answer(await ask(api.wake, {"call": "gradients", "request": as_object(raw)}))
+    check_json_type(request)
+    return answered(await ask(api.wake, {"call": "gradients"}, await read(request, api.settings.max_inline_bytes, "a gradients request")))
 
 
 @router.post("/v1/jobs/{job_id}/gradients", responses={200: {"model": shapes.Gradients}, **documented(400, 404, 409, 413, 415, 422, 503)},
              openapi_extra=GRADIENTS)
 async def gradients_of_job(request: Request, api: Here, job_id: str, which: Which = "last") -> Response:
     """Loss and derivatives of a trained model."""
-    _, raw = await read_json(request, api.settings.max_inline_bytes, "a gradients request")
+    check_json_type(request)
+    body = await read(request, api.settings.max_inline_bytes, "a gradients request")
     job, checkpoint = await in_thread(find_checkpoint, api, job_id, which)
-    return Answer(await ask(api.wake, {"call": "gradients", **model_of(job, checkpoint), "request": as_object(raw)}))
+    return answered(await ask(api.wake, {"call": "gradients", **model_of(job, checkpoint)}, body))

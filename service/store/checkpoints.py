@@ -14,6 +14,7 @@ from service.store.database import Database
 from service.store.tables import checkpoints, models
 
 _MINE = checkpoints.c.job_id == bindparam("this_job")
+_ALL = select(checkpoints).where(_MINE).order_by(checkpoints.c.step.desc())
 _NEWEST = select(func.max(checkpoints.c.step)).where(_MINE)
 _REPLACE = delete(checkpoints).where(_MINE, checkpoints.c.step == bindparam("this_step")).returning(
     checkpoints.c.path, checkpoints.c.best, checkpoints.c.kept)
@@ -33,8 +34,7 @@ class Checkpoints(Database):
     def checkpoints(self, job_id: str) -> list[Row]:
         """All checkpoints of a job, newest first: step, epoch, metrics, path (below home), bytes, sha256, best, last, kept, created_at."""
         with self.read() as connection:
-            return [dict(row) for row in connection.execute(select(checkpoints).where(checkpoints.c.job_id == job_id)
-                                                            .order_by(checkpoints.c.step.desc())).mappings()]
+            return [dict(row) for row in connection.execute(_ALL, {"this_job": job_id}).mappings()]
 
     def checkpoint(self, job_id: str, which: str = "last") -> Row:
         """The checkpoint called "last", "best" or by its epoch; 409 `no_checkpoint` when the job has none such (yet)."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from threading import Lock
 from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
 
-from engine.core import Node
+from engine.core import Node, count
 from engine.data.characters import code_points, unknown
 from engine.data.encode import gather, table_of_columns, table_of_inputs, table_of_rows
-from engine.data.feed import Feed
 from engine.data.fit import Notes
 from engine.data.fitted import Fitted
 from engine.data.table import Table
@@ -36,6 +37,16 @@ from engine.train.trained.machine import Bound, Machine
 
 Metrics = Sequence[Any] | Mapping[str, Sequence[Any]]
 SPLITS = {"train": "train", "validation": "valid", "test": "test"}
+
+
+@dataclass(frozen=True)
+class _Given:
+    """Data for a prediction: `index` are rows, or where windows begin in the rows by `order`."""
+
+    table: Table
+    index: np.ndarray
+    order: np.ndarray | None
+    warnings: list[dict[str, str]]
 
 
 class Predictor:
@@ -68,20 +79,44 @@ class Predictor:
         The keys of the contract's prediction: outputs, classes, probabilities, class_names, warnings, and `losses` of the rows where asked for, which
         needs the target's column. By output name where the model has several. Raises SpecError with pointers into what was given.
         """
-        made = table if table is not None else self._table(rows, columns, inputs, losses)
-        warnings = self._unseen(made, rows is not None)
-        index, order = self._index(made, inputs is not None)
-        with self._lock:
-            chunks = self._forwards(self.fitted.input_feeds(self._columns(made), order), index)
+        given = self._given(rows, columns, inputs, table, losses)
+        chunks = list(self._chunks(given))
         answer = self._answer({name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]})
         if losses:
-            answer["losses"] = self._losses(made)
-        return {**answer, "warnings": warnings}
+            answer["losses"] = self._losses(given.table)
+        return {**answer, "warnings": given.warnings}
 
-    def _forwards(self, feeds: Sequence[Feed], index: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """What the model makes of rows, or of windows, some at a time."""
+    def pieces(self, rows: Sequence[Mapping[str, Any]] | None = None, inputs: Any = None, table: Table | None = None,
+               losses: bool = False) -> Iterator[dict[str, Any]]:
+        """The same answer in pieces of some rows each, so that there is never all of it at once; without warnings."""
+        given = self._given(rows, None, inputs, table, losses)
+        found, at = self._losses(given.table) if losses else None, 0
+        for chunk in self._chunks(given):
+            size = len(next(iter(chunk.values())))
+            yield {**self._answer(chunk), **({"losses": found[at:at + size]} if found is not None else {})}
+            at += size
+
+    @cached_property
+    def width(self) -> int:
+        """Numbers that are computed for each row."""
+        return sum(count(node.shape) for node in self.bound(1).results.values())
+
+    def _given(self, rows: Any, columns: Any, inputs: Any, table: Table | None, losses: bool) -> _Given:
+        made = table if table is not None else self._table(rows, columns, inputs, losses)
+        warnings = self._unseen(made, rows is not None)
+        return _Given(made, *self._index(made, inputs is not None), warnings)
+
+    def _chunks(self, given: _Given) -> Iterator[dict[str, np.ndarray]]:
+        """What the model makes of rows, or of windows, some at a time; between them others have their turn."""
         length = self.fitted.windows.length if self.fitted.windows else 1
-        return [found for _, found in self._forward.run(index, lambda chunk: gather(feeds, chunk, self._inputs), length)]
+        feeds = self.fitted.input_feeds(self._columns(given.table), given.order)
+        chunks = self._forward.run(given.index, lambda chunk: gather(feeds, chunk, self._inputs), length)
+        while True:
+            with self._lock:
+                found = next(chunks, None)
+            if found is None:
+                return
+            yield found[1]
 
     def following(self, window: np.ndarray) -> np.ndarray:
         """float64 [length, classes]: how likely each character is to follow those of a window of character numbers, int32 [length]."""
@@ -139,7 +174,7 @@ class Predictor:
                                  "detail": f"column {name!r} has categories that are unknown to the model: {shown(values)}"})
         return warnings
 
-    @property
+    @cached_property
     def _inputs(self) -> dict[str, Any]:
         """The batch leaves of inputs, without targets and weights."""
         return leaves_of(self.fitted.model_copy(update={"targets": (), "weight": None}), self.job.dtype)
