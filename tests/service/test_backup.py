@@ -37,7 +37,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
     with serving(tmp_path / "home", workers=2, threads=2) as server:
         user, other = User(server.url), User(server.url)
         finished, _ = user.train(spec(2, 1))
-        running = user.submit(spec(700, 2))
+        running = user.submit(spec(400, 2))
         while user.get(f"/v1/jobs/{running}")["epoch"] < 40:
             time.sleep(0.02)
 
@@ -61,7 +61,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
         assert user.watch(running)[-1]["type"] == "job.succeeded" and len(made) > 3
         rows = [{"pixels": [float(place % 7) for place in range(64)]}]
         whole, predicted = digest(user, running), {}
-        for job in user.get("/v1/jobs?status=succeeded&limit=100")["data"]:
+        for job in user.get("/v1/jobs", status="succeeded", limit=100)["data"]:
             question = {"rows": rows} if job["id"] in (finished, running) else {"rows": [{"x": [1.0, 2.0]}]}
             predicted[job["id"]] = {"ask": question, "outputs": user.post(f"/v1/jobs/{job['id']}/predict", question)["outputs"]}
     assert not list((tmp_path / "home" / "backups").glob(".*")) and {path.name for path in tmp_path.iterdir()} == {"home", "all.tar"}
@@ -74,8 +74,8 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
     with serving(tmp_path / "back", workers=2, threads=2) as server:
         user = User(server.url)
         assert user.watch(running)[-1]["type"] == "job.succeeded" and digest(user, running) == whole
-        for job_id in user.get("/v1/jobs?limit=100")["data"]:
-            assert user.watch(job_id["id"])[-1]["type"] == "job.succeeded"
+        for job in user.get("/v1/jobs", limit=100)["data"]:
+            assert user.watch(job["id"])[-1]["type"] == "job.succeeded"
         for job_id in restored & predicted.keys():
             assert user.post(f"/v1/jobs/{job_id}/predict", predicted[job_id]["ask"])["outputs"] == predicted[job_id]["outputs"]
 
