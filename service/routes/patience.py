@@ -32,6 +32,7 @@ class Patient(AutoHTTPProtocol):
 
     timer: asyncio.TimerHandle | None = None
     head = 0                    # bytes of a head that is on its way
+    line = b""                  # how it begins
 
     def connection_made(self, transport: asyncio.Transport) -> None:    # type: ignore[override]
         super().connection_made(transport)
@@ -43,6 +44,8 @@ class Patient(AutoHTTPProtocol):
     def data_received(self, data: bytes) -> None:
         cycle = self.cycle
         heading = cycle is None or not cycle.more_body
+        if heading and not self.head:
+            self.line = data[:1000]
         super().data_received(data)
         if self.cycle is not cycle:
             self._unset_head()
@@ -71,11 +74,13 @@ class Patient(AutoHTTPProtocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP, in the error shape."""
-        self._refuse(ServiceError(400, "invalid_request", "this is not a request of HTTP/1.1"))
+        """What is no HTTP, in the error shape; of methods only those that somebody has defined are read."""
+        self._refuse(ServiceError(400, "invalid_request", "this is not a request of HTTP/1.1, or of no known method"))
 
     def _refuse(self, error: ServiceError) -> None:
-        body = dumps(error.as_dict("/")) + b"\n"
+        target = self.line.partition(b"\r\n")[0].split(b" ")
+        path = target[1].partition(b"?")[0].decode("ascii", "replace") if len(target) == 3 else "/"
+        body = dumps(error.as_dict(path)) + b"\n"
         head = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\ncontent-type: application/problem+json\r\n"
         self.transport.write(f"{head}content-length: {len(body)}\r\nconnection: close\r\n\r\n".encode() + body)
         self.transport.close()
