@@ -22,6 +22,7 @@ from engine.train.ready.inherit import initial_arrays
 from engine.train.run.adopt import Carried
 from engine.train.run.events import checkpoint_event
 from engine.train.run.live import Adjustment
+from engine.train.run.outcome import refusal
 from service import artifacts, endings
 from service.artifacts import Corrupt
 from service.errors import StaleFence
@@ -202,6 +203,16 @@ class Attempt:
         note = {**note, "job": {**note.get("job", {}), **columns}}
         error = dict(ending.get("error") or {})
         hint, message = error.pop("hint", None), error.get("message") or self._summary(ending)
+        if error.get("code") == "nonfinite_loss" and hint and (epoch := self._kept_epoch(note)):
+            hint = f"{hint.removesuffix('.')}; fork from epoch {epoch}."
+        named: dict[str, Any] = {}
+        told: list[Event] = []
+        if ending["status"] == "succeeded" and (publish := self.run.job.publish) is not None:
+            if (why := refusal(self.run, publish)) is None:
+                named, message = {"publish": publish.name, "published": publish.checkpoint}, f"{message} Its model answers as {publish.name}."
+            else:
+                said = f"The model does not get the name {publish.name}: {why}."
+                told = [Event("warning", said, {"code": "not_published", "pointer": "/publish"}, "warn")]
 
         def write() -> Recorded:
             with self.store.write("finish"):
@@ -209,9 +220,14 @@ class Attempt:
                     return self.store.release(self.claim, "adjusted", **note)
                 note["job"] = {**note["job"], "epochs": self.run.regime.epochs}
                 return self.store.finish(self.claim, ending["status"], reason=ending["status_reason"], message=message, hint=hint,
-                                         error=error or None, **note)
+                                         error=error or None, **named, **{**note, "events": [*note.get("events", ()), *told]})
 
         return self.recording.persist(write)
+
+    def _kept_epoch(self, note: Note) -> int:
+        """The last epoch of which there is a checkpoint; 0 without any."""
+        rows = [*self.store.checkpoints(self.claim.job_id), *([note["checkpoint"]] if "checkpoint" in note else [])]
+        return max((row["epoch"] for row in rows), default=0)
 
     def _asked_for_more(self, note: Note) -> bool:
         """Whether a change came too late for this run, which was over: another attempt takes it up, and may have more epochs to do."""

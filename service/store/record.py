@@ -34,22 +34,23 @@ class Record(Database):
             return Recorded(*write_note(connection, held(connection, claim), note))
 
     def finish(self, claim: Claim, status: str, *, reason: str, message: str, hint: str | None = None, error: Mapping[str, Any] | None = None,
-               publish: str | None = None, **note: Unpack[Note]) -> Recorded:
+               publish: str | None = None, published: str = "last", **note: Unpack[Note]) -> Recorded:
         """End the job as "succeeded" or "failed", with its last event, after what `record` would write.
 
-        `publish` gives the model a name in the same transaction.
+        `publish` gives the model, at its checkpoint `published`, a name in the same transaction.
         """
         with self.write("finish") as connection:
             row, removed = write_note(connection, held(connection, claim), note)
             ending: Row = {"status": status, "status_reason": reason, "message": message, "hint": hint, "error": error and dict(error)}
             if status == "succeeded":
-                last = Event("job.succeeded", message, {"metrics": row["metrics"], "best": row["best"]})
+                named = {"published": publish} if publish is not None else {}
+                last = Event("job.succeeded", message, {"metrics": row["metrics"], "best": row["best"], **named})
                 ending["progress"] = 1.0
             else:
                 last = Event(f"job.{status}", message, {"error": ending["error"]}, "error")
             row = let_go(connection, row, status, [last], ending)
             if publish is not None:
-                publish_model(connection, publish, claim.job_id, "last")
+                publish_model(connection, publish, claim.job_id, published)
             self.tell("events", claim.job_id)
             return Recorded(row, removed)
 

@@ -66,3 +66,30 @@ def test_only_what_can_answer_gets_a_name(user: User, trained: tuple[str, str]) 
     refused = user.http.put("/v1/models/m", json={"job": trained[0], "checkpoint": 77})
     assert refused.status_code == 409 and refused.json()["code"] == "no_checkpoint"
     assert user.http.get("/v1/models/m").status_code == 404
+
+
+def test_a_job_that_succeeds_gives_its_model_a_name_if_it_is_good_enough(user: User) -> None:
+    name = {"name": "digits-0042", "when": {"metric": "accuracy", "above": 0.1}}
+    job_id, events = user.train({**SMALL, "publish": name})
+    assert events[-1]["data"]["published"] == "digits-0042" and "digits-0042" in events[-1]["message"]
+    assert user.get("/v1/models/digits-0042")["job"] == job_id and user.get(f"/v1/jobs/{job_id}")["spec"]["publish"]["name"] == "digits-0042"
+    assert user.http.delete(f"/v1/jobs/{job_id}").status_code == 409
+    _, events = user.train({**SMALL, "seed": 9, "publish": {**name, "when": {"metric": "valid_loss", "below": 0.0}}})
+    warning = next(event for event in events if event["type"] == "warning")
+    assert warning["data"] == {"code": "not_published", "pointer": "/publish"} and "not below 0" in warning["message"]
+    assert user.get("/v1/models/digits-0042")["job"] == job_id
+    stopping = [{"kind": "early_stopping", "patience": 1, "monitor": "valid_accuracy"},
+                {"kind": "adjust", "at": {"epoch": 3}, "set": {"learning_rate": 9.0}}]
+    third, events = user.train({**SMALL, "epochs": 9, "callbacks": stopping, "publish": {**name, "when": {"metric": "accuracy", "above": 0.5}}})
+    assert user.get(f"/v1/jobs/{third}")["metrics"]["valid_accuracy"] < 0.5, "the last epoch is a bad one"
+    assert user.get("/v1/models/digits-0042")["job"] == third, "the model is that of the best epoch"
+
+
+def test_a_wrong_wish_for_a_name_is_told_with_its_place(user: User) -> None:
+    def refused(publish: object) -> dict[str, str]:
+        return {error["pointer"]: error["code"] for error in user.refused({**SMALL, "publish": publish})}
+
+    assert refused({"name": "job_1"}) == {"/publish/name": "invalid_value"}
+    assert refused({"name": "m", "when": {"metric": "valid_auk", "above": 0.7}}) == {"/publish/when/metric": "unknown_metric"}
+    assert list(refused({"name": "m", "when": {"metric": "loss"}})) == ["/publish/when"]
+    assert refused({"nam": "m"}).keys() >= {"/publish/nam"}
