@@ -2,6 +2,8 @@
 
     <home>/jobs/<job_id>/checkpoints/<step>-<start of sha256>.safetensors        a row of the store names each
     <home>/datasets/<sha256>/                                                   named by the content; datasets may share one
+    <home>/datasets/.new-<process>-…/                                           a dataset that this process is making
+    <home>/uploads/<upload_id>/<number>-<start of sha256>                       parts of data that is coming; a row names each
     <home>/trash/                                                               what is being removed
 
 A file is written under another name, made durable, then renamed; its row follows. So a crash leaves at worst a file without a row, which `sweep`
@@ -14,15 +16,16 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from service import tally
+from service import tally, unfinished
 from service.errors import StorageFull, crash_point, unavailable
 from service.store import Store
+from service.store.changes import Row
 
 
 class Corrupt(Exception):
@@ -133,9 +136,9 @@ def discard_content(store: Store, digest: str) -> None:
     shutil.rmtree(trash, ignore_errors=True)
 
 
-def delete_job(store: Store, job_id: str) -> None:
-    """Remove a terminal job with its rows and files. 404, or 409 while it is live or published."""
-    contents = store.delete_job(job_id)
+def delete_job(store: Store, job_id: str, check: Callable[[Row], None] | None = None) -> None:
+    """Remove a terminal job with its rows and files, unless `check` raises. 404, or 409 while it is live or published."""
+    contents = store.delete_job(job_id, check)
     remove(store.home, [f"jobs/{job_id}"])
     for digest in contents:
         discard_content(store, digest)
@@ -146,8 +149,29 @@ def delete_dataset(store: Store, dataset_id: str) -> None:
     discard_content(store, store.delete_dataset(dataset_id))
 
 
+def upload_folder(home: Path, upload_id: str) -> Path:
+    """Where the parts of an upload lie."""
+    return home / "uploads" / upload_id
+
+
+def delete_upload(store: Store, upload_id: str) -> None:
+    """Remove an upload with its parts. What it became stays. 404 when there is none."""
+    store.delete_upload(upload_id)
+    remove(store.home, [f"uploads/{upload_id}"])
+
+
+def tidy_uploads(store: Store) -> None:
+    """Remove uploads that nothing came for in too long, and what processes were taking in that are gone."""
+    for upload_id in store.expired_uploads():
+        delete_upload(store, upload_id)
+    for folder in (store.home / "datasets", *_children(store.home / "uploads")):
+        unfinished.sweep(folder)
+
+
 def sweep(store: Store) -> list[str]:
-    """Remove what no row names: job folders, checkpoints, contents. Returns their paths below home. For the supervisor, before its children start.
+    """Remove what no row names: job folders, checkpoints, contents, parts of uploads. Returns their paths below home.
+
+    For the supervisor, before its children start.
 
     Checkpoints of a job that a worker holds are left to that worker (`sweep_job`): it may be between a file and its row.
     """
@@ -159,9 +183,15 @@ def sweep(store: Store) -> list[str]:
         written = [file for file in (home / "jobs").glob("*/checkpoints/*") if file.parts[-3] in settled]
         orphans += [file for file in written if str(file.relative_to(home)) not in files]
         orphans += [folder for folder in _children(home / "datasets") if folder.name not in contents and folder.name[0] != "."]
+        parts = store.part_files()
+        orphans += [file for file in (home / "uploads").glob("*/*") if str(file.relative_to(home / "uploads")) not in parts]
         orphans += _children(home / "trash")
         found = [str(path.relative_to(home)) for path in orphans]
         remove(home, found)
+        for folder in _children(home / "uploads"):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    tidy_uploads(store)
     return sorted(found)
 
 

@@ -1,4 +1,4 @@
-"""Folders that a process is making: their names tell which process, so that whoever comes later knows what nobody will finish."""
+"""Folders and files that a process is making: their names tell which process, so that whoever comes later knows what nobody will finish."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MARK = ".new-"
 
 
 def prefix() -> str:
-    """How the name of a folder begins that this process is making."""
+    """How the name begins of what this process is making."""
     return f"{MARK}{os.getpid()}-{_started(os.getpid())}-"
 
 
@@ -18,7 +18,10 @@ def sweep(folder: Path) -> list[str]:
     """Remove from a folder what processes were making that are gone. Returns the names."""
     left = [path for path in folder.glob(MARK + "*") if not _lives(path.name)]
     for path in left:
-        shutil.rmtree(path, ignore_errors=True)
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
     return [path.name for path in left]
 
 

@@ -10,6 +10,7 @@ from typing import cast
 
 from engine.data.inference import KINDS, Kind
 from engine.errors import nearest
+from service.datasets import weights
 from service.datasets.limits import DatasetError
 
 BY_MEDIA = {
@@ -17,12 +18,12 @@ BY_MEDIA = {
     "application/x-ndjson": "ndjson", "application/ndjson": "ndjson", "application/jsonl": "ndjson", "application/json": "json",
     "application/x-npy": "npy", "application/x-npz": "npz", "application/x-idx": "idx",
     "application/vnd.apache.parquet": "parquet", "application/zip": "images",
+    "application/x-safetensors": "safetensors",
 }
 BY_NAME = {".csv": "csv", ".tsv": "csv", ".data": "csv", ".txt": "text", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json",
-           ".npy": "npy", ".npz": "npz", ".idx": "idx", ".parquet": "parquet", ".zip": "images"}
-FORMATS = ("csv", "text", "ndjson", "json", "npy", "npz", "idx", "parquet", "images")
+           ".npy": "npy", ".npz": "npz", ".idx": "idx", ".parquet": "parquet", ".zip": "images", ".safetensors": "safetensors"}
+FORMATS = ("csv", "text", "ndjson", "json", "npy", "npz", "idx", "parquet", "images", "safetensors")
 UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "application/gzip", "application/x-gzip", "binary/octet-stream")
-NOT_BUILT = ("parquet", "images")
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 
 
@@ -87,29 +88,37 @@ def by_magic(head: bytes) -> str | None:
 
 def natural(stream: io.BufferedReader) -> str:
     """The format a file is read as when nothing else is known of it."""
-    head = stream.peek(64)[:64]
+    head = stream.peek(512)[:512]
+    if weights.looks_like(head):
+        return weights.FORMAT
     found = by_magic(head)
     if found == "zip":
-        return "npz"
+        return of_zip(head)
     return found or ("json" if head.lstrip()[:1] == b"{" else "csv")
 
 
+def of_zip(head: bytes) -> str:
+    """Whether a zip holds arrays or images: by the name of its first entry."""
+    name = head[30:30 + int.from_bytes(head[26:28], "little")]
+    return "npz" if name.endswith(b".npy") or not name else "images"
+
+
 def detect(stream: io.BufferedReader, said: str | None, media_type: str | None, name: str) -> str:
-    """The format of the (unpacked) bytes, whose first ones are only peeked at. 415 for what is not read, 501 for what is not read yet."""
-    head = stream.peek(64)[:64]
+    """The format of the (unpacked) bytes, whose first ones are only peeked at. 415 for what is not read."""
+    head = stream.peek(512)[:512]
     media = (media_type or "").split(";")[0].strip().lower()
     suffixes = [s.lower() for s in PurePath(name).suffixes if s.lower() != ".gz"]
     named = BY_NAME.get(suffixes[-1]) if suffixes else None
+    if weights.looks_like(head) and said is None:
+        return weights.FORMAT
     if head[:1] == b"\x80" and head[1:2] <= b"\x05" and said is None:
         detail = "this looks like a Python pickle, which is never read: save arrays with numpy.save, tables as CSV"
         raise DatasetError("unsupported_media_type", detail, 415)
     proved = by_magic(head)
     if proved == "zip":
-        proved = said or named or BY_MEDIA.get(media, "npz")
+        proved = said or named or BY_MEDIA.get(media) or of_zip(head)
     known = said or proved or named or media in BY_MEDIA or media in UNSAID or media.startswith("text/")
     if not known:
         raise DatasetError("unsupported_media_type", f"{media!r} is not read; send {', '.join(sorted(BY_MEDIA))}, or say format=csv", 415)
     found = said or proved or BY_MEDIA.get(media) or named or natural(stream)
-    if found in NOT_BUILT:
-        raise DatasetError("not_built", f"{found} is not read yet: send CSV, NDJSON, .npy or .npz", 501)
     return found

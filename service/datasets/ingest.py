@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.data.table import Table
-from service.datasets import apart, npz
+from service.datasets import apart, npz, weights
 from service.datasets import json as documents
 from service.datasets.draft import Draft, described, table_of
 from service.datasets.formats import Options, detect, natural, options
@@ -208,7 +208,9 @@ def ingest_inline(home: Path, *, columns: Mapping[str, Any] | None = None, rows:
 def open_table(home: Path, sha256: str) -> Table:
     """The columns of a data set, mapped read-only. DatasetError `dataset_missing` (404) when its folder is gone."""
     folder = folder_of(home, sha256)
-    return table_of(folder, described(folder))
+    about = described(folder)
+    weights.refuse(about)
+    return table_of(folder, about)
 
 
 def content(home: Path, sha256: str) -> Path:

@@ -21,7 +21,7 @@ BAD = (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, ValueErro
 
 def read(draft: Draft, path: Path, budget: Budget) -> None:
     """Write each array of a .npz file into a column of a draft."""
-    check_directory(path, budget)
+    check_directory(path, budget.limits.entries)
     try:
         archive = zipfile.ZipFile(path)
     except BAD as error:
@@ -32,6 +32,9 @@ def read(draft: Draft, path: Path, budget: Budget) -> None:
             raise DatasetError("no_columns", "the .npz file has no arrays")
         for entry in entries:
             name = entry.filename.removesuffix(".npy")
+            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                detail = f"{name[:80]!r} is packed by method {entry.compress_type}: a .npz is stored or deflated (numpy.savez, savez_compressed)"
+                raise DatasetError("malformed_npz", detail)
             if name == entry.filename:
                 raise DatasetError("malformed_npz", f"{name[:80]!r} is not a .npy file: a .npz holds one .npy for each column, and no archives")
             try:
@@ -42,8 +45,8 @@ def read(draft: Draft, path: Path, budget: Budget) -> None:
                 copy(stream, npy_header(stream, name), name, draft, budget)
 
 
-def check_directory(path: Path, budget: Budget) -> None:
-    """Refuse a directory of many entries before it is read into memory."""
+def check_directory(path: Path, most: int, per_entry: int = 1000) -> None:
+    """Refuse a directory of more than `most` entries, or of very long ones, before it is read into memory."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - (1 << 16) - 98))
         tail = file.read()
@@ -53,8 +56,9 @@ def check_directory(path: Path, budget: Budget) -> None:
     count, size = struct.unpack_from("<HI", tail, place + 10)
     if place64 >= 0 and place64 + 56 <= len(tail):
         count, size = max(count, struct.unpack_from("<Q", tail, place64 + 32)[0]), struct.unpack_from("<Q", tail, place64 + 40)[0]
-    if count > budget.limits.entries or size > LARGEST_DIRECTORY:
-        raise DatasetError("too_many_entries", f"the archive has {count:,} entries; at most {budget.limits.entries:,} are read", 413)
+    if count > most or size > max(LARGEST_DIRECTORY, most * per_entry):
+        detail = f"the archive has {count:,} entries, and a directory of {size:,} bytes; at most {most:,} entries are read"
+        raise DatasetError("too_many_entries", detail, 413)
 
 
 def pack(draft: Draft, path: Path) -> None:

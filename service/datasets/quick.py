@@ -9,15 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pyarrow import csv
 
 from engine.data.inference import MISSING, Guess, Reading
 from service.datasets.draft import Writer
 
+pc: Any = import_module("pyarrow.compute")     # its functions are made as it is loaded
 STRANGE = (rb'[%b\n] +"', rb'[^%b\n"]"[^%b\r\n"]', rb'[%b\n]""[^%b\r\n"]', rb'[%b\n]" ')     # quotes that two readers may take in two ways
 
 

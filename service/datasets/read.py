@@ -33,8 +33,19 @@ class Task:
 
 def read(draft: Draft, task: Task, quick: bool = False) -> dict[str, Any]:
     """Read a draft's content into columns, and describe them: its table.json. `quick`: this process may load what makes it large."""
+    if task.format == weights.FORMAT:
+        return of_weights(draft, task)
     kind, warnings = columns(draft, task, quick)
     return describe(draft, task.format, task.bytes, kind, warnings)
+
+
+def of_weights(draft: Draft, task: Task) -> dict[str, Any]:
+    """A file of parameters, which has no rows."""
+    if packed(draft.content):
+        raise DatasetError("unsupported_media_type", "a safetensors file is sent as it is, not as gzip", 415)
+    arrays = weights.describe(draft.content, task.limits)
+    check_names([array["name"] for array in arrays])
+    return weights.table_json(draft.path, VERSION, task.bytes, arrays)
 
 
 def columns(draft: Draft, task: Task, quick: bool) -> tuple[str, Warnings]:

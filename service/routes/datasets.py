@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import UploadFile
@@ -31,23 +31,25 @@ router = APIRouter(prefix="/v1/datasets", route_class=Closed, tags=["datasets"])
 BATCH = 1 << 20             # bytes handed to the disk together
 PARTS = 1000
 MEDIA_TYPES = {"csv": "text/csv", "text": "text/plain; charset=utf-8", "ndjson": "application/x-ndjson", "json": "application/json",
-               "npy": "application/x-npy", "npz": "application/x-npz"}
+               "npy": "application/x-npy", "npz": "application/x-npz", "safetensors": "application/x-safetensors", "parquet": "application/vnd.apache.parquet",
+               "images": "application/zip"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 INLINE = {"type": "object", "additionalProperties": False, "properties": {
     "name": {"type": "string"}, "columns": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
     "rows": {"type": "array", "items": {"type": "object"}}}, "oneOf": [{"required": ["columns"]}, {"required": ["rows"]}]}
 FORM = {"schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}}
-FILES = ("text/csv", "text/plain", "application/x-ndjson", "application/x-npy", "application/x-npz", "application/x-idx", "application/octet-stream")
+FILES = ("text/csv", "text/plain", "application/x-ndjson", "application/x-npy", "application/x-npz", "application/x-idx",
+         "application/vnd.apache.parquet", "application/zip", "application/octet-stream")
 BODY = shapes.json_body(INLINE, {"multipart/form-data": FORM, **dict.fromkeys(FILES, BINARY)})
 
 
 @router.post("", status_code=201, openapi_extra=BODY,
              responses={201: {"model": shapes.Dataset, "headers": {"Location": {"schema": {"type": "string"}}}},
-                        **documented(400, 409, 413, 415, 422, 501, 503, 507)})
+                        **documented(400, 408, 409, 413, 415, 422, 503, 507)})
 async def create_dataset(
     request: Request, api: Here, key: Key = None,
     name: Annotated[str, Query(max_length=256)] = "",
-    form: Annotated[str | None, Query(alias="format", description="csv, text, ndjson, json, npy, npz or idx, where it is not clear")] = None,
+    form: Annotated[str | None, Query(alias="format", description="csv, text, ndjson, json, npy, npz, idx, parquet or images: where unclear")] = None,
     header: Annotated[bool | None, Query(description="whether the first row of a CSV file has the names")] = None,
     delimiter: Annotated[str | None, Query(description="between the fields of a CSV file")] = None,
     types: Annotated[str | None, Query(description="`zip:category,when:datetime`: kinds of columns")] = None,
@@ -55,13 +57,10 @@ async def create_dataset(
 ) -> Response:
     """Upload data: a file, a form with files, or JSON columns or rows."""
     wanted = {"format": form, "header": header, "delimiter": delimiter, "types": types}
-    limits = Limits(bytes=api.settings.max_upload_bytes, expanded_bytes=api.settings.max_upload_bytes, inline_bytes=api.settings.max_inline_bytes)
+    limits = limits_of(api)
 
     def keep(taken: Ingested) -> Reply:
-        with artifacts.pinned(api.store, taken.sha256):
-            row = show_dataset(api.store.add_dataset({**taken.record, "retain_seconds": retain_seconds}))
-            check_storage(api)
-        return Reply(201, row, {"Location": f"/v1/datasets/{row['id']}"})
+        return keep_dataset(api, taken, retain_seconds)
 
     found = media_type(request)
     if JSON_TYPES.fullmatch(found):
@@ -77,6 +76,21 @@ async def create_dataset(
         return await once(api, request, key, digest, lambda: incoming.finish(name=name, media_type=found, **wanted), keep)
 
 
+def limits_of(api: Api) -> Limits:
+    """What one upload may have."""
+    settings = api.settings
+    return Limits(bytes=settings.max_upload_bytes, expanded_bytes=settings.max_upload_bytes, inline_bytes=settings.max_inline_bytes,
+                  images=settings.max_images)
+
+
+def keep_dataset(api: Api, taken: Ingested, retain_seconds: float | None) -> Reply:
+    """Store the row of data that is on disk; the answer."""
+    with artifacts.pinned(api.store, taken.sha256):
+        row = show_dataset(api.store.add_dataset({**taken.record, "retain_seconds": retain_seconds}))
+        check_storage(api)
+    return Reply(201, row, {"Location": f"/v1/datasets/{row['id']}"})
+
+
 def of_json(api: Api, raw: Json, name: str, wanted: Mapping[str, Any], limits: Limits) -> Ingested:
     """Take in `{"name", "columns"}` or `{"name", "rows"}`."""
     closed(raw, ("name", "columns", "rows"))
@@ -88,8 +102,14 @@ def of_json(api: Api, raw: Json, name: str, wanted: Mapping[str, Any], limits: L
                                   types=wanted["types"], limits=limits)
 
 
-async def receive(request: Request, incoming: Incoming, most: int) -> None:
-    """Write the body to the draft as it comes."""
+class Taker(Protocol):
+    """What takes a body in."""
+
+    def write(self, piece: bytes) -> None: ...
+
+
+async def receive(request: Request, incoming: Taker, most: int) -> None:
+    """Write the body to the disk as it comes."""
     batch = bytearray()
     async for piece in pieces(request, most, "an upload"):
         batch += piece

@@ -22,6 +22,7 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
     reading      events(id, after, limit, types)  head(id) -> (seq, terminal)  checkpoints(id)  checkpoint(id, "last" | "best" | epoch)
                  checkpoint_paths()  job_ids()      (charts: curves.chart(store, id, series, by, points))
     once         recall(key, route, body_hash) -> Reply | None  remember(key, route, body_hash, reply)  expire_idempotency()
+    origins      begin_from(job, origin, checkpoint, columns)
     models       publish(name, job_id, checkpoint)  get_model(name)  list_models(after, limit)  unpublish(name)
     tokens       add_token(name, scope, owner, seconds) -> (row, token)  list_tokens(after, limit)  live_tokens()  revoke_token(id)  touch_token(id)
                  stored_bytes(owner)
@@ -29,6 +30,8 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
     webhooks     take_delivery(courier, busy)  settle_delivery(delivery, tried, delivered, gone, again_in)  release_deliveries(couriers)  couriers()
                  next_delivery()  deliveries_waiting()  deliveries(job id, after, limit)  webhook_targets()  enable_target(url)
                  webhook_secrets(owner)  rotate_webhook_secret(overlap)      (written with their events: outbox.post)
+    uploads      add_upload(row, seconds)  get_upload(id)  list_uploads(after, limit)  put_part(id, part, most, seconds)  end_upload(id, dataset id)
+                 delete_upload(id)  expired_uploads()  part_files()  pending_uploads()  touch_upload(id, seconds)
     facts        get_setting(name)  set_setting(name, value)  check_writable()
 
 What belongs to one owner is not there for another: see `asking`. The audit of a request's change is written in its transaction.
@@ -59,15 +62,17 @@ from service.store.idempotency import Idempotency, Reply
 from service.store.jobs import Jobs
 from service.store.leases import Leases
 from service.store.models import Models
+from service.store.origins import Origins
 from service.store.record import Record, Recorded
 from service.store.requests import Requests
 from service.store.tokens import Tokens
+from service.store.uploads import Uploads
 from service.store.webhooks import Webhooks
 
 __all__ = ["Claim", "Event", "Recorded", "Reply", "Store"]
 
 
-class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Webhooks, Facts, Tokens, Audit):
+class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Webhooks, Facts, Tokens, Audit, Origins, Uploads):
     @classmethod
     def at(cls, home: Path, url: str = "", notify: Notify | None = None) -> Store:
         """The store of a home folder: `url` if given, else SQLite in `home/trainyard.db`. 503 unless the schema is this program's."""

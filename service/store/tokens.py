@@ -13,7 +13,7 @@ from service.errors import conflict, not_found
 from service.store.asking import made
 from service.store.changes import Row
 from service.store.database import Database
-from service.store.tables import checkpoints, datasets, jobs, tokens
+from service.store.tables import checkpoints, datasets, jobs, tokens, upload_parts, uploads
 
 SERVICE_TOKEN = "token_sha256"      # the setting under which the hash of the token is kept that the service made for itself
 BEGIN, SHOWN = "ty_", 8             # how tokens begin, and how much of one is shown
@@ -77,8 +77,9 @@ class Tokens(Database):
         each = select(datasets.c.sha256, func.max(datasets.c.bytes).label("bytes")).where(datasets.c.owner == whose)
         mine = each.group_by(datasets.c.sha256).subquery()
         points = select(func.sum(checkpoints.c.bytes)).join(jobs, jobs.c.id == checkpoints.c.job_id).where(jobs.c.owner == whose)
+        coming = select(func.sum(upload_parts.c.bytes)).join(uploads, uploads.c.id == upload_parts.c.upload_id).where(uploads.c.owner == whose)
         with self.read() as connection:
-            return (connection.execute(select(func.sum(mine.c.bytes))).scalar() or 0) + (connection.execute(points).scalar() or 0)
+            return sum(connection.execute(query).scalar() or 0 for query in (select(func.sum(mine.c.bytes)), points, coming))
 
     def _count(self, *conditions: ColumnElement[bool] | Any) -> int:
         with self.read() as connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service import artifacts
+from service import artifacts, unfinished
 from service.errors import ServiceError, StorageFull
 from service.store import Store
 from tests.service.deeds import newest
@@ -81,14 +81,16 @@ def test_the_sweep_removes_what_no_row_names_and_nothing_else(store: Store, clai
     named = sorted(str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file())
     artifacts.write(home / "jobs" / "job_gone" / "checkpoints" / "1.safetensors", b"")
     artifacts.write(home / "datasets" / "abc" / "content", b"")
-    artifacts.write(home / "datasets" / ".new-upload" / "content", b"")
+    artifacts.write(home / "datasets" / f"{unfinished.prefix()}upload" / "content", b"")
+    artifacts.write(home / "datasets" / f"{unfinished.MARK}1-0-upload" / "content", b"")      # of a process that is gone
+    artifacts.write(home / "uploads" / "upload_gone" / "1-abc", b"")
     artifacts.write(home / "trash" / "x" / "part", b"")
     artifacts.write(home / "jobs" / claim.job_id / "checkpoints" / "between-file-and-row", b"")
-    assert artifacts.sweep(store) == ["datasets/abc", "jobs/job_gone", "trash/x"]
+    assert artifacts.sweep(store) == ["datasets/abc", "jobs/job_gone", "trash/x", "uploads/upload_gone/1-abc"]
     store.release(claim)
     assert artifacts.sweep(store) == [f"jobs/{claim.job_id}/checkpoints/between-file-and-row"]
     assert sorted(str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file()) == named
-    assert (home / "datasets" / ".new-upload").exists()
+    assert [path.name for path in (home / "datasets").iterdir()] == [f"{unfinished.prefix()}upload"] and not list((home / "uploads").iterdir())
 
 
 def test_equal_contents_share_a_folder_until_the_last_dataset_goes(store: Store):
