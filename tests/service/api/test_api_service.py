@@ -64,7 +64,7 @@ def test_pages_have_no_scripts_and_nothing_from_elsewhere(http: httpx.Client) ->
 
 def test_health_and_version(http: httpx.Client, server: Running) -> None:
     assert http.get("/healthz").json() == {"status": "ok"}
-    assert problem(http.get("/readyz"), 503, "unavailable")["checks"] == {"store": "ok", "worker": "no worker is ready", "disk": "ok"}
+    assert problem(http.get("/readyz"), 503, "unavailable")["checks"] == {"store": "ok", "worker": "no worker is ready: none runs", "disk": "ok"}
     assert set(http.get("/version").json()) == {"version", "api", "schema", "engine", "numba", "numpy", "python", "devices"}
     limits = http.get("/v1/limits").json()
     assert limits["spec_bytes"] == 1_000_000 and limits["inline_bytes"] == 16_000_000 and limits["predict_rows"] == 10_000
