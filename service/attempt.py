@@ -138,6 +138,7 @@ class Attempt:
         for event in self.run.events():
             self.heart.beat()
             if event.type == "finished":
+                self.recording.add(event)
                 return event.data
             if self.run.best.epoch:
                 self.recording.best = {"epoch": self.run.best.epoch, "metrics": self.run.best.metrics}

@@ -147,7 +147,8 @@ class Recording:
                 event = Event("checkpoint", event.message, {**data, "bytes": row["bytes"], "sha256": row["sha256"]}, event.level, event.key)
             if event.type in ("adjusted", "warning") and "number" in event.data:
                 adjusted[event.data["number"]] = (event.data["epoch"], event.data["step"])
-            happened.append(event)
+            if event.type != "finished":        # what ends the attempt tells it
+                happened.append(event)
         note["events"], note["adjusted"] = happened, adjusted
         note["job"] = {"elapsed_seconds": self._elapsed(), **columns, **({"best": self.best} if self.best else {})}
         return note
@@ -210,6 +211,8 @@ def _columns(event: Any, epochs: int, pace: Pace) -> dict[str, Any]:
         return pace.progress(data["step"], epochs) | pace.rest(data["step"], epochs)
     if event.type == "checkpoint":
         return pace.progress(data["step"], epochs)
+    if event.type == "finished" and event.curves:
+        return pace.progress(int(event.curves["loss"][0][-1]), epochs)
     if event.type == "evaluation":
         return {"evaluation": dict(data)}
     return {}

@@ -13,13 +13,19 @@ from typing import Any
 
 import pytest
 
+from engine.errors import CheckpointError, DeviceError, NonFiniteError
 from engine.train import Job, Recent, start
 from engine.train.run.live import Adjustment
+from service import endings
+from service.artifacts import Corrupt
 from service.attempt import Attempt, take
+from service.crew import Crew
+from service.errors import StorageFull, not_found
 from service.heartbeat import Heartbeat
 from service.samples import open_sample
 from service.settings import Settings
 from service.store import Store
+from tests.service.deeds import claimed
 from tests.service.running import until
 from tests.serving import serving
 from tests.user import User, epochs
@@ -105,6 +111,7 @@ def test_a_job_that_was_paused_ends_with_the_same_bytes_and_its_stream_stays_ope
     assert [event["seq"] for event in told] == list(range(1, len(told) + 1))
     assert [data["epoch"] for data in epochs(told)] == list(range(1, 501))
     assert found["attempts"][1]["from_step"] == found["attempts"][0]["to_step"] == paused["step"]
+    assert user.get(f"/v1/jobs/{job_id}/metrics", by="step", points=100_000)["columns"]["step"] == list(range(1, 500 * 45 + 1))
     assert last_sha(user, job_id) == uninterrupted(found)
 
 
@@ -266,3 +273,70 @@ def test_a_fault_of_the_service_is_tried_again_and_one_of_the_job_is_not(attempt
     job_id = queued(store)
     attempted(broken(MemoryError("no room")))
     assert (row := store.get_job(job_id))["status"] == "failed" and row["attempt"] == 1 and row["error"]["code"] == "out_of_memory"
+
+
+# ---------------------------------------------------------------- how jobs end badly
+
+def test_a_loss_that_is_not_finite_says_where_and_what_to_try(user: User) -> None:
+    wild = {"kind": "adjust", "at": {"epoch": 3}, "set": {"learning_rate": 1e30}}
+    found = wait(user, user.submit(job(9, callbacks=["checkpoint", wild])), "failed", "succeeded")
+    assert found["status"] == "failed" and found["status_reason"] == found["error"]["code"] == "nonfinite_loss" and found["error"]["kind"] == "user"
+    assert found["error"]["epoch"] == 3 and found["error"]["step"] > 90 and f"in epoch 3, step {found['error']['step']}." in found["message"]
+    assert "Try learning_rate 1e+29 (now 1e+30) or clip_global_norm; fork from epoch 2." in found["hint"]
+
+
+def test_a_job_that_needs_more_steps_than_it_may_have_fails(user: User) -> None:
+    found = wait(user, user.submit(job(9, limits={"max_steps": 50})), "failed", "succeeded")
+    assert found["status_reason"] == found["error"]["code"] == "step_limit" and found["step"] == 50 and found["epoch"] == 1
+
+
+@pytest.mark.parametrize(("error", "kind", "code", "retried"), [
+    (MemoryError(), "resource", "out_of_memory", False), (StorageFull(), "resource", "storage_full", False),
+    (Corrupt([3]), "system", "checkpoint_corrupt", False), (CheckpointError("of another job"), "system", "checkpoint_corrupt", False),
+    (not_found("dataset", "ds_x"), "user", "dataset_missing", False), (NonFiniteError("NaN"), "user", "nonfinite_loss", False),
+    (DeviceError("gone"), "system", "device_lost", True), (KeyError("x"), "system", "internal", True)])
+def test_what_a_worker_meets_has_its_code(error: Exception, kind: str, code: str, retried: bool) -> None:
+    found = endings.of(error)
+    assert (found.kind, found.code, found.retried) == (kind, code, retried) and found.message.endswith(".") and found.hint
+
+
+def test_what_ends_a_worker_has_its_code(home: Path, tmp_path: Path, open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    crew = Crew(Settings(home=home, workers=0), open_store(), tmp_path, "here")
+    for code, expected in ((-11, "signal_11"), (3, "exit_3"), (-9, "signal_9")):
+        assert crew._post_mortem(code).code == expected and crew._post_mortem(code).kind == "system"
+    monkeypatch.setattr("service.crew.oom_kills", lambda: crew.kills + 1)
+    assert (crew._post_mortem(-9).code, crew._post_mortem(-9).kind) == ("out_of_memory", "resource")
+
+
+def test_only_what_is_not_the_jobs_fault_is_tried_again(store: Store) -> None:
+    for kind, code, status in (("system", "signal_9", "queued"), ("resource", "out_of_memory", "failed"), ("timeout", "stalled", "failed")):
+        claim = claimed(store)
+        row = store.lost(claim.job_id, claim.fence, kind=kind, code=code, message="It ended.")
+        assert (row["status"], row["losses"]) == (status, int(kind == "system"))
+        if status == "failed":
+            assert row["error"]["retryable"] and row["message"] == "It ended." and store.attempts(claim.job_id)[0]["ended_by"] == code
+        else:
+            store.request_cancel(claim.job_id)
+
+
+def test_a_supervisor_that_slept_takes_nobody_for_stalled(home: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    (worker,), clock = Crew(Settings(home=home, workers=1, stalled_seconds=300), store, tmp_path, "here").workers, [0.0]
+    monkeypatch.setattr("service.crew.time.monotonic", lambda: clock[0])
+    worker.heart, worker.process, killed = Heartbeat(tmp_path), Sleeper(), []       # type: ignore[assignment]
+    monkeypatch.setattr(worker, "send", killed.append)
+    held = {"fence": 1, "stop_requested_at": None}
+    worker.looked_at = 0.0
+    for moment in (0.5, 3600.0, 3600.5, 7200.0):
+        clock[0] = moment
+        worker.look(tmp_path, held)
+    assert not killed and worker.verdict is None
+    for _ in range(700):
+        clock[0] += 0.5
+        worker.look(tmp_path, held)
+    assert worker.verdict is not None and worker.verdict.code == "stalled" and len(killed) == 1
+
+
+class Sleeper:
+    """A process that does nothing."""
+
+    pid = os.getpid()

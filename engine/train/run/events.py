@@ -27,7 +27,7 @@ class Event:
     data: dict[str, Any] = field(default_factory=dict)
     level: Literal["info", "warn", "error"] = "info"
     key: str | None = None
-    curves: dict[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     payload: bytes | None = None
 
 
@@ -36,21 +36,24 @@ def number(value: float) -> str:
     return f"{value:.4g}"
 
 
-def epoch_event(values: dict[str, Any], curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Event:
+def epoch_event(values: dict[str, Any], curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Event:
     """`values` are the event's data: epoch, epochs, step, train_loss, ..."""
     shown = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in values.items() if name.startswith(("train_", "valid_")))
     return Event("epoch", f"Epoch {values['epoch']} of {values['epochs']}: {shown}.", values, key=f"epoch:{values['epoch']}", curves=curves)
 
 
-def step_event(epoch: int, step: int, loss: float, learning_rate: float, norm: float, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Event:
+def step_event(epoch: int, step: int, loss: float, learning_rate: float, norm: float,
+               curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Event:
     data = {"epoch": epoch, "step": step, "loss": loss, "learning_rate": learning_rate, "gradient_norm": norm}
     return Event("step", f"Step {step}: loss {number(loss)}.", data, curves=curves)
 
 
-def checkpoint_event(epoch: int, step: int, best: bool, metrics: dict[str, float], payload: bytes, kept: Sequence[int] = ()) -> Event:
+def checkpoint_event(epoch: int, step: int, best: bool, metrics: dict[str, float], payload: bytes, kept: Sequence[int] = (),
+                     curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}) -> Event:
     """`kept` are the steps of the checkpoints that a callback wants to stay, this one among them."""
     data = {"epoch": epoch, "step": step, "best": best, "last": True, "metrics": metrics} | ({"kept": list(kept)} if kept else {})
-    return Event("checkpoint", f"Checkpoint after epoch {epoch}, step {step}.", data, key=f"checkpoint:{step}", payload=payload)
+    return Event("checkpoint", f"Checkpoint after epoch {epoch}, step {step}.", data, key=f"checkpoint:{step}", curves=curves,
+                 payload=payload)
 
 
 def adjusted_event(by: str, epoch: int, step: int, changed: Mapping[str, Mapping[str, Any]], place: int = 0) -> Event:
@@ -80,9 +83,10 @@ def stopped_event(stop: Stop, epoch: int, best_epoch: int | None) -> Event:
     return Event("stopped_early", f"Stopped by {stop.reason}{what}.", {k: v for k, v in data.items() if v is not None})
 
 
-def finished_event(reason: str, metrics: dict[str, float], best: dict[str, Any] | None, error: dict[str, Any] | None) -> Event:
+def finished_event(reason: str, metrics: dict[str, float], best: dict[str, Any] | None, error: dict[str, Any] | None,
+                   curves: Mapping[str, tuple[np.ndarray, np.ndarray]] = {}) -> Event:
     """The end; with an `error` a bad one."""
     data = {"status": "succeeded", "status_reason": reason, "metrics": metrics, "best": best}
     if error is not None:
-        return Event("finished", "The run failed.", {**data, "status": "failed", "error": error}, level="error")
-    return Event("finished", "The run is complete.", data)
+        return Event("finished", "The run failed.", {**data, "status": "failed", "error": error}, "error", curves=curves)
+    return Event("finished", "The run is complete.", data, curves=curves)

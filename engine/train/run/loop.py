@@ -82,7 +82,7 @@ class Run(Standing):
             yield from self._epoch()
             yield from self._make_changes()
         if self.stop_word[0] and self.ending is None:
-            yield Event("finished", "The run was stopped.", {"status": "stopped"})
+            yield Event("finished", "The run was stopped.", {"status": "stopped"}, curves=self.series.take())
             return
         if not (self.ending and self.ending.failed):
             yield from self._close()
@@ -260,13 +260,13 @@ class Run(Standing):
         if self.ending and self.ending.failed:
             error = explained(self.ending.reason, self.job.limits, self.guard.trouble, self.learning_rate)
             error |= {"epoch": self.epoch + 1, "step": self.step + 1}
-        return finished_event(self.ending.reason if self.ending else "completed", self.metrics, best, error)
+        return finished_event(self.ending.reason if self.ending else "completed", self.metrics, best, error, self.series.take())
 
     # ---------------------------------------------------------------- checkpoints
 
     def _checkpoint_event(self, better: bool, kept: Sequence[int] = ()) -> Event:
         self.saved_at = time.monotonic()
-        return checkpoint_event(self.epoch, self.step, better, dict(self.metrics), self.checkpoint(), kept)
+        return checkpoint_event(self.epoch, self.step, better, dict(self.metrics), self.checkpoint(), kept, self.series.take())
 
     def checkpoint(self) -> bytes:
         """Everything that the next attempt needs to go on with the same bits."""
