@@ -23,6 +23,7 @@ from service.store.asking import Asker, current
 from service.store.tables import SCHEMA, audit
 
 BUSY_SECONDS = 30
+READERS = 8     # connections that read, each with a cache of its own
 TOPICS = "topics"           # where a connection keeps what its transaction tells after the commit
 Notify = Callable[[str, str], None]
 
@@ -32,7 +33,7 @@ class Database:
 
     def __init__(self, url: str, home: Path, notify: Notify | None = None):
         self.url, self.home, self.notify = url, home, notify
-        self._reader = connect(url, "BEGIN", pool_size=8, max_overflow=-1)
+        self._reader = connect(url, "BEGIN", pool_size=READERS, max_overflow=0)     # more threads than these take turns
         self._writer = connect(url, "BEGIN IMMEDIATE", pool_size=1, max_overflow=0)
         self._turn = threading.Lock()
         self._here = threading.local()
@@ -119,7 +120,7 @@ def connect(url: str, begin: str, **pool: Any) -> Engine:
 
 def _prepare(raw: Any, _: Any) -> None:
     raw.isolation_level = None      # the driver starts no transactions of its own: `begin` does
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY", "cache_size = -16000"):
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON", "temp_store = MEMORY", "cache_size = -4000"):
         raw.execute(f"PRAGMA {pragma}")
 
 
