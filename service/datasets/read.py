@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from engine.data.table import Table
-from service.datasets import arrays, csv, npz, text
+from service.datasets import arrays, csv, npz, text, weights
 from service.datasets import json as documents
-from service.datasets.draft import Draft
+from service.datasets.draft import VERSION, Draft
 from service.datasets.formats import Options
 from service.datasets.limits import Budget, DatasetError, Limits
 from service.datasets.streams import PIECE, packed, unpacked

@@ -38,7 +38,8 @@ def describe(path: Path, limits: Limits) -> list[dict[str, Any]]:
             arrays = [{"name": name, "kind": "tensor", "dtype": DTYPES.get(item.get_dtype(), item.get_dtype()), "shape": list(item.get_shape()),
                        "missing": 0} for name, item in found.items()]
     except (SafetensorError, OSError) as error:
-        raise DatasetError("malformed_safetensors", f"this is no safetensors file: {str(error).removeprefix('Error while deserializing header: ')}") from None
+        why = str(error).removeprefix("Error while deserializing header: ")
+        raise DatasetError("malformed_safetensors", f"this is no safetensors file: {why}") from None
     if not arrays:
         raise DatasetError("empty", "the file has no arrays")
     if len(arrays) > limits.columns:

@@ -42,6 +42,7 @@ PROBLEMS = {
     "not_published": "The metric was not good enough for the name that the job asks for.",
     "nothing_left": "The checkpoint has all epochs of the new job behind it.",
     "dtype_mismatch": "The arrays have a type that does not fit.",
+    "malformed_safetensors": "This is no safetensors file, or its header is too large or does not add up.",
     "wrong_format": "The dataset is of another kind than this field takes.",
     "classes_differ": "The classes of the data are not those that the checkpoint was trained on.",
     "unknown_kind": "Nothing of this family has this name.",

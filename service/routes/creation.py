@@ -201,4 +201,7 @@ def _tables(api: Api, job: Job) -> tuple[dict[str, Table], dict[str, str]]:
         except ServiceError as error:
             if error.status >= 500:
                 raise
+            if error.code == "wrong_format":
+                place = next((place for other, place in job.data.others.values() if other == reference), "/data/dataset")
+                raise refused_spec([Problem(place, error.code, error.detail, "initial")]) from None
     return tables, contents

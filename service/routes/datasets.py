@@ -31,15 +31,15 @@ router = APIRouter(prefix="/v1/datasets", route_class=Closed, tags=["datasets"])
 BATCH = 1 << 20             # bytes handed to the disk together
 PARTS = 1000
 MEDIA_TYPES = {"csv": "text/csv", "text": "text/plain; charset=utf-8", "ndjson": "application/x-ndjson", "json": "application/json",
-               "npy": "application/x-npy", "npz": "application/x-npz", "safetensors": "application/x-safetensors", "parquet": "application/vnd.apache.parquet",
-               "images": "application/zip"}
+               "npy": "application/x-npy", "npz": "application/x-npz", "parquet": "application/vnd.apache.parquet",
+               "images": "application/zip", "safetensors": "application/x-safetensors"}
 BINARY = {"schema": {"type": "string", "format": "binary"}}
 INLINE = {"type": "object", "additionalProperties": False, "properties": {
     "name": {"type": "string"}, "columns": {"type": "object", "additionalProperties": {"type": "array", "items": {}}},
     "rows": {"type": "array", "items": {"type": "object"}}}, "oneOf": [{"required": ["columns"]}, {"required": ["rows"]}]}
 FORM = {"schema": {"type": "object", "additionalProperties": {"type": "string", "format": "binary"}}}
 FILES = ("text/csv", "text/plain", "application/x-ndjson", "application/x-npy", "application/x-npz", "application/x-idx",
-         "application/vnd.apache.parquet", "application/zip", "application/octet-stream")
+         "application/vnd.apache.parquet", "application/zip", "application/x-safetensors", "application/octet-stream")
 BODY = shapes.json_body(INLINE, {"multipart/form-data": FORM, **dict.fromkeys(FILES, BINARY)})
 
 
@@ -49,7 +49,7 @@ BODY = shapes.json_body(INLINE, {"multipart/form-data": FORM, **dict.fromkeys(FI
 async def create_dataset(
     request: Request, api: Here, key: Key = None,
     name: Annotated[str, Query(max_length=256)] = "",
-    form: Annotated[str | None, Query(alias="format", description="csv, text, ndjson, json, npy, npz, idx, parquet or images: where unclear")] = None,
+    form: Annotated[str | None, Query(alias="format", description="csv, text, ndjson, json, npy, npz, idx, parquet, images or safetensors")] = None,
     header: Annotated[bool | None, Query(description="whether the first row of a CSV file has the names")] = None,
     delimiter: Annotated[str | None, Query(description="between the fields of a CSV file")] = None,
     types: Annotated[str | None, Query(description="`zip:category,when:datetime`: kinds of columns")] = None,
