@@ -34,6 +34,7 @@ TITLES = {
     "idempotency_running": "The first request with this key is still running",
     "idempotency_mismatch": "This key was used with another request",
     "too_large": "The request is too large",
+    "range_not_satisfiable": "The file has no such part",
     "unsupported_media_type": "This kind of content is not read",
     "overloaded": "Too many requests at once",
     "not_built": "This part is not built yet",

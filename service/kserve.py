@@ -138,7 +138,7 @@ def _wanted(raw: Json, known: Sequence[str]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for place, output in enumerate(outputs):
         name = closed(as_object(output), ("name", "parameters")).get("name")
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             detail = f"the model has no output {str(name)[:80]!r}; it has {', '.join(known)}"
             raise SpecError([Problem(f"/outputs/{place}/name", "unknown_output", detail, nearest(str(name), known))])
         found[name] = bool(_parameters(output, f"/outputs/{place}").get("binary_data", usually))

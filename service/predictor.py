@@ -24,7 +24,7 @@ from engine.export.onnx.document import export
 from engine.train.trained.generate import generate
 from engine.train.trained.gradients import gradients, trained_gradients
 from engine.train.trained.predict import Predictor
-from service import artifacts, logs
+from service import artifacts, logs, weights
 from service.ask import LONGEST, pack, socket_path
 from service.datasets import open_table
 from service.errors import ServiceError, conflict, invalid_request, invalid_spec, too_large
@@ -175,7 +175,9 @@ class Answers:
     def call_export(self, request: Json, body: bytes) -> Answer:
         """The model as an ONNX file."""
         model = self.models.get(request)
-        return Answer(_placed(lambda pointer: "/query/format", lambda: export(model, request["about"])), "application/octet-stream")
+        spec, arrays = self.store.get_job(request["job"])["spec"], {**model.parameters, **model.buffers}
+        facts = weights.facts_of(spec, request["which"], request["epoch"], model.meta, arrays)
+        return Answer(_placed(lambda pointer: "/query/format", lambda: export(model, facts)), weights.MEDIA_TYPES["onnx"])
 
     def call_evaluate(self, request: Json, body: bytes) -> Json:
         """`table`, or the `split` of the job's own data; `metrics` other than the job's."""

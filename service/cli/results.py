@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,10 +17,29 @@ from service.cli.session import DEFAULT_URL, AsJson, JobId, Token, Url, Which, c
 from service.client import Prediction
 
 
+class Form(StrEnum):
+    table = "table"
+    csv = "csv"
+    json = "json"
+
+
+class FileForm(StrEnum):
+    safetensors = "safetensors"
+    npz = "npz"
+    onnx = "onnx"
+
+
 def predict(job_id: JobId,
             source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSON rows, NDJSON or .npy; or a dataset: ds_… or sample:…")],
-            checkpoint: Which = "last", as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+            checkpoint: Which = "last",
+            format: Annotated[Form, typer.Option(help="table: class and probability, or outputs; csv: all there is, as it comes; json")] = Form.table,
+            as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
+    as_json = as_json or format is Form.json
     with connect(url, token) as client:
+        if format is Form.csv and not as_json:
+            for piece in client.predict_csv(job_id, **given(source), checkpoint=checkpoint):
+                sys.stdout.buffer.write(piece)
+            return
         found = client.predict(job_id, **given(source), checkpoint=checkpoint)
     warn(found.warnings)
     if as_json:
@@ -56,7 +76,7 @@ def table(found: Prediction) -> Iterator[list[Any]]:
 
 
 def download(job_id: JobId, to: Annotated[Path | None, typer.Argument(metavar="PATH", help="a file or a folder; by default here")] = None,
-             format: Annotated[str, typer.Option(help="safetensors or npz")] = "safetensors",
+             format: Annotated[FileForm, typer.Option(help="onnx runs in other programs")] = FileForm.safetensors,
              checkpoint: Which = "last", url: Url = DEFAULT_URL, token: Token = "") -> None:
     with connect(url, token) as client:
-        print(client.download(job_id, to, format=format, checkpoint=checkpoint))
+        print(client.download(job_id, to, format=format.value, checkpoint=checkpoint))

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from service.client import events, placeholders
+from service.client import events, parts, placeholders
 from service.client.connection import Connection
 from service.client.objects import Checkpoint, Dataset, Deed, Evaluation, Event, Job, Object, Prediction, Token, Validation
-from service.client.uploads import Source, body, plain
+from service.client.uploads import Source, body, media_type, plain
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Spec = Mapping[str, Any] | str | Path
@@ -41,13 +41,18 @@ class Client:
 
     # ---------------------------------------------------------------- data
 
-    def upload(self, source: Source, *, name: str | None = None, **options: Any) -> Dataset:
+    def upload(self, source: Source, *, name: str | None = None, progress: parts.Progress | None = None, part_bytes: int = parts.PART,
+               **options: Any) -> Dataset:
         """Send data: the path of a file, arrays (or paths of array files) by column, or rows as dicts.
 
-        options: format, header, delimiter, types ("zip:category,when:datetime"), retain_seconds.
+        A file larger than two parts goes in parts, several at once; those whose connection breaks are sent again. `progress` is told the bytes sent
+        and those in all. options: format, header, delimiter, types ("zip:category,when:datetime"), retain_seconds.
         """
         named = name if name is not None else Path(source).name if isinstance(source, str | Path) else ""
         query = {key: value for key, value in {"name": named, **options}.items() if value is not None}
+        if isinstance(source, str | Path) and Path(source).is_file() and Path(source).stat().st_size >= 2 * part_bytes:
+            about = {"media_type": media_type(Path(source)), **query}
+            return Dataset.model_validate(parts.send(self.connection, Path(source), about, part_bytes, progress))
         key = _once()
 
         def request() -> Any:
@@ -141,11 +146,15 @@ class Client:
     def predict(self, job_id: str, rows: Iterable[Mapping[str, Any]] | None = None, *, inputs: Any = None, dataset: str | None = None,
                 csv: str | None = None, checkpoint: str | int = "last", losses: bool = False) -> Prediction:
         """What the model makes of rows as they were uploaded, of arrays, of a dataset, or of CSV text: exactly one of them."""
-        given = {"rows": None if rows is None else [dict(row) for row in rows], "inputs": inputs, "dataset": dataset}
-        sent = {"json": {name: plain(value) for name, value in given.items() if value is not None}}
-        query = {"checkpoint": checkpoint, "losses": str(losses).lower()}
-        how: Object = sent if csv is None else {"content": csv.encode(), "headers": {"Content-Type": "text/csv"}}
+        query, how = _asked(rows, inputs, dataset, csv, checkpoint, losses)
         return Prediction.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/predict", params=query, **how))
+
+    def predict_csv(self, job_id: str, rows: Iterable[Mapping[str, Any]] | None = None, *, inputs: Any = None, dataset: str | None = None,
+                    csv: str | None = None, checkpoint: str | int = "last", losses: bool = False) -> Iterator[bytes]:
+        """The same as CSV, as it comes: for a data set of any length. Texts that a spreadsheet would take for formulas begin with an apostrophe."""
+        query, how = _asked(rows, inputs, dataset, csv, checkpoint, losses)
+        with self.connection.stream(f"/v1/jobs/{job_id}/predict", method="POST", params={**query, "format": "csv"}, **how) as response:
+            yield from response.iter_bytes()
 
     def evaluate(self, job_id: str, *, dataset: str | None = None, split: str | None = None,
                  metrics: list[Any] | Mapping[str, list[Any]] | None = None, checkpoint: str | int = "last") -> Evaluation:
@@ -204,6 +213,14 @@ class Client:
             if not page["has_more"]:
                 return
             after = {"after": page["last_id"]}
+
+
+def _asked(rows: Any, inputs: Any, dataset: str | None, csv: str | None, checkpoint: str | int, losses: bool) -> tuple[Object, Object]:
+    """Query and body of a prediction."""
+    given = {"rows": None if rows is None else [dict(row) for row in rows], "inputs": inputs, "dataset": dataset}
+    sent = {"json": {name: plain(value) for name, value in given.items() if value is not None}}
+    how: Object = sent if csv is None else {"content": csv.encode(), "headers": {"Content-Type": "text/csv"}}
+    return {"checkpoint": checkpoint, "losses": str(losses).lower()}, how
 
 
 def read_spec(job: Spec) -> Object:

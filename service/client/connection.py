@@ -78,7 +78,7 @@ class Connection:
         raise kind(response.status_code, body or {"title": f"HTTP {response.status_code}", "detail": response.text[:200]})
 
     @contextmanager
-    def stream(self, path: str, **request: Any) -> Iterator[httpx.Response]:
+    def stream(self, path: str, method: str = "GET", **request: Any) -> Iterator[httpx.Response]:
         """A good answer whose body is read as it comes."""
-        with self.http.stream("GET", path, **request) as response:
+        with self.http.stream(method, path, **request) as response:
             yield self.good(response)

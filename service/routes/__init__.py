@@ -2,7 +2,26 @@
 
 from fastapi import APIRouter
 
-from service.routes import catalogue, datasets, docs, events, health, jobs, lifecycle, models, predict, results, tokens, unbuilt, webhooks
+from service.routes import (
+    catalogue,
+    datasets,
+    docs,
+    download,
+    events,
+    forks,
+    health,
+    jobs,
+    lifecycle,
+    models,
+    predict,
+    results,
+    tokens,
+    unbuilt,
+    uploads,
+    v2,
+    webhooks,
+)
 
-ROUTERS: tuple[APIRouter, ...] = (datasets.router, jobs.router, lifecycle.router, events.router, results.router, predict.router, models.router, webhooks.router,
-                                  tokens.router, catalogue.router, unbuilt.router, health.router, docs.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    datasets.router, uploads.router, jobs.router, forks.router, lifecycle.router, events.router, results.router, download.router, predict.router,
+    models.router, webhooks.router, tokens.router, v2.router, catalogue.router, unbuilt.router, health.router, docs.router)

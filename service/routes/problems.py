@@ -21,7 +21,9 @@ NOT_BUILT = "not_built_yet"         # the code of a problem whose field is in th
 
 def answer(error: ServiceError, path: str) -> Response:
     """The response that tells a client of an error."""
-    return Response(dumps({**error.as_dict(path), **present(request_id=logs.current("request_id") or None)}), error.status, error.headers, MEDIA_TYPE)
+    told = "; ".join(problem.detail for problem in error.errors) or error.detail if path.startswith("/v2") else None     # as KServe V2 has it
+    return Response(dumps({**error.as_dict(path), **present(request_id=logs.current("request_id") or None, error=told)}), error.status, error.headers,
+                    MEDIA_TYPE)
 
 
 def refused_spec(problems: list[Problem]) -> ServiceError:

@@ -10,11 +10,7 @@ from starlette.responses import Response
 
 from service.routes.problems import documented, unbuilt
 
-CALLS = (
-    ("GET", "/v2/health/live", "KServe V2: alive"),
-    ("GET", "/v2/models/{name}", "KServe V2: a model"),
-    ("POST", "/v2/models/{name}/infer", "KServe V2: predict"),
-)
+CALLS: tuple[tuple[str, str, str], ...] = ()
 router = APIRouter(tags=["not built yet"])
 
 

@@ -55,6 +55,7 @@ class Predictor:
     def __init__(self, job: Job | Mapping[str, Any], checkpoint: bytes, *, best: bool = False):
         self.job = job if isinstance(job, Job) else Job.model_validate(job)
         found = unpack(checkpoint)
+        self.meta = found.meta
         self.fitted = Fitted.model_validate(found.meta["fitted"])
         self.objectives = objectives_of(self.job, self.fitted, Notes())
         self.network: Network = network_of(self.job, self.fitted, self.objectives)

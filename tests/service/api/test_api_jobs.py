@@ -62,8 +62,6 @@ def test_inline_data_that_does_not_fit_is_told_with_its_place(http: httpx.Client
 
 def test_what_is_not_built_yet_is_501(http: httpx.Client) -> None:
     problem(http.post("/v1/jobs", json={**JOB, "device": "cuda"}), 501, "not_built")
-    for method, path in (("GET", "/v2/health/live"), ("POST", "/v2/models/m/infer")):
-        problem(http.request(method, path), 501, "not_built")
 
 
 @pytest.mark.parametrize(("body", "status", "code"), [
@@ -249,7 +247,7 @@ class TestResults:
                        http.post(f"{path}/evaluate", json={"split": "train"}), http.post(f"{path}/gradients", json={})):
             problem(answer, 409, "no_checkpoint")
         problem(http.get(f"{path}/model?checkpoint=first"), 422, "invalid_request")
-        problem(http.get(f"{path}/model?format=onnx"), 501, "not_built")
+        problem(http.get(f"{path}/model?format=onnx"), 409, "no_checkpoint")
 
     def test_a_finished_job_is_removed_with_all_it_had(self, done: tuple[Running, str]) -> None:
         server, _ = done
