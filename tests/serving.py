@@ -25,9 +25,14 @@ class Server:
         self.home, self.port, self.url = home, "0", ""
         self.environment = {**os.environ, **{f"TRAINYARD_{name.upper()}": str(value) for name, value in settings.items()}}
 
-    def start(self) -> None:
+    def launch(self) -> None:
+        """Begin to start."""
         command = [*TRAINYARD, "serve", "--home", str(self.home), "--port", self.port]
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True)
+
+    def start(self) -> None:
+        """Start, until it can take a job."""
+        self.launch()
         assert self.process.stdout is not None
         line = next((line for line in self.process.stdout if line.startswith(READY)), "")
         assert line, "the service did not start"
