@@ -72,7 +72,8 @@ async def get_group(group: str) -> Response:
     return Answer({"object": "list", "group": name, "data": data, "has_more": False})
 
 
-@router.get("/v1/schemas/job.json", response_class=SchemaResponse, responses=documented())
+@router.get("/v1/schemas/job.json", response_class=SchemaResponse,
+            responses={200: {"content": {SchemaResponse.media_type: {"schema": {"type": "object"}}}}, **documented()})
 async def get_job_schema() -> Response:
     """JSON Schema of a job spec, for editors."""
     return SchemaResponse(await in_thread(job_document))
