@@ -7,10 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from service.store import Store
 from service.store.migrate import migrate
 from tests.service.running import Running
+
+settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])      # a busy machine is no failure
+settings.load_profile("here")
 
 
 @pytest.fixture(scope="session")
