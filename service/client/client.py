@@ -11,14 +11,16 @@ from typing import Any
 
 from service.client import events, parts, placeholders
 from service.client.connection import Connection
+from service.client.exports import Exports
 from service.client.objects import Checkpoint, Dataset, Deed, Evaluation, Event, Job, Object, Prediction, Token, Validation
+from service.client.told import Told
 from service.client.uploads import Source, body, media_type, plain
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 Spec = Mapping[str, Any] | str | Path
 
 
-class Client:
+class Client(Told, Exports):
     """One service, by default that of `TRAINYARD_URL` and `TRAINYARD_TOKEN`. Errors are `service.client.ClientError`s.
 
     timeout: seconds for one answer. patience: seconds in which a service that answered before may come back; until then requests are sent again,

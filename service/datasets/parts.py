@@ -51,13 +51,13 @@ class IncomingPart:
         with disk():
             self.file.flush()
             os.fsync(self.file.fileno())
-            crash_point("part_before_rename")
+            crash_point("part.before_rename")
             try:
                 self.path.rename(self.folder / name)
                 sync(self.folder)
             except FileNotFoundError:
                 raise not_found("upload", self.folder.name) from None
-        crash_point("part_after_rename")
+        crash_point("part.after_rename")
         return {"number": self.number, "bytes": self.bytes, "sha256": found, "file": name}
 
 

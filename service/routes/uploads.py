@@ -165,7 +165,7 @@ async def put_part(request: Request, api: Here, upload_id: str, number: Number, 
         def keep() -> None:
             found = part.finish(sha256)
             try:
-                with store.write("part"):
+                with store.write("put_part"):
                     old = store.put_part(upload_id, found, settings.max_upload_bytes, settings.upload_seconds)
                     check_storage(api)
             except Exception:
@@ -242,7 +242,7 @@ def put_together(api: Api, row: Row, parts: list[Row], incoming: Incoming, asked
 
 def ended(api: Api, row: Row, taken: Ingested, retain_seconds: float | None) -> Reply:
     """The answer, in the transaction of the dataset's row and the end of the upload."""
-    with api.store.write("complete"):
+    with api.store.write("end_upload"):
         reply = keep_dataset(api, taken, retain_seconds)
         api.store.end_upload(row["id"], reply.body["id"])
     return reply

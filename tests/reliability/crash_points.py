@@ -19,6 +19,7 @@ from tests.service.deeds import claimed, point, queued
 
 Scene = Any
 DATASET = {"name": "a", "format": "csv", "bytes": 1, "rows": 1, "columns": [], "warnings": []}
+UPLOAD = {"name": "a", "media_type": "", "options": {}}
 COMMITS = {"before_commit": 1, "after_commit": 0}       # how many of the deeds that were begun nobody sees
 FILE_MOMENTS = {"mid_write": 1, "before_fsync": 1, "after_fsync": 1, "after_rename": 0, "after_folder_fsync": 0}
 
@@ -85,6 +86,14 @@ def post(store: Store, key: int) -> str:
     return reply.body
 
 
+def two_uploads(store: Store) -> list[str]:
+    return [store.add_upload(UPLOAD, 60)["id"] for _ in range(2)]
+
+
+def part(number: int) -> dict[str, Any]:
+    return {"number": number, "bytes": 1, "sha256": "0", "file": f"{number}"}
+
+
 def discarded(store: Store) -> list[str]:
     """Content that no dataset names any more."""
     for number in range(2):
@@ -138,6 +147,14 @@ TRANSACTIONS = {
     "discard_content": Deed("content without a row is moved away | it is removed", lambda s, names, n: artifacts.discard_content(s, names[n]),
                             "", discarded),
     "sweep": Deed("what no row names is found | it is removed", lambda s, _, n: artifacts.sweep(s), "", discarded),
+    "add_upload": Deed("an upload in parts is begun | its parts may come", lambda s, _, n: s.add_upload(UPLOAD, 60), "SELECT count(*) FROM uploads"),
+    "put_part": Deed("a part's file is named by its row | its client may be told", lambda s, ids, n: s.put_part(ids[0], part(n + 1), 9, 60),
+                     "SELECT count(*) FROM upload_parts", two_uploads),
+    "touch_upload": Deed("an upload is asked for | it is kept longer", lambda s, ids, n: s.touch_upload(ids[n], 60), "", two_uploads),
+    "end_upload": Deed("a dataset of parts has its row | the parts go", lambda s, ids, n: s.end_upload(ids[n], "ds_x"),
+                       "SELECT count(*) FROM uploads WHERE status = 'completed'", two_uploads),
+    "delete_upload": Deed("an upload's rows go | its files do", lambda s, ids, n: artifacts.delete_upload(s, ids[n]),
+                          "SELECT 2 - count(*) FROM uploads", two_uploads),
     "expire_idempotency": Deed("old answers go | they are gone", lambda s, _, n: s.expire_idempotency(), ""),
     "set_setting": Deed("a fact is written | it is known", lambda s, _, n: s.set_setting(f"fact {n}", 1),
                         "SELECT count(*) FROM settings WHERE name LIKE 'fact%'"),
@@ -159,6 +176,8 @@ OTHERS = {      # what has points of its own
     "migrate.after_commit": "the schema has changed | the service starts",
     "dataset.before_rename": "a dataset's columns are durable | its folder has its name",
     "dataset.after_rename": "a dataset's folder has its name | its row is written",
+    "part.before_rename": "a part of an upload is durable | its file has its name",
+    "part.after_rename": "a part's file has its name | its row is written",
 }
 
 POINTS = [*(f"{name}.{moment}" for name in TRANSACTIONS for moment in COMMITS), *(f"{place}.{moment}" for place in FILES for moment in FILE_MOMENTS),
