@@ -39,7 +39,7 @@ class Keys:
         self.requests, self.refusals, self.noted = Windows(), Windows(), Windows()
         self.gone: Callable[[set[str]], None] = lambda ids: None        # told of the tokens that are left
         self._seen: OrderedDict[tuple[str, str], None] = OrderedDict()
-        self._read_at = 0.0
+        self._read_at, self._reading = 0.0, asyncio.Lock()
         self._touching: set[asyncio.Task[None]] = set()
 
     @property
@@ -50,11 +50,13 @@ class Keys:
     # ---------------------------------------------------------------- what the store says
 
     async def refresh(self) -> None:
-        self._read_at = asyncio.get_running_loop().time()
-        rows = {row["sha256"]: row for row in await run_in_threadpool(self.store.live_tokens)}
-        for digest, row in rows.items():        # what is being written just now
-            row["last_used_at"] = max(row["last_used_at"] or "", self.rows.get(digest, row)["last_used_at"] or "") or None
-        self.rows = rows
+        """Take the tokens from the store as they are from now on."""
+        async with self._reading:
+            self._read_at = asyncio.get_running_loop().time()
+            rows = {row["sha256"]: row for row in await run_in_threadpool(self.store.live_tokens)}
+            for digest, row in rows.items():        # what is being written just now
+                row["last_used_at"] = max(row["last_used_at"] or "", self.rows.get(digest, row)["last_used_at"] or "") or None
+            self.rows = rows
         self.gone({row["id"] for row in rows.values() if not expired(row)})
 
     async def keep_fresh(self) -> None:
