@@ -12,14 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from service import artifacts
-from service.jobs import HELD, TERMINAL, TERMINAL_EVENTS
+from service import artifacts, datasets
+from service.datasets.parts import IncomingPart
+from service.jobs import HELD, TERMINAL, TERMINAL_EVENTS, now
+from service.origins import Held
 from service.store import Event, Reply, Store
+from service.store.asking import Asker
 from tests.service.deeds import claimed, point, queued
 
 Scene = Any
 DATASET = {"name": "a", "format": "csv", "bytes": 1, "rows": 1, "columns": [], "warnings": []}
-UPLOAD = {"name": "a", "media_type": "", "options": {}}
+UPLOAD = {"name": "a", "media_type": "text/csv", "options": {}}
 COMMITS = {"before_commit": 1, "after_commit": 0}       # how many of the deeds that were begun nobody sees
 FILE_MOMENTS = {"mid_write": 1, "before_fsync": 1, "after_fsync": 1, "after_rename": 0, "after_folder_fsync": 0}
 
@@ -90,15 +93,57 @@ def two_uploads(store: Store) -> list[str]:
     return [store.add_upload(UPLOAD, 60)["id"] for _ in range(2)]
 
 
-def part(number: int) -> dict[str, Any]:
-    return {"number": number, "bytes": 1, "sha256": "0", "file": f"{number}"}
-
-
 def discarded(store: Store) -> list[str]:
     """Content that no dataset names any more."""
     for number in range(2):
         store.delete_dataset(add_dataset(store, number))
     return ["0", "1"]
+
+
+def two_tokens(store: Store) -> list[str]:
+    return [store.add_token("a", "read")[0]["id"] for _ in range(2)]
+
+
+def two_deliveries(store: Store) -> list[Any]:
+    """Two that a courier has taken."""
+    for number in range(2):
+        hook = {"kind": "webhook", "url": f"https://{number}.example/", "events": ["job.queued"], "min_seconds": 0}
+        store.add_job({"callbacks": [hook]}, {})
+    return [store.take_delivery(f"courier {number}") for number in range(2)]
+
+
+def two_failed(store: Store) -> list[str]:
+    for row in (found := two_deliveries(store)):
+        store.settle_delivery(row, {"at": now(), "seconds": 0}, gone=True)
+    return [row["url"] for row in found]
+
+
+def waiting(store: Store) -> None:
+    store.release_deliveries(row["claimed_by"] for row in two_deliveries(store))
+
+
+def put_part(store: Store, upload_id: str, number: int) -> None:
+    artifacts.write(artifacts.upload_folder(store.home, upload_id) / f"{number}", b"x")
+    store.put_part(upload_id, {"number": number, "bytes": 1, "sha256": "", "file": f"{number}"}, 10, 60)
+
+
+def originate(store: Store, number: int) -> None:
+    """A job that begins with a file, as a fork does."""
+    artifacts.write(store.home / "source", b"x")
+    held = Held(store.home, store.home / "source")
+    row = store.add_job({}, {}, job_id=f"job_{number}", name="begun")
+    file = held.settle(Path("jobs", row["id"], "checkpoints", "1.safetensors"))
+    store.begin_from(row, {"kind": "fork"}, checkpoint={"step": 1, "epoch": 1, "metrics": {}, "best": False, **file})
+
+
+def ingest(store: Store, number: int) -> None:
+    datasets.ingest_inline(store.home, columns={"x": [1, 2, number]}, name="x")
+
+
+def take_part(store: Store, number: int) -> None:
+    with IncomingPart(artifacts.upload_folder(store.home, "upload"), number, 10) as coming:
+        coming.write(b"x")
+        coming.finish(None)
 
 
 def tell(store: Store, claim: Any, number: int) -> None:
@@ -122,8 +167,6 @@ TRANSACTIONS = {
     "lost": Deed("a worker is noted as lost | others may claim", lambda s, claims, n: s.lost(claims[n].job_id, claims[n].fence),
                  jobs("queued"), two(claimed)),
     "request_cancel": Deed("a cancel is written | the client is told", lambda s, ids, n: s.request_cancel(ids[n]), jobs("cancelled"), two_queued),
-    "cancel": Deed("a cancel and its answer are written | the client is told", lambda s, ids, n: nested(s, "cancel", s.request_cancel, ids[n]),
-                   jobs("cancelled"), two_queued),
     "request_pause": Deed("a pause is asked | the trainer sees it", lambda s, claims, n: s.request_pause(claims[n].job_id), jobs("pausing"),
                           two(claimed)),
     "resume": Deed("a paused job is queued | it can be claimed", lambda s, ids, n: s.resume(ids[n]), jobs("queued"), two_paused),
@@ -148,8 +191,8 @@ TRANSACTIONS = {
                             "", discarded),
     "sweep": Deed("what no row names is found | it is removed", lambda s, _, n: artifacts.sweep(s), "", discarded),
     "add_upload": Deed("an upload in parts is begun | its parts may come", lambda s, _, n: s.add_upload(UPLOAD, 60), "SELECT count(*) FROM uploads"),
-    "put_part": Deed("a part's file is named by its row | its client may be told", lambda s, ids, n: s.put_part(ids[0], part(n + 1), 9, 60),
-                     "SELECT count(*) FROM upload_parts", two_uploads),
+    "put_part": Deed("a part has its row | the client is told", lambda s, ids, n: put_part(s, ids[0], n), "SELECT count(*) FROM upload_parts",
+                     two_uploads),
     "touch_upload": Deed("an upload is asked for | it is kept longer", lambda s, ids, n: s.touch_upload(ids[n], 60), "", two_uploads),
     "end_upload": Deed("a dataset of parts has its row | the parts go", lambda s, ids, n: s.end_upload(ids[n], "ds_x"),
                        "SELECT count(*) FROM uploads WHERE status = 'completed'", two_uploads),
@@ -159,8 +202,37 @@ TRANSACTIONS = {
     "set_setting": Deed("a fact is written | it is known", lambda s, _, n: s.set_setting(f"fact {n}", 1),
                         "SELECT count(*) FROM settings WHERE name LIKE 'fact%'"),
     "publish": Deed("a name is given | it answers", lambda s, ids, n: s.publish("name", ids[n]), "SELECT count(*) FROM models", two_done),
+    "put_model": Deed("a name is given and its answer written | the client is told",
+                      lambda s, ids, n: nested(s, "put_model", s.publish, "name", ids[n]), "SELECT count(*) FROM models", two_done),
     "unpublish": Deed("a name goes | it is unknown", lambda s, ids, n: s.unpublish(f"{n}"), "SELECT 2 - count(*) FROM models",
                       lambda s: [s.publish(f"{n}", job_id) for n, job_id in enumerate(two_done(s))]),
+    "change": Deed("a PATCH and its answer are written | the client is told", lambda s, ids, n: nested(s, "change", s.adjust, ids[0], {}),
+                   "SELECT count(*) FROM adjustments", two_queued),
+    "begin_from": Deed("a job gets what it begins with | it can be claimed", lambda s, ids, n: s.begin_from({"id": ids[n]}, {"kind": "fork"}),
+                       "SELECT count(origin) FROM jobs", two_queued),
+    "add_token": Deed("a token's hash is written | it is told", lambda s, _, n: s.add_token("a", "read"), "SELECT count(*) FROM tokens"),
+    "revoke_token": Deed("a token is revoked | it is refused", lambda s, ids, n: s.revoke_token(ids[n]), "SELECT count(revoked_at) FROM tokens",
+                         two_tokens),
+    "touch_token": Deed("a use of a token is noted | it is shown", lambda s, ids, n: s.touch_token(ids[n]), "SELECT count(last_used_at) FROM tokens",
+                        two_tokens),
+    "refused": Deed("a refusal is noted | it is answered", lambda s, _, n: s.refused(Asker(), "forbidden"), "SELECT count(*) FROM audit"),
+    "expire_audit": Deed("old rows of the audit go | they are gone", lambda s, _, n: s.expire_audit(60, 100), ""),
+    "take_delivery": Deed("a courier takes a delivery | it is sent", lambda s, _, n: s.take_delivery("courier"),
+                          "SELECT count(claimed_by) FROM webhook_deliveries", waiting),
+    "settle_delivery": Deed("a delivery was taken | it is not sent again",
+                            lambda s, rows, n: s.settle_delivery(rows[n], {"at": now(), "seconds": 0}, delivered=True),
+                            "SELECT count(*) FROM webhook_deliveries WHERE status = 'delivered'", two_deliveries),
+    "release_deliveries": Deed("a dead courier's deliveries are due | others take them",
+                               lambda s, rows, n: s.release_deliveries([rows[n]["claimed_by"]]),
+                               "SELECT sum(claimed_by IS NULL) FROM webhook_deliveries", two_deliveries),
+    "enable_target": Deed("a receiver is enabled | it is told again", lambda s, urls, n: s.enable_target(urls[n]),
+                          "SELECT 2 - count(*) FROM webhook_targets", two_failed),
+    "enable": Deed("a receiver is enabled and the answer written | the client is told",
+                   lambda s, urls, n: nested(s, "enable", s.enable_target, urls[n]), "SELECT 2 - count(*) FROM webhook_targets", two_failed),
+    "webhook_secrets": Deed("the first secret is written | it signs", lambda s, _, n: s.webhook_secrets(f"{n}"),
+                            "SELECT count(*) FROM settings WHERE name LIKE 'webhook_secrets:%'"),
+    "rotate_webhook_secret": Deed("a new secret is written | it signs", lambda s, _, n: s.rotate_webhook_secret(),
+                                  "SELECT sum(json_array_length(value)) FROM settings WHERE name = 'webhook_secrets:'"),
 }
 
 FILES = {       # place: what is written, in two generations
@@ -170,18 +242,22 @@ FILES = {       # place: what is written, in two generations
              lambda s, n: artifacts.write(artifacts.content_folder(s.home, f"{n}") / "content", b"xy")),
 }
 
-OTHERS = {      # what has points of its own
+RENAMES = {     # what gets its name when it is durable: as FILES
+    "dataset": ("a dataset's columns | their row", "datasets/[!.]*", ingest),
+    "part": ("a part of an upload | its row", "uploads/upload/[!.]*", take_part),
+    "origin": ("what a job begins with | its row", "jobs/*/checkpoints/*", originate),
+}
+RENAME_MOMENTS = {"before_rename": 1, "after_rename": 0}
+
+OTHERS = {
     "migrate.after_backup": "a copy of the store is made | its schema changes",
     "migrate.before_commit": "the schema has changed | others see it",
     "migrate.after_commit": "the schema has changed | the service starts",
-    "dataset.before_rename": "a dataset's columns are durable | its folder has its name",
-    "dataset.after_rename": "a dataset's folder has its name | its row is written",
-    "part.before_rename": "a part of an upload is durable | its file has its name",
-    "part.after_rename": "a part's file has its name | its row is written",
+    "train.{self.row['name']}": "a job is claimed | it is trained: for tests that poison a job by its name (R12)",
 }
 
 POINTS = [*(f"{name}.{moment}" for name in TRANSACTIONS for moment in COMMITS), *(f"{place}.{moment}" for place in FILES for moment in FILE_MOMENTS),
-          *OTHERS]
+          *(f"{place}.{moment}" for place in RENAMES for moment in RENAME_MOMENTS), *OTHERS]
 
 
 def nested(store: Store, name: str, deed: Callable[..., Any], *arguments: Any) -> None:

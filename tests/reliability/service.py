@@ -69,9 +69,10 @@ def intact(home: Path) -> None:
 
 
 def tidy(store: Store) -> None:
-    """Every file of jobs and datasets is named by a row, and every row's file is there."""
+    """Every file of jobs, datasets and uploads is named by a row, and every row's file is there."""
     home = store.home
     files = {str(path.relative_to(home)) for path in (home / "jobs").rglob("*") if path.is_file()}
     assert files == store.checkpoint_paths()
     assert {path.name for path in (home / "datasets").glob("*") if path.name[0] != "."} == store.contents()
+    assert {str(path.relative_to(home / "uploads")) for path in (home / "uploads").glob("*/*")} == store.part_files()
     assert not list((home / "trash").glob("*"))

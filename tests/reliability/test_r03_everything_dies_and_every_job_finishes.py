@@ -124,7 +124,7 @@ KINDS = (train, cancel, pause_and_resume, upload, bring_data, delete, predict_an
 EQUAL = (train, pause_and_resume)
 
 
-@short_or_full("size", (3, 7), (100, 30))
+@short_or_full("size", (2, 5), (100, 30))
 def test_everything_dies_and_every_job_finishes(tmp_path: Path, size: tuple[int, int], shown: Callable[[str], None]) -> None:
     (kills, jobs), chance, home = size, random.Random(3), tmp_path / "home"
     with whole(home, workers=2) as service:
@@ -139,7 +139,7 @@ def test_everything_dies_and_every_job_finishes(tmp_path: Path, size: tuple[int,
             intact(home)
             restarted = time.monotonic()
             service.launch()
-            time.sleep(chance.random() * 10)
+            time.sleep(chance.random() * 8)
         service.kill()
         restarted = time.monotonic()
         service.start()

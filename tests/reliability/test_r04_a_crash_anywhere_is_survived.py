@@ -16,7 +16,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from service import artifacts, datasets, store
+from service import artifacts, store
 from service.errors import CRASHED
 from service.jobs import now
 from service.store import Event, Store
@@ -24,7 +24,19 @@ from service.store.curves import Curve, chart
 from service.store.database import connect
 from service.store.migrate import migrate
 from service.store.tables import SCHEMA
-from tests.reliability.crash_points import COMMITS, FILE_MOMENTS, FILES, OTHERS, POINTS, TRANSACTIONS, add_dataset, check, post
+from tests.reliability.crash_points import (
+    COMMITS,
+    FILE_MOMENTS,
+    FILES,
+    OTHERS,
+    POINTS,
+    RENAME_MOMENTS,
+    RENAMES,
+    TRANSACTIONS,
+    add_dataset,
+    check,
+    post,
+)
 from tests.reliability.service import tidy
 from tests.service.deeds import newest
 from tests.service.running import ROOT, Running, classifier
@@ -109,18 +121,16 @@ def test_a_file_is_whole_or_not_there(fast: Path, place: str) -> None:
             assert not list(fast.glob(pattern)) and not list(fast.glob("jobs/*/checkpoints/.*"))
 
 
-@pytest.mark.parametrize("moment", ["before_rename", "after_rename"])
 @pytest.mark.parametrize("hit", HITS)
-def test_a_dataset_is_whole_or_not_there(fast: Path, moment: str, hit: int) -> None:
-    def upload(number: int) -> str:
-        return datasets.ingest_inline(fast, columns={"x": [1, 2, number]}, name="x").sha256
-
-    assert crash(f"dataset.{moment}:{hit}", lambda: [upload(1), upload(2)]) == CRASHED
-    whole = [path.name for path in (fast / "datasets").iterdir() if path.name[0] != "."]
-    assert len(whole) == (hit - 1 if moment == "before_rename" else hit)
-    assert all(datasets.open_table(fast, name).rows == 3 for name in whole)
+@pytest.mark.parametrize("moment", RENAME_MOMENTS)
+@pytest.mark.parametrize("place", RENAMES)
+def test_what_is_made_out_of_sight_has_its_name_or_is_not_there(fast: Path, place: str, moment: str, hit: int) -> None:
+    _, pattern, make = RENAMES[place]
+    assert crash(f"{place}.{moment}:{hit}", lambda: opened(fast, lambda store: [make(store, 1), make(store, 2)])) == CRASHED
+    assert len(list(fast.glob(pattern))) == hit - RENAME_MOMENTS[moment]
+    opened(fast, check)
     opened(fast, artifacts.sweep)
-    assert not list((fast / "datasets").iterdir())
+    opened(fast, tidy)
 
 
 @pytest.mark.parametrize("moment", ["after_backup", *COMMITS])
@@ -241,13 +251,12 @@ def test_the_table_has_every_crash_point_of_the_program_and_no_other(shown: Call
     trees = [ast.parse(path.read_text()) for path in (ROOT / "service").rglob("*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
     points = [call.args[0] for call in calls if isinstance(call.func, ast.Name) and call.func.id == "crash_point"]
-    fixed = {point.value for point in points if isinstance(point, ast.Constant)}
-    made = {ast.unparse(point)[2:-1] for point in points if isinstance(point, ast.JoinedStr)}
+    found = {ast.unparse(point).lstrip("f").strip("'\"") for point in points}
     begun = {item.context_expr for tree in trees for node in ast.walk(tree) if isinstance(node, ast.With) for item in node.items}
     transactions = {call.args[0].value for call in begun if isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)
                     and call.func.attr == "write" and call.args and isinstance(call.args[0], ast.Constant)}
-    assert fixed == set(OTHERS)
-    assert made == {f"{{place}}.{moment}" for moment in FILE_MOMENTS} | {f"{{name}}.{moment}" for moment in COMMITS}
+    assert found == {*OTHERS, *(f"{{place}}.{moment}" for moment in FILE_MOMENTS), *(f"{{name}}.{moment}" for moment in COMMITS),
+                     *(f"{place}.{moment}" for place in RENAMES for moment in RENAME_MOMENTS)}
     assert transactions == set(TRANSACTIONS)
     places = {call.args[2].value for call in calls if re.fullmatch("(artifacts.)?write", ast.unparse(call.func)) and len(call.args) == 3}
     assert places | {"file"} == set(FILES)

@@ -46,7 +46,7 @@ def job(dataset: str, length: int, seed: int) -> dict[str, Any]:
     return classifier(dataset, length, seed=seed, callbacks=[{"kind": "reduce_on_plateau", "patience": 2}])
 
 
-@short_or_full("size", (2, 1, 20), (50, 2, 400))
+@short_or_full("size", (1, 1, 15), (50, 2, 400))
 def test_rolling_restarts_lose_nothing(tmp_path: Path, size: tuple[int, int], shown: Callable[[str], None]) -> None:
     (restarts, workers, length), chance, home = size, random.Random(11), tmp_path / "home"
     with whole(home, workers=workers, threads=workers) as service:
