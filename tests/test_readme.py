@@ -57,7 +57,7 @@ def test_a_python_block_runs(number: int, port: str, tmp_path: Path) -> None:
 
 def test_the_settings_it_names_exist() -> None:
     known = {row["name"] for row in describe()} | {"TRAINYARD_CACHE"}
-    assert set(re.findall(r"TRAINYARD_[A-Z]+", README)) <= known
+    assert set(re.findall(r"TRAINYARD_[A-Z_]+", README)) <= known
 
 
 def test_the_files_it_names_exist() -> None:

@@ -30,6 +30,8 @@ COMMANDS = {
     "adjust": ("lifecycle", "Change a job: learning_rate=0.001 epochs=20 'freeze=layers.0.*' name=better."),
     "predict": ("results", "What a trained model makes of a file or a dataset."),
     "download": ("results", "Save a trained model."),
+    "export": ("export", "Hand a run to another tool: export mlflow ID --to URI, export tensorboard ID DIR."),
+    "webhooks": ("webhooks", "What webhooks told of a job, the secret that signs them, receivers that fail."),
     "upload": ("data", "Send data; jobs then name it by its id."),
     "get": ("get", "Answer one request in this process, without a server."),
     "show": ("show", "What a job becomes: its graph, its plan, or the source of its kernels."),

@@ -26,9 +26,8 @@ WHICH = r"^(last|best|\d{1,9})$"
 Which = Annotated[str, Query(alias="checkpoint", pattern=WHICH, description="last, best, or the number of an epoch")]
 
 
-@router.get("/{job_id}/metrics", responses={
-    200: {"model": shapes.Metrics, "content": {"text/csv": {"schema": {"type": "string"}}, EVENT_FILE: {"schema": {"type": "string", "format": "binary"}}}},
-    **documented(404, 422)})
+@router.get("/{job_id}/metrics", responses={200: {"model": shapes.Metrics, "content": {
+    "text/csv": {"schema": {"type": "string"}}, EVENT_FILE: {"schema": {"type": "string", "format": "binary"}}}}, **documented(404, 422)})
 async def get_metrics(
     request: Request, api: Here, job_id: str,
     series: Annotated[str | None, Query(description="names, separated by commas; all")] = None,

@@ -20,7 +20,7 @@ JOB: dict[str, Any] = {
     "name": "small", "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "relu"}, {"kind": "dense", "units": 2}]},
     "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 3, "data": {"target": "kind"}}
 COMMANDS = ["serve", "worker", "submit", "watch", "jobs", "cancel", "pause", "resume", "adjust", "predict", "download", "upload", "get", "show",
-            "warm", "settings", "quickstart", "token"]
+            "export", "webhooks", "warm", "settings", "quickstart", "token"]
 TABLE = "size,kind\n" + "".join(f"{i},{'large' if i > 20 else 'small'}\n" for i in range(40))
 
 
