@@ -25,7 +25,7 @@ from engine.train.run.live import Adjustment
 from engine.train.run.outcome import refusal
 from service import artifacts, endings
 from service.artifacts import Corrupt
-from service.errors import StaleFence
+from service.errors import StaleFence, crash_point
 from service.heartbeat import Heartbeat
 from service.jobs import Claim, Event
 from service.recording import Recording
@@ -132,6 +132,7 @@ class Attempt:
         self.heart.limit_memory(job.limits.max_memory_bytes or self.settings.max_memory_bytes)
         if self.claim.attempt > 1:
             artifacts.sweep_job(self.store, self.claim.job_id)
+        crash_point(f"train.{self.row['name']}")
         self._begin(job, open_tables(self.store, job.references()))
         if self.stopping:
             self.run.stop_word[0] = 1
