@@ -24,6 +24,7 @@ from engine.train.job import Job
 from engine.train.ready.network import OUTPUT
 from engine.train.ready.setup import Limits, Setup, set_up
 from engine.train.rows.parts import Part
+from engine.train.rows.suspect import suspect
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def check(job: Job, tables: Mapping[str, Table], limits: Limits | None = None) -
     """
     setup = set_up(job, tables, limits)
     parts = setup.prepared.parts
+    weighted = any(getattr(objective.loss, "class_weights", None) is not None for objective in setup.objectives)
+    suspect(job.data, setup.prepared.fitted, parts, weighted, setup.notes)
     rows = {name: len(parts[name].rows) if name in parts else 0 for name in ("train", "valid", "test")}
     found, steps = setup.estimate, steps_per_epoch(setup)
     layers, warnings = ([item.as_dict() for item in items] for items in (setup.layers, setup.notes.warnings))
