@@ -13,8 +13,10 @@ from service.errors import ServiceError, invalid_request
 
 Json = dict[str, Any]
 DEPTH = 32
-PIECE = 1024            # items of a long list that are written at once: others have their turn in between
+PIECE, LONG = 128, 1 << 17      # items of a long list that are written at once, bytes that are read at once: others have their turn in between
 RISKY = re.compile(rb"\d{19}|[eE][+]?0*\d{3}")              # a number that may not fit in 64 bits
+LIST = re.compile(r'\s*\{\s*"(\w+)"\s*:\s*\[\s*')          # the beginning of an object of one long list
+NEXT = re.compile(r"\s*([,\]])\s*")
 SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")               # half a character
 
 
@@ -88,7 +90,9 @@ def parse(body: bytes) -> Any:
 
     risky = RISKY.search(body) is not None
     try:
-        value = json.loads(body, parse_constant=refuse, object_pairs_hook=_once, parse_int=_int if risky else None)
+        decoder = json.JSONDecoder(parse_constant=refuse, object_pairs_hook=_once, parse_int=_int if risky else None)
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        value = _in_turns(text, decoder) if len(body) > LONG else decoder.decode(text)
     except RecursionError:
         raise _too_deep() from None
     except ServiceError:
@@ -103,6 +107,23 @@ def parse(body: bytes) -> Any:
         _refuse([Problem(place, "invalid_text", "half a character (a lone surrogate) is not text")
                  for place, item in _leaves(value, "") if isinstance(item, str) and not _whole(item)])
     return value
+
+
+def _in_turns(text: str, decoder: json.JSONDecoder) -> Any:
+    """The value, of an object of one long list item by item; whatever else it is, or what is wrong in it, is told by reading it at once."""
+    begun = LIST.match(text)
+    items, at, more = list[Any](), begun.end() if begun else 0, begun is not None
+    try:
+        while more:
+            item, at = decoder.raw_decode(text, at)
+            items.append(item)
+            step = NEXT.match(text, at)
+            if step is None:
+                return decoder.decode(text)
+            at, more = step.end(), step[1] == ","
+    except json.JSONDecodeError:
+        return decoder.decode(text)
+    return {begun[1]: items} if begun and text[at:].strip(" \t\n\r") == "}" else decoder.decode(text)
 
 
 def as_object(value: Any) -> dict[str, Any]:

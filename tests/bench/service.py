@@ -1,5 +1,5 @@
-"""The service's figures, from real servers: POST to first epoch, jobs a second, what open streams cost, resident memory, a first start with no kernel
-compiled."""
+"""The service's figures, from real servers: POST to first epoch, a prediction of one row, jobs a second, what open streams cost, resident memory, a
+first start with no kernel compiled."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from tests.serving import Server, serving
 
-ROUNDS, JOBS, CLIENTS, STREAMS = 40, 120, 6, 500
+ROUNDS, JOBS, CLIENTS, STREAMS, PREDICTIONS = 40, 120, 6, 500, 500
 SMALL, LONG = (16, 32, 3), (64, 128, 10)        # W1 and W2 of the training figures
 
 
@@ -73,6 +73,34 @@ def first_epoch(server: Server, dataset: Any) -> float:
         took.append(time.perf_counter() - began)
         client.until(job["id"], "job.succeeded")
     return 1000 * statistics.median(took[5:])
+
+
+def one_row(server: Server, dataset: str) -> dict[str, float]:
+    """Median and least milliseconds of a prediction of one row, and how long one takes beside predictions of 10,000 rows."""
+    client = Connection(server.url)
+    job_id = client.ask("POST", "/v1/jobs", spec(SMALL, dataset, 2))["id"]
+    client.until(job_id, "job.succeeded")
+    path, row = f"/v1/jobs/{job_id}/predict", {"inputs": [[0.1] * SMALL[0]]}
+
+    def once() -> float:
+        began = time.perf_counter()
+        client.ask("POST", path, row)
+        return 1000 * (time.perf_counter() - began)
+
+    alone = [once() for _ in range(PREDICTIONS + 20)][20:]
+    large, over = {"inputs": [[0.123456789] * SMALL[0]] * 10_000}, threading.Event()
+
+    def ask() -> None:
+        other = Connection(server.url)
+        while not over.is_set():
+            other.ask("POST", path, large)
+
+    beside = threading.Thread(target=ask)
+    beside.start()
+    crowded = [once() for _ in range(PREDICTIONS)]
+    over.set()
+    beside.join()
+    return {"predict_row_ms": statistics.median(alone), "predict_row_least_ms": min(alone), "predict_row_beside_ms": statistics.median(crowded)}
 
 
 def jobs_per_second(server: Server, dataset: str) -> float:
@@ -211,6 +239,7 @@ def measure_service() -> dict[str, object]:
                             ((SMALL, 1000), (LONG, 20_000)))
             tell(first_epoch_ms=first_epoch(server, small))
             tell(first_epoch_inline_ms=first_epoch(server, columns(SMALL, 200)))
+            tell(**one_row(server, small))
             tell(jobs_per_second=jobs_per_second(server, small))
             tell(**slow_down(server, large))
         tell(**cold(Path(folder)), load_after=os.getloadavg()[0])
