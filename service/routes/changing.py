@@ -23,6 +23,11 @@ from service.store.requests import ADJUSTABLE, no_more_changes
 
 LABELS = ("name", "metadata", "priority")       # they change in any state, and nothing that is computed depends on them
 PATHS = ("freeze", "thaw")
+_PATTERNS = {"oneOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}
+BODY = {"type": "object", "additionalProperties": {"type": "number", "description": "a hyper-parameter, by its name"}, "properties": {
+    "name": {"type": ["string", "null"]}, "metadata": {"type": "object", "additionalProperties": {"type": "string"}},
+    "priority": {"type": "integer", "minimum": -100, "maximum": 100}, "epochs": {"type": "integer", "minimum": 1, "description": "in all"},
+    "freeze": _PATTERNS, "thaw": _PATTERNS}}
 MOST_PATTERNS, MOST_PROBLEMS = 1000, 100
 FIELDS: type[BaseModel] = create_model("FIELDS", __config__=ConfigDict(extra="forbid"), **{
     name: (Job.model_fields[name].annotation, Job.model_fields[name]) for name in (*LABELS, "epochs")})       # type: ignore[call-overload]

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here
 from service.routes.bodies import as_object, read_json, read_nothing
-from service.routes.changing import Changes, read_changes
+from service.routes.changing import BODY, Changes, read_changes
 from service.routes.conditional import TAGGED, IfMatch, check_match
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented
@@ -52,7 +52,7 @@ async def ask(request: Request, api: Api, key: str | None, name: str, wish: Call
 
 
 @router.patch("/{job_id}", responses={200: {"model": shapes.Job, "headers": TAGGED}, **documented(400, 404, 409, 412, 413, 415, 422)},
-              openapi_extra=shapes.json_body(shapes.JobChanges.model_json_schema()))
+              openapi_extra=shapes.json_body(BODY))
 async def change_job(request: Request, api: Here, job_id: str, key: Key = None, if_match: IfMatch = None) -> Response:
     """Change labels of any job, and of one that is not over what it trains with: hyper-parameters by name, `epochs`, and what is frozen.
 

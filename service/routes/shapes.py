@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from service.jobs import Status
 
@@ -104,18 +104,6 @@ class Adjustment(BaseModel):
     epoch: int | None = None
     step: int | None = None
     created_at: str
-
-
-class JobChanges(BaseModel):
-    """Labels, which may change in any state, and what a job that is not over trains with: hyper-parameters of its optimiser by name too."""
-
-    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": "number"}})
-    name: str | None = None
-    metadata: dict[str, str] = {}
-    priority: int = 0
-    epochs: int = 0
-    freeze: list[str] | str = []
-    thaw: list[str] | str = []
 
 
 class Job(BaseModel):
