@@ -17,13 +17,14 @@ import os
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from service import tally, unfinished
-from service.errors import StorageFull, crash_point, unavailable
+from service.errors import ServiceError, StorageFull, conflict, crash_point, unavailable
+from service.jobs import is_outlived
 from service.store import Store
 from service.store.changes import Row
 
@@ -166,6 +167,20 @@ def tidy_uploads(store: Store) -> None:
         delete_upload(store, upload_id)
     for folder in (store.home / "datasets", *_children(store.home / "uploads")):
         unfinished.sweep(folder)
+
+
+def remove_outlived(store: Store) -> None:
+    """Remove the jobs and datasets whose `retain_seconds` have passed. One that is used, or given a name, at this moment stays."""
+    def check(row: Row) -> None:
+        if not is_outlived(row["used_at"], row["retain_seconds"]):
+            raise conflict("it was used just now", "in_use")
+
+    for job_id in store.outlived_jobs():
+        with suppress(ServiceError):
+            delete_job(store, job_id, check)
+    for dataset_id in store.outlived_datasets():
+        with suppress(ServiceError):
+            delete_dataset(store, dataset_id)
 
 
 def sweep(store: Store) -> list[str]:

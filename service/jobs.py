@@ -121,6 +121,16 @@ def seconds_of(text: str) -> float:
     return datetime.fromisoformat(text).timestamp()
 
 
+def slack(retain_seconds: float) -> float:
+    """Seconds by which a thing may be kept longer than it must: uses within them need not be written."""
+    return min(60.0, retain_seconds / 10)
+
+
+def is_outlived(used_at: str, retain_seconds: float) -> bool:
+    """Whether so much time has passed since the last use that was written."""
+    return seconds_of(used_at) + retain_seconds + slack(retain_seconds) < seconds_now()
+
+
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"      # Crockford's base 32, as in the ULID specification
 _last = 0
 _turn = threading.Lock()

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
     stalled_seconds: float = Field(default=300, gt=0, description="a trainer without a finished step for so long is replaced")
     drain_seconds: float = Field(default=30, gt=0, description="time for running jobs to write a checkpoint at shutdown")
     stop_seconds: float = Field(default=10, gt=0, description="time for the API to finish its answers at shutdown")
+    tidy_seconds: float = Field(default=60, gt=0, description="how often what is not to be kept any longer is removed")
     cancel_seconds: float = Field(default=30, gt=0, description="a trainer that ignores a cancel for so long is killed")
 
     max_spec_bytes: int = Field(default=1 * MB, gt=0, description="largest job spec without inline data")
@@ -65,6 +66,13 @@ class Settings(BaseSettings):
     webhook_retries: str = Field(default="5,300,1800,7200,18000,36000,50400,72000,86400",
                                  description="seconds before each further try of a webhook, about")
     disk_watermark_bytes: int = Field(default=1 * GB, ge=0, description="below so much free disk the service is not ready")
+
+    @field_validator("webhook_retries")
+    @classmethod
+    def _pauses(cls, retries: str) -> str:
+        if any(not word.strip().replace(".", "", 1).isdigit() for word in retries.split(",") if word.strip()):
+            raise ValueError("write seconds, separated by commas")
+        return retries
 
     @field_validator("home")
     @classmethod

@@ -38,7 +38,6 @@ from service.stream import Wake, run_folder
 
 log = logs.of("supervisor")
 TURN_SECONDS = 0.25
-TIDY_SECONDS = 60.0
 MOST_FALSE_STARTS = 5       # ends of the API in a row, before it ever answered
 
 
@@ -102,7 +101,7 @@ class Supervisor:
         self.predictor: Child | None = None
         self.courier: Child | None = None
         self.announced = self.stopping = False
-        self.tidy_at = time.monotonic() + TIDY_SECONDS
+        self.tidy_at = time.monotonic() + settings.tidy_seconds
 
     def run(self) -> int:
         bell, wanted, told = self._signals(), self.wake.listen("predictor"), self.wake.listen(TOPIC)
@@ -158,7 +157,7 @@ class Supervisor:
         if self.courier is not None and (code := self.courier.keep()) is not None:
             log.warning("the courier ended with status %d", code)
         if time.monotonic() >= self.tidy_at:
-            self.tidy_at = time.monotonic() + TIDY_SECONDS
+            self.tidy_at = time.monotonic() + self.settings.tidy_seconds
             self._tidy()
 
     def _keep_api(self, api: Child) -> None:
@@ -190,10 +189,7 @@ class Supervisor:
                 self.wake.notify(TOPIC)
             self.store.expire_idempotency()
             self.store.expire_audit(self.settings.audit_seconds, self.settings.max_audit_rows)
-            for job_id in self.store.outlived_jobs():
-                artifacts.delete_job(self.store, job_id)
-            for dataset_id in self.store.outlived_datasets():
-                artifacts.delete_dataset(self.store, dataset_id)
+            artifacts.remove_outlived(self.store)
             artifacts.tidy_uploads(self.store)
 
     # ---------------------------------------------------------------- the end

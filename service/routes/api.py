@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, ParamSpec, TypeVar
 
 from fastapi import Depends, Request
@@ -17,6 +18,7 @@ from service.errors import invalid_request
 from service.routes.checked import Checked
 from service.routes.keys import Keys
 from service.routes.tables import Tables
+from service.routes.uses import Uses
 from service.settings import Settings
 from service.store import Store
 from service.store.asking import current
@@ -42,6 +44,11 @@ class Api:
     sending: dict[str, set[asyncio.Future[None]]] = field(default_factory=dict)     # of each token
     running_keys: set[str] = field(default_factory=set)         # idempotency keys whose first request is being answered
     stopping: bool = False
+
+    @cached_property
+    def uses(self) -> Uses:
+        """Notes of what is used."""
+        return Uses(self.store)
 
     def end_streams(self, tokens: set[str]) -> None:
         """End the streams of all other tokens: they are not taken any more."""

@@ -99,6 +99,7 @@ def table_of(api: Api, reference: Any, pointer: str) -> Json:
         raise invalid_value(pointer, "a dataset is named by its id, a text")
     try:
         content, _ = api.tables.open(reference)
+        api.uses.dataset(reference)
     except ServiceError as error:
         if error.status >= 500:
             raise

@@ -66,7 +66,7 @@ def as_csv(columns: Mapping[str, list[Any]]) -> str:
     """A header and a row for each step; a missing value is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow("'" + name if name[:1] in ("=", "+", "-", "@", "\t", "\r") else name for name in columns)      # no formula in a spreadsheet
     writer.writerows(zip(*columns.values(), strict=True))
     return text.getvalue()
 
@@ -85,4 +85,6 @@ def find_checkpoint(api: Api, job_id: str, which: str) -> tuple[Row, Row]:
     Each checkpoint has the best weights so far beside its own, so "best" is the newest one, seen as `best_weights`.
     """
     with api.store.read():
-        return api.store.get_job(job_id), {**api.store.checkpoint(job_id, "last" if which == "best" else which), "best_weights": which == "best"}
+        job, row = api.store.get_job(job_id), api.store.checkpoint(job_id, "last" if which == "best" else which)
+    api.uses.job(job)
+    return job, {**row, "best_weights": which == "best"}

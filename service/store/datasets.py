@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, case, delete, func, insert, select, update
 
 from service import jobs as states
 from service.errors import conflict, not_found
@@ -13,6 +13,8 @@ from service.store.asking import made, mine, owner, sees
 from service.store.changes import Row
 from service.store.database import Database
 from service.store.tables import datasets, job_datasets, jobs
+
+_LIVE_READERS = func.sum(case((jobs.c.status.in_(states.LIVE), 1), else_=0)).label("live")
 
 
 class Datasets(Database):
@@ -49,19 +51,34 @@ class Datasets(Database):
     def touch_datasets(self, dataset_ids: Iterable[str]) -> None:
         """Note that these were used; their `retain_seconds` count from here."""
         with self.write("touch_datasets") as connection:
-            connection.execute(update(datasets).where(datasets.c.id.in_(list(dataset_ids))).values(used_at=states.now()))
+            touch(connection, dataset_ids)
 
     def outlived_datasets(self) -> list[str]:
-        """Datasets whose `retain_seconds` have passed since their last use."""
-        query = select(datasets.c.id, datasets.c.used_at, datasets.c.retain_seconds).where(datasets.c.retain_seconds.isnot(None))
+        """Datasets whose `retain_seconds` have passed since their last use, or the end of the last job that read them, and that no live job reads."""
+        readers = select(job_datasets.c.dataset_id, func.max(jobs.c.finished_at).label("ended_at"), _LIVE_READERS).join(
+            jobs, jobs.c.id == job_datasets.c.job_id).group_by(job_datasets.c.dataset_id).subquery()
+        query = select(datasets.c.id, datasets.c.used_at, datasets.c.retain_seconds, readers.c.ended_at).outerjoin(
+            readers, readers.c.dataset_id == datasets.c.id).where(datasets.c.retain_seconds.isnot(None), func.coalesce(readers.c.live, 0) == 0)
         with self.read() as connection:
             rows = connection.execute(query).all()
-        return [dataset_id for dataset_id, used_at, seconds in rows if states.seconds_of(used_at) + seconds < states.seconds_now()]
+        return [row.id for row in rows if states.is_outlived(max(row.used_at, row.ended_at or ""), row.retain_seconds)]
 
     def contents(self) -> set[str]:
         """The sha256 of every content that some dataset names."""
         with self.read() as connection:
             return set(connection.execute(select(datasets.c.sha256).distinct()).scalars())
+
+
+def touch(connection: Connection, dataset_ids: Iterable[str]) -> None:
+    """These are used now."""
+    if kept := list(dataset_ids):
+        connection.execute(update(datasets).where(datasets.c.id.in_(kept), datasets.c.retain_seconds.isnot(None)).values(used_at=states.now()))
+
+
+def pass_on(connection: Connection, job_id: str) -> None:
+    """Inline data of a job that goes belongs from now on to another job that reads it too, where there is one."""
+    readers = select(func.min(job_datasets.c.job_id)).where(job_datasets.c.dataset_id == datasets.c.id, job_datasets.c.job_id != job_id)
+    connection.execute(update(datasets).where(datasets.c.job_id == job_id).values(job_id=func.coalesce(readers.scalar_subquery(), job_id)))
 
 
 def insert_dataset(connection: Connection, dataset: Mapping[str, Any]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
 
 from service import jobs as states
 from service.errors import conflict, not_found
@@ -13,7 +13,7 @@ from service.jobs import Event
 from service.store.asking import made, mine, owner, sees
 from service.store.changes import ONE_JOB, Row, append, change, find
 from service.store.database import Database
-from service.store.datasets import check_present, insert_dataset
+from service.store.datasets import check_present, insert_dataset, pass_on, touch
 from service.store.models import newest
 from service.store.outbox import hooks_of
 from service.store.tables import JOB_PARTS, attempts, datasets, deliveries, job_datasets, job_metadata, jobs, models
@@ -44,6 +44,7 @@ class Jobs(Database):
         with self.write("add_job") as connection:
             reads = sorted(set(datasets))
             check_present(connection, reads)
+            touch(connection, reads)
             if inline is not None:
                 reads.append(insert_dataset(connection, {**inline, "job_id": job["id"]})["id"])
             connection.execute(insert(jobs), {**job, "seq": 1})
@@ -92,7 +93,8 @@ class Jobs(Database):
             return change(connection, job, (), columns)
 
     def delete_job(self, job_id: str, check: Callable[[Row], None] | None = None) -> list[str]:
-        """Remove a terminal job, all its rows and its inline dataset; returns the sha256 of that one's content (`artifacts.delete_job` does it all).
+        """Remove a terminal job, all its rows and its inline dataset, unless another job reads that too; returns the sha256 of the content that went
+        (`artifacts.delete_job` does it all).
 
         409 while it is live or a published model answers with it. `check` sees the row in the same transaction, and may raise.
         """
@@ -107,6 +109,7 @@ class Jobs(Database):
             for part in (*JOB_PARTS, models):
                 connection.execute(delete(part).where(part.c.job_id == job_id))
             connection.execute(delete(deliveries).where(deliveries.c.job_id == job_id, deliveries.c.next_at.is_(None)))
+            pass_on(connection, job_id)
             contents = list(connection.execute(delete(datasets).where(datasets.c.job_id == job_id).returning(datasets.c.sha256)).scalars())
             connection.execute(delete(jobs).where(jobs.c.id == job_id))
             self.tell("events", job_id)
@@ -148,7 +151,7 @@ class Jobs(Database):
     def touch_job(self, job_id: str) -> None:
         """Note that the job's model was used; its `retain_seconds` count from here."""
         with self.write("touch_job") as connection:
-            change(connection, find(connection, job_id), (), {"used_at": states.now()})
+            connection.execute(update(jobs).where(jobs.c.id == job_id).values(used_at=states.now()))
 
     def outlived_jobs(self) -> list[str]:
         """Terminal jobs whose `retain_seconds` have passed since their end or last use, and that no published model answers with."""
@@ -156,7 +159,7 @@ class Jobs(Database):
         published = select(models.c.job_id).where(models.c.id.in_(newest()))
         with self.read() as connection:
             rows = connection.execute(query.where(jobs.c.id.not_in(published))).all()
-        return [job_id for job_id, used_at, seconds in rows if states.seconds_of(used_at) + seconds < states.seconds_now()]
+        return [job_id for job_id, used_at, seconds in rows if states.is_outlived(used_at, seconds)]
 
 
 def _index_metadata(connection: Connection, job_id: str, metadata: Mapping[str, str]) -> None:
