@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     max_metadata_pairs: int = Field(default=16, gt=0, description="most metadata pairs of a job")
     max_metadata_key: int = Field(default=64, gt=0, description="longest metadata key, in characters")
     max_metadata_value: int = Field(default=512, gt=0, description="longest metadata value, in characters")
+    head_seconds: float = Field(default=20, gt=0, description="time for the head of a request to come")
+    body_seconds: float = Field(default=30, gt=0, description="waiting for a body, after which it has to come at 10 kB a second")
     audit_seconds: float = Field(default=90 * 86_400, gt=0, description="how long the audit keeps who changed what")
     max_audit_rows: int = Field(default=100_000, gt=0, description="most rows of the audit; older ones are dropped")
     log_format: Literal["plain", "json"] = Field(default="plain", description="lines of the log on stderr: plain, or json for machines")

@@ -21,6 +21,7 @@ from engine.train.ready.build import Summary
 from service import artifacts, datasets, traces
 from service.errors import ServiceError, too_large
 from service.jobs import EVENTS, new_id
+from service.routes import credentials
 from service.routes.api import Api
 from service.routes.beginnings import Beginning, Start, from_initial
 from service.routes.checked import INLINE
@@ -103,7 +104,8 @@ def candidate(api: Api, raw: Json, begin: Callable[[Api, Job], Start] = from_ini
         raise refused_spec([*untold, *fit.problems])
     labels = {name: value for name, value in job.spec().items() if name in LABELS}
     begun = {} if fit.initial is None else {"initial": fit.initial}
-    return Candidate(job, {**summary.spec, **labels, **begun}, replace(summary, warnings=[*summary.warnings, *fit.warnings]), inline, fit.beginning)
+    warnings = [*summary.warnings, *fit.warnings, *credentials.warnings(raw)]
+    return Candidate(job, {**summary.spec, **labels, **begun}, replace(summary, warnings=warnings), inline, fit.beginning)
 
 
 def ready(store: Store, found: Candidate) -> Ready:

@@ -16,10 +16,8 @@ from service.routes.render import dumps
 from service.routes.scopes import UPLOADS
 from service.settings import Settings
 
-HEAD_SECONDS = 20.0         # for the head of a request to come, from the connection or the first byte on
 HEAD_BYTES = 32_768         # of the head of a request
-BODY_SECONDS = 30.0         # of waiting for a body, before it has to come at BODY_RATE
-BODY_RATE = 10_000          # bytes a second
+BODY_RATE = 10_000          # bytes a second, where a body takes longer than the settings give it
 TAKE_SECONDS = 60.0         # in which a client takes some of an answer
 
 
@@ -61,7 +59,7 @@ class Patient(AutoHTTPProtocol):
 
     def _await_head(self) -> None:
         if self.timer is None:
-            self.timer = self.loop.call_later(HEAD_SECONDS, self._give_up)
+            self.timer = self.loop.call_later(self.config.app.state.api.settings.head_seconds, self._give_up)     # type: ignore[union-attr]
 
     def _unset_head(self) -> None:
         self.head = 0
@@ -108,7 +106,7 @@ def counted(receive: Receive, scope: Scope, settings: Settings) -> Receive:
             return await receive()
         began = loop.time()
         try:
-            async with asyncio.timeout(BODY_SECONDS + size / BODY_RATE - waited):
+            async with asyncio.timeout(settings.body_seconds + size / BODY_RATE - waited):
                 message = await receive()
         except TimeoutError:
             raise ServiceError(408, "request_timeout", f"the body came too slowly: fewer than {BODY_RATE:,} bytes a second") from None
