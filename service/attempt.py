@@ -149,6 +149,7 @@ class Attempt:
     def _begin(self, job: Job, tables: dict[str, Table]) -> None:
         """Start the run from the newest checkpoint that is whole. Live changes are made again where they took effect, new ones are taken up."""
         damaged: list[int] = []
+        refused: CheckpointError | None = None
         self.published = max(self.row["step"], self.store.published_step(self.claim.job_id))
         made = [Adjustment(row["step"], row["changes"]) for row in self.store.adjustments(self.claim.job_id) if row["step"] is not None]
         self.taken_up = len(made)
@@ -156,15 +157,16 @@ class Attempt:
             try:
                 self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"],
                                  recent=self.recent, adjustments=made, **self._origin(job, step, data))
-            except CheckpointError:
+            except CheckpointError as error:
                 damaged.append(step)
+                refused = error
                 continue
             self._take_up()
             for bad in damaged:
                 self.recording.add(Event("warning", f"The checkpoint of step {bad} is damaged: the job goes on from step {step}.",
                                          {"code": "checkpoint_corrupt", "step": bad}, "warn"))
             return
-        raise Corrupt(damaged)
+        raise refused or Corrupt(damaged)
 
     def _origin(self, job: Job, step: int, data: bytes | None) -> dict[str, Any]:
         """What the run has to know where it begins with what another one made."""

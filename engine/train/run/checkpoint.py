@@ -56,8 +56,10 @@ def unpack(data: bytes) -> Checkpoint:
 
 def check_version(meta: Mapping[str, Any]) -> None:
     """Raises CheckpointError for the JSON value of a checkpoint that another program wrote."""
-    if meta.get("version") != VERSION:
-        raise CheckpointError(f"the checkpoint has version {meta.get('version')}, expected {VERSION}")
+    found = meta.get("version")
+    if found != VERSION:
+        program = "a newer program" if isinstance(found, int) and found > VERSION else "an older program"
+        raise CheckpointError(f"the checkpoint was written by {program} (version {found}, this one reads {VERSION})")
 
 
 def written(values: Mapping[str, float]) -> dict[str, float | str]:
