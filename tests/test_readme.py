@@ -36,13 +36,15 @@ def test_a_set_up_command_is_a_line_of_its_own(command: str) -> None:
 
 def test_the_curl_session_trains_and_predicts(port: str, tmp_path: Path) -> None:
     session = "set -e\n" + "".join(blocks("sh")).replace("localhost:8000", f"localhost:{port}")
-    done = subprocess.run(["bash", "-c", session], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    path = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}       # the python3 that has the packages of the tests
+    done = subprocess.run(["bash", "-c", session], cwd=tmp_path, env={**os.environ, **path}, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Trained 40 epochs" in done.stdout
     assert '"status":"succeeded"' in done.stdout
     assert '"object":"prediction"' in done.stdout
     assert "epoch,step," in done.stdout
     assert (tmp_path / "passengers.safetensors").stat().st_size > 500
+    assert "['sex=female', 'sex=male', 'age', 'age is missing', 'fare']" in done.stdout
 
 
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
