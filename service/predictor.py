@@ -258,7 +258,9 @@ class Handler(socketserver.StreamRequestHandler):
 
 def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    Server(Settings()).serve_forever()
+    settings = Settings()
+    logs.install(settings, "predictor")
+    Server(settings).serve_forever()
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from service.routes import catalogue, shapes
+from service.routes import catalogue, shapes, webhooks
 from service.routes.health import VERSIONS
 from service.routes.scopes import is_open, scope_of
 
@@ -35,6 +35,7 @@ def describe(app: FastAPI) -> None:
             _add(schemas, "JobSpec", catalogue.job_schema("#/components/schemas/{model}"))
             components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             made["security"] = [{}, {"token": []}]
+            made["webhooks"] = webhooks.DESCRIBED
             for path, item in made.get("paths", {}).items():
                 for method, call in item.items():
                     call["x-scope"] = scope_of(method.upper(), path)

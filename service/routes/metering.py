@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -22,6 +22,7 @@ from service.jobs import seconds_now, seconds_of
 from service.routes.api import Api
 from service.routes.observing import answered
 
+disable_created_metrics()
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 requests = Counter("trainyard_http_requests", "Requests answered.", ["method", "route", "status"], registry=None)
 seconds = Histogram("trainyard_http_request_duration_seconds", "Time to the end of the answer; streams left out.", ["route"], registry=None,

@@ -7,6 +7,7 @@ import re
 SAFE = ("GET", "HEAD", "OPTIONS")
 ADMIN = re.compile(r"/v1/(tokens|audit)(/.*)?|/metrics")
 ASKING = re.compile(r"/v[12]/.*/(predict|evaluate|generate|gradients|infer)|/v1/gradients")      # POSTs that change nothing
+SECRET = re.compile(r"/v1/webhooks/secret")      # lets whoever knows it speak in our name
 OPEN = re.compile(r"/|/healthz|/readyz|/openapi\.json|/favicon\.ico|/docs(/.*)?|/v2/health/(live|ready)")     # they tell no secrets
 UPLOADS = re.compile(r"/v1/(datasets|uploads)(/.*)?")                                            # bodies that may be large, or compressed
 
@@ -15,6 +16,8 @@ def scope_of(method: str, path: str) -> str:
     """read, submit or admin: the least scope that this call needs."""
     if ADMIN.fullmatch(path):
         return "admin"
+    if SECRET.fullmatch(path):
+        return "submit"
     return "read" if method in SAFE or (method == "POST" and ASKING.fullmatch(path)) else "submit"
 
 

@@ -10,8 +10,8 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from engine.errors import Problem
-from service.errors import ServiceError, invalid_request
-from service.jobs import iso
+from service.errors import invalid_request
+from service.jobs import EVENTS, STATES, iso
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import as_object, closed, parse, read, read_json
@@ -19,7 +19,6 @@ from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented
 from service.routes.render import Answer, Json, listed, present
 from service.store import Reply
-from service.store.asking import current
 
 router = APIRouter(route_class=Closed, tags=["webhooks"])
 MOST_BODY = 10_000
@@ -66,6 +65,24 @@ class WebhookSecret(BaseModel):
     object: Literal["webhook.secret"]
     secret: str
     secrets: list[str]
+
+
+DESCRIBED: Json = {"job event": {"post": {
+    "summary": "What the receiver of a webhook is sent (Standard Webhooks)", "tags": ["webhooks"],
+    "description": "Answer 2xx within 15 seconds. Anything else is tried again for three days, 410 ends it. Check `webhook-signature`: "
+                   "HMAC-SHA256 of `webhook-id.webhook-timestamp.body` with the secret of /v1/webhooks/secret. The same `webhook-id` may come more "
+                   "than once.",
+    "parameters": [{"name": f"webhook-{name}", "in": "header", "required": True, "schema": {"type": "string"}, "description": about}
+                   for name, about in (("id", "of this event to this URL; the same in every try"),
+                                       ("timestamp", "seconds since the epoch at this try"), ("signature", "`v1,` and the signature in base64; several, with spaces between, while a secret is replaced"))],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": {
+        "type": "object", "required": ["type", "timestamp", "data"], "properties": {
+            "type": {"type": "string", "enum": list(EVENTS)}, "timestamp": {"type": "string", "format": "date-time"},
+            "data": {"type": "object", "required": ["id", "status", "event"], "properties": {
+                "id": {"type": "string", "description": "the job"}, "status": {"type": "string", "enum": list(STATES)},
+                "event": {"type": "string", "description": "id of the event"}, "epoch": {"type": "integer"}, "step": {"type": "integer"},
+                "code": {"type": "string"}}}}}}}},
+    "responses": {"2XX": {"description": "Taken"}, "410": {"description": "Wanted no more, for any job"}}}}}
 
 
 def show_delivery(row: Mapping[str, Any]) -> Json:
@@ -118,7 +135,6 @@ async def enable_target(request: Request, api: Here, key: Key = None) -> Respons
 @router.get("/v1/webhooks/secret", responses={200: {"model": WebhookSecret}, **documented(403)})
 async def get_secret(api: Here) -> Response:
     """The secret that your webhooks are signed with; `secrets` has all that sign just now."""
-    _may_submit()
     return Answer(_shown(await in_thread(api.store.webhook_secrets)), headers=KEPT)
 
 
@@ -126,7 +142,6 @@ async def get_secret(api: Here) -> Response:
              openapi_extra=shapes.json_body({"type": "object", "properties": {"overlap_seconds": {"type": "number", "minimum": 0}}}, required=False))
 async def rotate_secret(request: Request, api: Here, key: Key = None) -> Response:
     """Make a new secret. For a day, or `overlap_seconds`, webhooks have two signatures, by the new one and by the one before."""
-    _may_submit()
     body = await read(request, MOST_BODY)
     overlap = closed(as_object(parse(body)), ("overlap_seconds",)).get("overlap_seconds", OVERLAP) if body.strip() else OVERLAP
     if isinstance(overlap, bool) or not isinstance(overlap, int | float) or not 0 <= overlap <= 366 * 86400:
@@ -141,9 +156,3 @@ def _rotated(api: Api, overlap: float) -> list[str]:
 
 def _shown(secrets: list[str]) -> Json:
     return {"object": "webhook.secret", "secret": secrets[0], "secrets": secrets}
-
-
-def _may_submit() -> None:
-    """A token that may only read does not learn what lets it speak in our name."""
-    if (asker := current()) is not None and not asker.may("submit"):
-        raise ServiceError(403, "forbidden", "a token that may only read is not told the secret")

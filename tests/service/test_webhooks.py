@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from service import jobs as states
+from service.settings import Settings
 from service.store import Event, Store
 from service.store import outbox as boxes
 from service.webhooks import sending
@@ -196,6 +197,14 @@ def test_what_was_under_way_when_everything_was_killed_is_told_again_under_its_i
 
 
 # ---------------------------------------------------------------- the parts
+
+def test_the_pauses_are_those_of_the_specification() -> None:
+    minute, hour = 60, 3600
+    pauses = [5, 5 * minute, 30 * minute, 2 * hour, 5 * hour, 10 * hour, 14 * hour, 20 * hour, 24 * hour]
+    assert [float(word) for word in Settings().webhook_retries.split(",")] == pauses
+    with pytest.raises(ValueError, match="seconds"):
+        Settings(webhook_retries="5,soon")
+
 
 def test_signatures_are_those_of_the_specification() -> None:
     made = signature("msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, b'{"test": 2432232314}', "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
