@@ -74,7 +74,8 @@ DESCRIBED: Json = {"job event": {"post": {
                    "than once.",
     "parameters": [{"name": f"webhook-{name}", "in": "header", "required": True, "schema": {"type": "string"}, "description": about}
                    for name, about in (("id", "of this event to this URL; the same in every try"),
-                                       ("timestamp", "seconds since the epoch at this try"), ("signature", "`v1,` and the signature in base64; several, with spaces between, while a secret is replaced"))],
+                                       ("timestamp", "seconds since the epoch at this try"),
+                                       ("signature", "`v1,` and base64; several, with spaces between, while a secret is replaced"))],
     "requestBody": {"required": True, "content": {"application/json": {"schema": {
         "type": "object", "required": ["type", "timestamp", "data"], "properties": {
             "type": {"type": "string", "enum": list(EVENTS)}, "timestamp": {"type": "string", "format": "date-time"},
