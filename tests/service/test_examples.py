@@ -24,7 +24,8 @@ WRITER = {
 
 
 def images(rows: int) -> Table:
-    return Table.from_columns({"image": np.zeros((rows, 28, 28), np.uint8), "label": np.arange(rows, dtype=np.uint8) % 10})
+    pixels = np.random.default_rng(rows).integers(0, 256, (rows, 28, 28), np.uint8)
+    return Table.from_columns({"image": pixels, "label": np.arange(rows, dtype=np.uint8) % 10})
 
 
 def data_of(name: str) -> dict[str, Table]:

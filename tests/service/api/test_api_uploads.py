@@ -88,7 +88,8 @@ def test_data_that_cannot_be_read_can_be_read_otherwise(server: Running, http: h
 
 
 def test_wrong_requests_are_refused(server: Running, http: httpx.Client) -> None:
-    for body, pointer, code in (({"nam": "x"}, "/nam", "unknown_field"), ({"bytes": 0}, "/bytes", "out_of_range"), ({"bytes": 1.5}, "/bytes", "invalid_value"),
+    for body, pointer, code in (({"nam": "x"}, "/nam", "unknown_field"), ({"bytes": 0}, "/bytes", "out_of_range"),
+                                ({"bytes": 1.5}, "/bytes", "invalid_value"),
                                 ({"bytes": True}, "/bytes", "invalid_value"), ({"header": "yes"}, "/header", "invalid_value"),
                                 ({"name": "x" * 300}, "/name", "out_of_range"), ({"retain_seconds": -1}, "/retain_seconds", "out_of_range")):
         assert pointers(problem(http.post("/v1/uploads", json=body), 422, "invalid_request")) == {pointer: code}
