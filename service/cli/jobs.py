@@ -37,7 +37,7 @@ def submit(spec: SpecFile, data: DataFiles = None,
             return
         if not as_json:
             say(f"{job.id} is queued")
-        _to_the_end(client, job, as_json, False)
+        to_the_end(client, job, as_json, False)
 
 
 def spec_file(spec: Path) -> Path:
@@ -69,7 +69,7 @@ def sources(given: list[str]) -> tuple[str | None, dict[str, Any]]:
 def watch(job_id: JobId, as_json: Annotated[bool, typer.Option("--json", help="print each event as a line of JSON")] = False,
           url: Url = DEFAULT_URL, token: Token = "") -> None:
     with connect(url, token) as client:
-        _to_the_end(client, client.job(job_id), False, as_json)
+        to_the_end(client, client.job(job_id), False, as_json)
 
 
 def _interruptible(events: Iterator[Event]) -> Iterator[Event]:
@@ -87,7 +87,7 @@ def _interruptible(events: Iterator[Event]) -> Iterator[Event]:
         yield event
 
 
-def _to_the_end(client: Client, job: Job, final: bool, lines: bool) -> None:
+def to_the_end(client: Client, job: Job, final: bool, lines: bool) -> None:
     """Follow a job; exit with how it ended. `final`: only the job in the end, as JSON; `lines`: each event as JSON."""
     events = _interruptible(client.watch(job.id))
     try:

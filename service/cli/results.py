@@ -29,9 +29,9 @@ class FileForm(StrEnum):
     onnx = "onnx"
 
 
-def predict(job_id: JobId,
+def predict(job_id: Annotated[str, typer.Argument(metavar="ID", help="id of a job, or the name of a model")],
             source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSON rows, NDJSON or .npy; or a dataset: ds_… or sample:…")],
-            checkpoint: Which = "last",
+            checkpoint: Annotated[str | None, typer.Option(help="last, best, or the number of an epoch")] = None,
             format: Annotated[Form, typer.Option(help="table: class and probability, or outputs; csv: all there is, as it comes; json")] = Form.table,
             as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     as_json = as_json or format is Form.json

@@ -11,7 +11,8 @@
 
 from service.client.client import Client
 from service.client.errors import ClientError, Failed, Problem, Refused, Unreachable
+from service.client.lineage import Model
 from service.client.objects import Checkpoint, Column, Dataset, Evaluation, Event, Job, Prediction, Validation
 
-__all__ = ["Checkpoint", "Client", "ClientError", "Column", "Dataset", "Evaluation", "Event", "Failed", "Job", "Prediction", "Problem", "Refused",
-           "Unreachable", "Validation"]
+__all__ = ["Checkpoint", "Client", "ClientError", "Column", "Dataset", "Evaluation", "Event", "Failed", "Job", "Model", "Prediction", "Problem",
+           "Refused", "Unreachable", "Validation"]

@@ -12,6 +12,7 @@ from typing import Any
 from service.client import events, parts, placeholders
 from service.client.connection import Connection
 from service.client.exports import Exports
+from service.client.lineage import Lineage, place
 from service.client.objects import Checkpoint, Dataset, Deed, Evaluation, Event, Job, Object, Prediction, Token, Validation
 from service.client.told import Told
 from service.client.uploads import Source, body, media_type, plain
@@ -20,7 +21,7 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 Spec = Mapping[str, Any] | str | Path
 
 
-class Client(Told, Exports):
+class Client(Told, Exports, Lineage):
     """One service, by default that of `TRAINYARD_URL` and `TRAINYARD_TOKEN`. Errors are `service.client.ClientError`s.
 
     timeout: seconds for one answer. patience: seconds in which a service that answered before may come back; until then requests are sent again,
@@ -146,30 +147,31 @@ class Client(Told, Exports):
         return [Checkpoint.model_validate(row) for row in self.connection.json("GET", f"/v1/jobs/{job_id}/checkpoints")["data"]]
 
     def predict(self, job_id: str, rows: Iterable[Mapping[str, Any]] | None = None, *, inputs: Any = None, dataset: str | None = None,
-                csv: str | None = None, checkpoint: str | int = "last", losses: bool = False) -> Prediction:
-        """What the model makes of rows as they were uploaded, of arrays, of a dataset, or of CSV text: exactly one of them."""
+                csv: str | None = None, checkpoint: str | int | None = None, losses: bool = False) -> Prediction:
+        """What the model, a job's or one by its name, makes of rows as they were uploaded, arrays, a dataset, or CSV text: exactly one of them."""
         query, how = _asked(rows, inputs, dataset, csv, checkpoint, losses)
-        return Prediction.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/predict", params=query, **how))
+        return Prediction.model_validate(self.connection.json("POST", f"{place(job_id)}/predict", params=query, **how))
 
     def predict_csv(self, job_id: str, rows: Iterable[Mapping[str, Any]] | None = None, *, inputs: Any = None, dataset: str | None = None,
-                    csv: str | None = None, checkpoint: str | int = "last", losses: bool = False) -> Iterator[bytes]:
+                    csv: str | None = None, checkpoint: str | int | None = None, losses: bool = False) -> Iterator[bytes]:
         """The same as CSV, as it comes: for a data set of any length. Texts that a spreadsheet would take for formulas begin with an apostrophe."""
         query, how = _asked(rows, inputs, dataset, csv, checkpoint, losses)
-        with self.connection.stream(f"/v1/jobs/{job_id}/predict", method="POST", params={**query, "format": "csv"}, **how) as response:
+        with self.connection.stream(f"{place(job_id)}/predict", method="POST", params={**query, "format": "csv"}, **how) as response:
             yield from response.iter_bytes()
 
     def evaluate(self, job_id: str, *, dataset: str | None = None, split: str | None = None,
-                 metrics: list[Any] | Mapping[str, list[Any]] | None = None, checkpoint: str | int = "last") -> Evaluation:
+                 metrics: list[Any] | Mapping[str, list[Any]] | None = None, checkpoint: str | int | None = None) -> Evaluation:
         """Loss and metrics on a dataset, or on "train", "validation" or "test" of the job's own data."""
         given = {"dataset": dataset, "split": split, "metrics": metrics, "checkpoint": checkpoint}
         asked = {name: value for name, value in given.items() if value is not None}
-        return Evaluation.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/evaluate", json=asked))
+        return Evaluation.model_validate(self.connection.json("POST", f"{place(job_id)}/evaluate", json=asked))
 
     def generate(self, job_id: str, prompt: str = "", *, length: int = 200, temperature: float = 1.0, seed: int = 0,
-                 checkpoint: str | int = "last") -> str:
+                 checkpoint: str | int | None = None) -> str:
         """What a model of plain text writes after a prompt."""
-        asked = {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed, "checkpoint": checkpoint}
-        return self.connection.json("POST", f"/v1/jobs/{job_id}/generate", json=asked)["text"]
+        asked = {"prompt": prompt, "length": length, "temperature": temperature, "seed": seed,
+                 **({} if checkpoint is None else {"checkpoint": checkpoint})}
+        return self.connection.json("POST", f"{place(job_id)}/generate", json=asked)["text"]
 
     def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int = "last") -> Path:
         """Save the trained model. `path` is a file or a folder; by default a file named after the job, here. Returns where it is."""
@@ -217,12 +219,12 @@ class Client(Told, Exports):
             after = {"after": page["last_id"]}
 
 
-def _asked(rows: Any, inputs: Any, dataset: str | None, csv: str | None, checkpoint: str | int, losses: bool) -> tuple[Object, Object]:
+def _asked(rows: Any, inputs: Any, dataset: str | None, csv: str | None, checkpoint: str | int | None, losses: bool) -> tuple[Object, Object]:
     """Query and body of a prediction."""
     given = {"rows": None if rows is None else [dict(row) for row in rows], "inputs": inputs, "dataset": dataset}
     sent = {"json": {name: plain(value) for name, value in given.items() if value is not None}}
     how: Object = sent if csv is None else {"content": csv.encode(), "headers": {"Content-Type": "text/csv"}}
-    return {"checkpoint": checkpoint, "losses": str(losses).lower()}, how
+    return {"losses": str(losses).lower(), **({} if checkpoint is None else {"checkpoint": checkpoint})}, how
 
 
 def read_spec(job: Spec) -> Object:
