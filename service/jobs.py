@@ -1,4 +1,4 @@
-"""What a job may become: states and transitions (pure), ids, and times.
+"""What a job may become: states and transitions (pure), ids, times, and the plain values of its spec.
 
     queued     -> running | cancelled | failed            dataset gone, attempts used up
     running    -> succeeded | failed | pausing | cancelling | queued     worker lost, or server drained
@@ -158,3 +158,15 @@ def event_seq(text: str) -> int:
     if seq < 0:
         raise ValueError("an event number is not negative")
     return seq
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """The plain values in a spec by their paths.
+
+    >>> flat({"optimiser": {"kind": "adam"}, "metrics": ["mae"], "name": None})
+    {'optimiser.kind': 'adam', 'metrics.0': 'mae'}
+    """
+    if isinstance(value, Mapping | list):
+        inside = value.items() if isinstance(value, Mapping) else enumerate(value)
+        return {path: found for key, item in inside for path, found in flat(item, f"{name}.{key}".lstrip(".")).items()}
+    return {} if value is None else {name: value}

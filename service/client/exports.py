@@ -14,6 +14,7 @@ from typing import Any
 
 from service.client.connection import Connection
 from service.client.objects import Job, Object
+from service.jobs import flat
 
 STATUSES = {"succeeded": "FINISHED", "failed": "FAILED", "cancelled": "KILLED"}
 MOST_METRICS, MOST_PARAMS, MOST_TAGS = 1000, 100, 100       # of one request to MLflow
@@ -120,18 +121,6 @@ def _tags(job: Job, service: str) -> dict[str, str]:
     told = {"error": job.error and job.error.get("code"), "reason": job.status_reason}
     return {**job.metadata, MINE: job.id, "trainyard.status": job.status, "trainyard.url": f"{service}/v1/jobs/{job.id}",
             **({"mlflow.note.content": job.message} if job.message else {}), **{f"trainyard.{name}": value for name, value in told.items() if value}}
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The plain values in a spec by their paths: `optimiser.learning_rate`.
-
-    >>> flat({"optimiser": {"kind": "adam"}, "metrics": ["mae"]})
-    {'optimiser.kind': 'adam', 'metrics.0': 'mae'}
-    """
-    if isinstance(value, Mapping | list):
-        inside = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return {path: found for key, item in inside for path, found in flat(item, f"{name}.{key}".lstrip(".")).items()}
-    return {} if value is None else {name: value}
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.errors import Problem, nearest
 from service.errors import invalid_request
-from service.jobs import seconds_of
+from service.jobs import flat, seconds_of
 from service.routes.render import Json
 from service.store import Store, curves
 from service.store.changes import Row
@@ -90,20 +90,6 @@ def _events(lib: Any, job: Row, charts: Mapping[str, Json], clock: Clock) -> Ite
                 if value is not None:
                     made = lib.Summary(value=[lib.Summary.Value(tag=f"{by}/{name}", simple_value=value)])
                     yield lib.Event(wall_time=time, step=int(row), summary=made)
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """The plain values in a spec by their paths: `optimiser.learning_rate`. Data in the spec is left out.
-
-    >>> flat({"optimiser": {"kind": "adam"}, "metrics": ["mae"], "data": {"dataset": {"rows": [1]}}})
-    {'optimiser.kind': 'adam', 'metrics.0': 'mae'}
-    """
-    if name in ("data.dataset", "data.dataset.columns", "data.dataset.rows") and not isinstance(value, str):
-        return {}
-    if isinstance(value, Mapping | list):
-        inside = value.items() if isinstance(value, Mapping) else enumerate(value)
-        return {path: found for key, item in inside for path, found in flat(item, f"{name}.{key}".lstrip(".")).items()}
-    return {} if value is None else {name: value}
 
 
 @cache
