@@ -92,7 +92,7 @@ def fuzzed(folder: Path, url: str, document: dict[str, Any], size: Size, seed: i
     return found["test_cases"]["generated"], bad and [*bad, done.stdout.partition("= FAILURES =")[2][:20_000]]
 
 
-@short_or_full("size", Size(100, 1, "fuzzing,stateful"), Size(50_000, 60, "coverage,fuzzing,stateful"))
+@short_or_full("size", Size(50, 1, "fuzzing,stateful"), Size(50_000, 60, "coverage,fuzzing,stateful"))
 def test_no_answer_is_a_fault_or_unknown_to_the_document(tmp_path: Path, size: Size, shown: Callable[[str], None]) -> None:
     began, cases, rounds = time.monotonic(), 0, 0
     with serving(tmp_path / "home", workers=1, threads=1, max_upload_bytes=100_000, max_memory_bytes=100_000_000) as server:
