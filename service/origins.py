@@ -52,9 +52,9 @@ class Held:
         return {"path": str(place), "bytes": self.bytes, "sha256": self.sha256}
 
     def undo(self) -> None:
-        """What was settled did not become a job."""
+        """What was settled did not become a job: its folder goes."""
         if self.placed is not None:
-            self.placed.unlink(missing_ok=True)
+            artifacts.remove(self.home, ["/".join(self.placed.relative_to(self.home).parts[:2])])
             self.placed = None
 
     def __del__(self) -> None:

@@ -22,10 +22,10 @@ def gone(user: User, path: str) -> bool:
 
 def test_a_job_goes_with_its_files_when_its_time_is_over(service: Server, user: User) -> None:
     user.post(f"/v1/jobs/{user.train(SMALL)[0]}/predict", ROWS)         # the predictor is there now
-    short, used = (user.train({**SMALL, "epochs": 1, "retain_seconds": seconds})[0] for seconds in (0.5, 3.0))
+    short, used = (user.train({**SMALL, "epochs": 1, "retain_seconds": seconds})[0] for seconds in (0.5, 2.0))
     until(lambda: gone(user, f"/v1/jobs/{short}"))
     until(lambda: not (service.home / "jobs" / short).exists())
-    end = time.monotonic() + 5
+    end = time.monotonic() + 3.5
     while time.monotonic() < end:
         assert user.post(f"/v1/jobs/{used}/predict", ROWS)["job_id"] == used
         time.sleep(0.1)
