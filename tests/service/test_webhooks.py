@@ -179,6 +179,8 @@ def test_all_that_is_wrong_with_a_webhook_is_told_at_once(user: User) -> None:
     assert found["/callbacks/0/events/0"]["suggestion"] == "job.succeeded" and found["/callbacks/1/url"]["code"] == "url_not_allowed"
     assert any(pointer.startswith(("/loss", "/model", "/data")) for pointer in found)
     fields = {problem["pointer"]: problem for problem in user.refused(telling("https://example.org/", min_second=3, events=[]))}
+    many = {**JOB, "callbacks": [{"kind": "webhook", "url": "https://example.org/"}] * 18}
+    assert [problem["pointer"] for problem in user.refused(many)] == ["/callbacks/16", "/callbacks/17"]
     assert fields["/callbacks/0/min_second"]["suggestion"] == "min_seconds" and "/callbacks/0/events" in fields
 
 
