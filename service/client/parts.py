@@ -7,7 +7,7 @@ import hashlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from service.client.errors import ClientError, Refused, Unreachable
 from service.client.objects import Object
 
 PART = 32 << 20             # bytes of a part
+PIECE = 1 << 18
 MOST_PARTS = 5000
 AT_ONCE = 3
 TRIES = 100                 # for one part, each with all the patience of the connection
@@ -60,19 +61,30 @@ class Sender:
     def send_part(self, number: int) -> None:
         if self.stopped:
             return
-        with self.path.open("rb") as file:
-            file.seek((number - 1) * self.part)
-            data = file.read(self.part)
-        digest = hashlib.sha256(data).hexdigest()
+        found, size = hashlib.sha256(), 0
+        for piece in self.pieces(number):
+            found.update(piece)
+            size += len(piece)
+        digest = found.hexdigest()
 
         def request() -> Any:
-            return self.connection.http.put(f"{self.upload}/parts/{number}", params={"sha256": digest}, content=data, timeout=300)
+            return self.connection.http.put(f"{self.upload}/parts/{number}", params={"sha256": digest}, content=self.pieces(number), timeout=300,
+                                            headers={"Content-Length": str(size)})
 
         self.patiently(lambda: self.connection.send(request), lambda there: digest in {part["sha256"] for part in there["parts"]})
         with self.turn:
-            self.sent += len(data)
+            self.sent += size
             if self.progress is not None:
                 self.progress(self.sent, self.size)
+
+    def pieces(self, number: int) -> Iterator[bytes]:
+        """The bytes of a part, never all at once."""
+        left = self.part
+        with self.path.open("rb") as file:
+            file.seek((number - 1) * self.part)
+            while left and (piece := file.read(min(PIECE, left))):
+                left -= len(piece)
+                yield piece
 
     def complete(self) -> Object:
         """The dataset, however long the service takes to read it."""

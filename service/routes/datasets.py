@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
@@ -13,7 +16,7 @@ from starlette.responses import FileResponse, Response
 
 from service import artifacts, datasets
 from service.datasets import DatasetError, Incoming, Ingested, Limits, Part
-from service.errors import invalid_request
+from service.errors import invalid_request, too_large
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import JSON_TYPES, as_object, closed, media_type, pieces, read_json
@@ -30,6 +33,8 @@ from service.store import Reply
 router = APIRouter(prefix="/v1/datasets", route_class=Closed, tags=["datasets"])
 BATCH = 1 << 20             # bytes handed to the disk together
 PARTS = 1000
+READERS = asyncio.Semaphore(8)      # uploads read at once: each takes one of the threads that all requests share
+PREVIEW_NUMBERS = 1_000_000
 MEDIA_TYPES = {"csv": "text/csv", "text": "text/plain; charset=utf-8", "ndjson": "application/x-ndjson", "json": "application/json",
                "npy": "application/x-npy", "npz": "application/x-npz", "parquet": "application/vnd.apache.parquet",
                "images": "application/zip", "safetensors": "application/x-safetensors"}
@@ -69,11 +74,24 @@ async def create_dataset(
     if found == "multipart/form-data":
         parts = await read_form(request, limits.bytes)
         digest = await in_thread(hash_of_parts, parts)
-        return await once(api, request, key, digest, lambda: datasets.ingest_parts(api.store.home, parts, name=name, limits=limits, **wanted), keep)
-    with Incoming(api.store.home, limits) as incoming:
+        async with READERS:
+            return await once(api, request, key, digest,
+                              lambda: datasets.ingest_parts(api.store.home, parts, name=name, limits=limits, **wanted), keep)
+    async with taking_in(api) as incoming:
         await receive(request, incoming, limits.bytes)
         digest = incoming.hash.hexdigest()
-        return await once(api, request, key, digest, lambda: incoming.finish(name=name, media_type=found, **wanted), keep)
+        async with READERS:
+            return await once(api, request, key, digest, lambda: incoming.finish(name=name, media_type=found, **wanted), keep)
+
+
+@asynccontextmanager
+async def taking_in(api: Api) -> AsyncIterator[Incoming]:
+    """An upload on its way; what is left of a large one is removed beside the event loop."""
+    incoming = await in_thread(Incoming, api.store.home, limits_of(api))
+    try:
+        yield incoming
+    finally:
+        await in_thread(incoming.__exit__, None, None, None)
 
 
 def limits_of(api: Api) -> Limits:
@@ -164,7 +182,11 @@ async def get_rows(api: Here, dataset_id: str, offset: Annotated[int, Query(ge=0
     """Some rows, as they were uploaded. Samples (`sample:digits`) can be looked at too."""
     def look() -> Json:
         table = api.tables.open(dataset_id)[1]
-        return {"object": "list", "data": table.preview(offset, limit), "has_more": offset + limit < table.rows, "offset": offset, "rows": table.rows}
+        width = sum(math.prod(column.shape) for column in table.columns.values())
+        if width > PREVIEW_NUMBERS:
+            raise too_large(f"a row has {width:,} numbers, too many to be shown: take the bytes, at /v1/datasets/{dataset_id}/content")
+        most = min(limit, max(1, PREVIEW_NUMBERS // width))
+        return {"object": "list", "data": table.preview(offset, most), "has_more": offset + most < table.rows, "offset": offset, "rows": table.rows}
 
     return Answer(await in_thread(look))
 

@@ -19,7 +19,7 @@ from service.jobs import iso
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import as_object, closed, parse, read, read_json
-from service.routes.datasets import keep_dataset, limits_of, receive
+from service.routes.datasets import READERS, keep_dataset, receive, taking_in
 from service.routes.jobs import After
 from service.routes.jobs import Limit as PageLimit
 from service.routes.once import Key, hash_of, once
@@ -203,7 +203,7 @@ async def complete_upload(request: Request, api: Here, upload_id: str, key: Key 
         raise conflict("this upload is being put together: ask again in a moment", "idempotency_running", retry=True)
     api.running_keys.add(name)
     try:
-        with await in_thread(Incoming, api.store.home, limits_of(api)) as incoming:
+        async with READERS, taking_in(api) as incoming:
             return await once(api, request, key, hash_of(body), lambda: put_together(api, row, parts, incoming, {**row["options"], **asked}, said),
                               lambda taken: ended(api, row, taken, {**row["options"], **asked}.get("retain_seconds")))
     finally:

@@ -91,7 +91,7 @@ def test_json_columns_and_rows(http: httpx.Client) -> None:
 
 def test_what_is_no_data_is_refused(http: httpx.Client) -> None:
     for body, media_type, status in ((b"", "text/csv", 422), (b"\x80\x04pickle", "application/octet-stream", 415), (b"GIF89a", "image/gif", 415),
-                                     (b"PAR1....", "application/vnd.apache.parquet", 501)):
+                                     (b"PAR1....", "application/vnd.apache.parquet", 422)):
         answer = http.post("/v1/datasets", content=body, headers={"content-type": media_type})
         problem(answer, status, answer.json()["code"])
 
