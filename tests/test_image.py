@@ -60,6 +60,9 @@ def make_base(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Built from this tree; or one that is there already, named by TEST_IMAGE."""
+    if given := os.environ.get("TEST_IMAGE"):
+        return given
     folder = tmp_path_factory.mktemp("image")
     make_base(folder)
     certificates = os.environ.get("SSL_CERT_FILE") or ssl.get_default_verify_paths().cafile or "/etc/ssl/certs/ca-certificates.crt"
@@ -160,3 +163,71 @@ def test_without_the_token_nobody_is_answered(image: str, volume: str, config: P
         assert status == "401"
     finally:
         container.remove()
+
+
+LONG = {**JOB, "epochs": 150, "callbacks": [{"kind": "checkpoint", "every_epochs": 20}]}
+
+
+def last_bytes(client: Client, job_id: str) -> str:
+    """SHA-256 of the job's last checkpoint."""
+    return next(row["sha256"] for row in client.connection.json("GET", f"/v1/jobs/{job_id}/checkpoints")["data"] if row["last"])
+
+
+def in_training(client: Client, job_id: str, epoch: int) -> None:
+    while (client.job(job_id).epoch or 0) < epoch:
+        time.sleep(0.05)
+
+
+def test_a_stopped_container_loses_nothing(image: str, volume: str, config: Path) -> None:
+    first = Container(image, volume, config)
+    try:
+        whole = first.client.wait(first.client.submit(LONG).id)
+        assert whole.succeeded
+        wanted = last_bytes(first.client, whole.id)
+        cut = first.client.submit(LONG).id
+        in_training(first.client, cut, 30)
+        waiting = first.client.submit(JOB).id
+        seconds = first.stop()
+        assert first.podman("inspect", "--format", "{{.State.ExitCode}}", first.id).strip() == "0"
+    finally:
+        first.remove()
+    second = Container(image, volume, config)
+    try:
+        job = second.client.wait(cut)
+        reasons = [event.data["reason"] for event in second.client.watch(cut) if event.type == "job.requeued"]
+        print(f"stopped while it trained in {seconds:.1f} s, resumed to the same bytes; requeued for {reasons}")
+        assert job.succeeded and last_bytes(second.client, cut) == wanted and reasons == ["draining"]
+        assert second.client.wait(waiting).succeeded
+    finally:
+        second.remove()
+
+
+@pytest.mark.skipif(shutil.which("podman-compose") is None, reason="not installed: podman-compose")
+def test_compose_keeps_everything_in_its_one_volume(image: str, config: Path, tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", 8000)) == 0:
+            pytest.skip("port 8000 is taken")
+    environment = {"CONTAINERS_CONF": str(config), "TRAINYARD_TOKEN": TOKEN}
+    compose = ("podman-compose", "-p", "trainyard-test", "-f", ROOT / "docker" / "compose.yaml")
+    sh("podman", "tag", image, "localhost/trainyard:latest", env=environment)
+
+    def up() -> Client:
+        sh(*compose, "up", "--detach", "--no-build", env=environment)
+        client = Client("http://127.0.0.1:8000", TOKEN, patience=60)
+        client.connection.known = True
+        client.connection.json("GET", "/readyz")
+        return client
+
+    try:
+        client = up()
+        cut = client.submit(LONG).id
+        in_training(client, cut, 20)
+        client.close()
+        sh(*compose, "down", env=environment)
+        volumes = sh("podman", "volume", "ls", "--quiet", env=environment).split()
+        assert [name for name in volumes if name.startswith("trainyard-test")] == ["trainyard-test_data"]
+        client = up()
+        assert client.wait(cut).succeeded
+        client.close()
+    finally:
+        sh(*compose, "down", "--volumes", env=environment)

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from service import stream
 from service.store import Claim, Event, Store
 from service.stream import Bell, Wake, follow
@@ -160,3 +162,30 @@ def test_twenty_clients_cut_three_times_see_every_event_once(store: Store, open_
         return seen
 
     assert asyncio.run(all_clients()) == [list(range(1, events + 1))] * 20
+
+
+def test_news_that_come_fast_are_told_together_and_all_of_them(store: Store, open_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "SPREAD_SECONDS", 0.02)
+    wake, followers = Wake(store.home), 10
+    store.notify = wake.notify
+    claim = claimed(store)
+
+    def write() -> None:
+        for _ in range(60):
+            store.record(claim, events=[Event("step")])
+        store.finish(claim, "succeeded", reason="completed", message="")
+
+    async def read(bell: Bell, reading: Store) -> list[list[int]]:
+        return [[event["seq"] for event in batch.events] async for batch in stream.follow_batches(reading, claim.job_id, bell=bell)]
+
+    async def all_readers() -> tuple[float, list[list[list[int]]]]:
+        bell, reading = Bell(wake, poll=30), open_store()
+        began = time.monotonic()
+        *read_by_each, _ = await asyncio.gather(*(read(bell, reading) for _ in range(followers)), asyncio.to_thread(write))
+        bell.close()
+        return time.monotonic() - began, read_by_each
+
+    passed, read_by_each = asyncio.run(all_readers())
+    for batches in read_by_each:
+        assert [seq for batch in batches for seq in batch] == list(range(1, 63))
+        assert len(batches) <= 4 + passed / (0.02 * followers)
