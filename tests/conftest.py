@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from service.store import Store
 from service.store.migrate import migrate
+from tests.postgres import MISSING, Postgres
 from tests.service.running import Running
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])      # a busy machine is no failure
@@ -32,13 +33,29 @@ def home(empty_home: Path, tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A server, where one can be had."""
+    if MISSING:
+        pytest.skip(MISSING)
+    server = Postgres()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest) -> str:
+    """Where the test's stores are: empty for SQLite in `home`."""
+    return "" if request.param == "sqlite" else request.getfixturevalue("postgres").fresh()
+
+
 @pytest.fixture
-def open_store(home: Path) -> Iterator[Callable[[], Store]]:
-    """Opens the store of `home` once more, as another process would."""
+def open_store(home: Path, store_url: str) -> Iterator[Callable[[], Store]]:
+    """Opens the store of the test once more, as another process would."""
     opened: list[Store] = []
 
     def open_one() -> Store:
-        opened.append(Store.at(home))
+        opened.append(Store.at(home, store_url))
         return opened[-1]
 
     yield open_one
@@ -46,8 +63,8 @@ def open_store(home: Path) -> Iterator[Callable[[], Store]]:
         store.close()
 
 
-@pytest.fixture(params=["sqlite"])
-def store(request: pytest.FixtureRequest, open_store: Callable[[], Store]) -> Store:
+@pytest.fixture
+def store(open_store: Callable[[], Store]) -> Store:
     """An empty store of each kind that there is; every test of the store runs on all of them."""
     return open_store()
 

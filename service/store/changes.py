@@ -20,7 +20,8 @@ HOLDING = [column for column in jobs.c if column.name not in ("spec", "summary",
 # Statements are made once: making one costs as much as running it.
 _THIS = jobs.c.id == bindparam("this_job")
 ONE_JOB = select(jobs).where(_THIS)
-_FIND, _HELD, _CHANGE = ONE_JOB.with_for_update(), select(*HOLDING).where(_THIS).with_for_update(), update(jobs).where(_THIS)
+_FIND, _LOOK, _CHANGE = ONE_JOB.with_for_update(), select(*HOLDING).where(_THIS), update(jobs).where(_THIS)
+_HELD = _LOOK.with_for_update()
 _CLOSE = update(attempts).where(attempts.c.job_id == bindparam("this_job"), attempts.c.attempt == bindparam("this_attempt"))
 _KEYS = select(events.c.key).where(events.c.job_id == bindparam("this_job"), events.c.key.in_(bindparam("keys", expanding=True)))
 _LAST_STEP = select(checkpoints.c.step).where(checkpoints.c.job_id == bindparam("this_job"), checkpoints.c.last).limit(1)
@@ -37,9 +38,9 @@ def find(connection: Connection, job_id: str) -> Row:
     return dict(row)
 
 
-def held(connection: Connection, claim: Claim) -> Row:
-    """The row (HOLDING) of a job that `claim` still holds; else StaleFence."""
-    row = connection.execute(_HELD, {"this_job": claim.job_id}).mappings().first()
+def held(connection: Connection, claim: Claim, locked: bool = True) -> Row:
+    """The row (HOLDING) of a job that `claim` still holds, locked for the rest of the transaction; else StaleFence."""
+    row = connection.execute(_HELD if locked else _LOOK, {"this_job": claim.job_id}).mappings().first()
     if row is None or row["fence"] != claim.fence or row["status"] not in states.HELD:
         raise StaleFence(claim.job_id, claim.fence)
     return dict(row)

@@ -109,9 +109,15 @@ def write_deed(connection: Connection, asker: Asker, outcome: str) -> None:
 
 
 def connect(url: str, begin: str, **pool: Any) -> Engine:
-    """An engine whose transactions start with `begin`; on SQLite with the settings that make a commit durable."""
+    """An engine whose transactions start with `begin`; on SQLite with the settings that make a commit durable.
+
+    Elsewhere a reader has one view for the whole transaction, as on SQLite, and a writer locks the rows that it changes.
+    """
     lite = make_url(url).get_backend_name() == "sqlite"
-    engine = create_engine(url, connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False} if lite else {}, pool_timeout=BUSY_SECONDS, **pool)
+    kind: dict[str, Any] = {"isolation_level": "REPEATABLE READ" if begin == "BEGIN" else "READ COMMITTED"}
+    if lite:
+        kind = {"connect_args": {"timeout": BUSY_SECONDS, "check_same_thread": False}}
+    engine = create_engine(url, pool_timeout=BUSY_SECONDS, **kind, **pool)
     if lite:
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))

@@ -57,4 +57,4 @@ class Record(Database):
     def holds(self, claim: Claim) -> Row:
         """The job's row if the claim still holds it; else StaleFence. A cheap look between batches."""
         with self.read() as connection:
-            return held(connection, claim)
+            return held(connection, claim, locked=False)

@@ -20,6 +20,7 @@ from service import jobs as states
 from service.errors import ServiceError, StaleFence
 from service.jobs import Claim
 from service.store import Event, Store
+from tests.postgres import Postgres
 from tests.reliability.sizes import short_or_full
 from tests.service.running import Running, classifier
 
@@ -32,17 +33,15 @@ class Life(RuleBasedStateMachine):
     """Jobs under random wishes of clients, workers, supervisors and clocks. The model knows each job's status, fence, losses and lease."""
 
     jobs, claims = Bundle("jobs"), Bundle("claims")
-    template: Path
+    fresh: Callable[[], Store]
     done = {"sequences": 0, "deeds": 0, "changes": 0}
 
     @initialize()
     def start(self) -> None:
-        self.home = Path(tempfile.mkdtemp(dir=FAST))
-        shutil.copy(self.template / "trainyard.db", self.home)
         self.time = time.time()
         self.clock = patch.object(states, "seconds_now", lambda: self.time)
         self.clock.start()
-        self.store = Store.at(self.home)
+        self.store = self.fresh()
         self.status: dict[str, str] = {}
         self.fence: dict[str, int] = {}
         self.left: dict[str, int] = {}              # losses that the job survives
@@ -55,7 +54,6 @@ class Life(RuleBasedStateMachine):
         if hasattr(self, "store"):
             self.clock.stop()
             self.store.close()
-            shutil.rmtree(self.home)
 
     @rule(target=jobs, attempts=st.integers(1, 3))
     def create(self, attempts: int) -> str:
@@ -180,14 +178,33 @@ class Life(RuleBasedStateMachine):
                 assert job == self.ended.get(job_id, job)
 
 
-@short_or_full("sequences", 25, 20_000)
-def test_the_store_does_what_the_model_does(empty_home: Path, sequences: int, shown: Callable[[str], None]) -> None:
-    machine = type("Life", (Life,), {"template": empty_home, "done": dict.fromkeys(Life.done, 0)})
+def live(fresh: Callable[[], Store], sequences: int) -> dict[str, int]:
+    machine = type("Life", (Life,), {"fresh": staticmethod(fresh), "done": dict.fromkeys(Life.done, 0)})
     machine.TestCase.settings = settings(max_examples=sequences, stateful_step_count=STEPS, deadline=None, database=None,
                                          suppress_health_check=list(HealthCheck))
     machine.TestCase().runTest()
     assert machine.done["sequences"] >= sequences
-    shown("{sequences:,} sequences, {deeds:,} deeds, {changes:,} changes of state, none against the model".format(**machine.done))
+    return machine.done
+
+
+SHOWN = "{sequences:,} sequences, {deeds:,} deeds, {changes:,} changes of state, none against the model"
+
+
+@short_or_full("sequences", 25, 20_000)
+def test_the_store_does_what_the_model_does(empty_home: Path, sequences: int, shown: Callable[[str], None]) -> None:
+    with tempfile.TemporaryDirectory(dir=FAST) as folder:
+        def fresh() -> Store:
+            for old in Path(folder).glob("trainyard.db*"):
+                old.unlink()
+            shutil.copy(empty_home / "trainyard.db", folder)
+            return Store.at(Path(folder))
+
+        shown("SQLite: " + SHOWN.format(**live(fresh, sequences)))
+
+
+@short_or_full("sequences", 10, 2_000)
+def test_the_store_of_postgresql_does_what_the_model_does(postgres: Postgres, tmp_path: Path, sequences: int, shown: Callable[[str], None]) -> None:
+    shown("PostgreSQL: " + SHOWN.format(**live(lambda: Store.at(tmp_path, postgres.fresh()), sequences)))
 
 
 @short_or_full("cancels", 4, 100)

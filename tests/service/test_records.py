@@ -161,6 +161,7 @@ def test_a_store_of_another_version_is_refused_in_words(home: Path):
         migrate(home)
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)       # which can be told how large it may grow
 def test_a_full_disk_refuses_the_write_and_leaves_the_store_whole(store: Store):
     job = queued(store)
     with store.write("limit") as connection:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
+
 from service.jobs import TERMINAL
 from service.store import Store
 from service.store.asking import Asker, asking
@@ -62,6 +64,7 @@ def test_places_are_told_among_ones_own(store: Store) -> None:
     assert store.waiting("ben") == 2 and store.waiting() == 102
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)       # which says how it looks
 def test_a_claim_looks_at_owners_and_not_at_all_their_jobs(store: Store) -> None:
     for owner in ("ada", "ben"):
         queue(store, owner, 300)
