@@ -150,9 +150,11 @@ class Attempt:
         """Start the run from the newest checkpoint that is whole. Live changes are made again where they took effect, new ones are taken up."""
         damaged: list[int] = []
         refused: CheckpointError | None = None
-        self.published = max(self.row["step"], self.store.published_step(self.claim.job_id))
-        made = [Adjustment(row["step"], row["changes"]) for row in self.store.adjustments(self.claim.job_id) if row["step"] is not None]
-        self.taken_up = len(made)
+        made: list[Adjustment] = []
+        if self.claim.attempt > 1:
+            self.published = max(self.row["step"], self.store.published_step(self.claim.job_id))
+            made = [Adjustment(row["step"], row["changes"]) for row in self.store.adjustments(self.claim.job_id) if row["step"] is not None]
+            self.taken_up = len(made)
         for step, data in self._generations(damaged):
             try:
                 self.run = start(job, tables, threads=self.threads, checkpoint=data, elapsed_seconds=self.row["elapsed_seconds"],
@@ -240,7 +242,8 @@ class Attempt:
 
     def _summary(self, ending: Mapping[str, Any]) -> str:
         """What a job that succeeded says of itself."""
-        epochs, why = self.run.epoch, ending["status_reason"]
+        origin = self.row["origin"] or {}
+        epochs, why = self.run.epoch - (origin["epoch"] if origin.get("kind") == "fork" else 0), ending["status_reason"]
         trained = f"Trained {epochs} epoch{'' if epochs == 1 else 's'} in {self.elapsed():.3g} seconds"
         return f"{trained}." if why == "completed" else f"{trained}; ended by {why}."
 

@@ -69,6 +69,22 @@ def test_a_stream_goes_on_where_it_was_cut(client: Client, url: str) -> None:
     assert [event.data["epoch"] for event in events if event.type == "epoch"] == list(range(1, 31))
 
 
+def test_a_job_is_paused_changed_and_goes_on(client: Client) -> None:
+    job = client.submit({**JOB, "epochs": 10_000_000})
+    events = client.watch(job.id, types=["epoch", "job.paused", "adjusted"])
+    assert next(events).type == "epoch" and client.pause(job.id).status in ("pausing", "paused")
+    assert next(event for event in events if event.type == "job.paused")
+    changed = client.adjust(job.id, learning_rate=0.05, name="slower", metadata={"try": "2"})
+    assert (changed.name, changed.metadata) == ("slower", {"try": "2"}) and changed.adjustments[0]["changes"] == {"learning_rate": 0.05}
+    assert client.resume(job.id).status == "queued"
+    adjusted = next(event for event in events if event.type == "adjusted")
+    assert adjusted.data["changes"] == {"learning_rate": {"from": 0.1, "to": 0.05}} and adjusted.data["step"] >= changed.step
+    with pytest.raises(Refused) as caught:
+        client.adjust(job.id, learningrate=1)
+    assert caught.value.problems[0].suggestion == "learning_rate"
+    client.cancel(job.id)
+
+
 def test_all_problems_of_a_job_are_in_the_error(client: Client) -> None:
     with pytest.raises(Refused) as caught:
         client.submit({**JOB, "optimiser": "adamm", "model": {"kind": "dens", "units": 1}})

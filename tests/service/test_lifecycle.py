@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +147,42 @@ def test_changes_of_a_running_job_are_made_again_at_their_steps_whatever_is_kill
     assert steps == list(range(1, 900 * 45 + 1))
     assert last_sha(user, job_id) == uninterrupted(found)
     assert [attempt["ended_by"] for attempt in found["attempts"]].count("signal_9") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(12))
+def test_random_changes_pauses_and_kills_cost_no_bit(user: User, seed: int) -> None:
+    chance = random.Random(seed)
+    plateau = {"kind": "reduce_on_plateau", "monitor": "train_loss", "factor": 0.7, "patience": 9, "min_learning_rate": 1e-4}
+    callbacks = [{"kind": "checkpoint", "every_epochs": 40}, plateau, {"kind": "freeze", "paths": ["layers.0.bias"], "at": {"epoch": 150}},
+                 {"kind": "adjust", "at": {"epoch": 210}, "set": {"beta2": 0.99}}]
+    schedule = {"kind": "cosine_anneal", "floor": 0.1, "period": 1000, "per": "step"}
+    optimiser = [{"kind": "clip_global_norm", "max_norm": 1.0}, {"kind": "adamw", "learning_rate": 0.003, "schedule": schedule}, "ema"]
+    job_id = user.submit(job(500, callbacks=callbacks, optimiser=optimiser, max_attempts=50, seed=seed))
+    deeds: dict[str, Any] = {
+        "rate": lambda: patch(user, job_id, learning_rate=chance.uniform(1e-4, 5e-3), beta1=chance.uniform(0.5, 0.95)),
+        "freeze": lambda: patch(user, job_id, freeze=[chance.choice(["layers.0", "layers.2.bias", "*.weight"])], thaw=["layers.2.weight"]),
+        "thaw": lambda: patch(user, job_id, thaw="*"),
+        "epochs": lambda: patch(user, job_id, epochs=chance.randint(400, 700)),
+        "pause": lambda: user.http.post(f"/v1/jobs/{job_id}/pause"),
+        "kill": lambda: kill(user, job_id)}
+    found = user.get(f"/v1/jobs/{job_id}")
+    while not found["is_terminal"]:
+        with suppress(AssertionError, ProcessLookupError):      # refused: it is in no state for that
+            if found["status"] == "running" or chance.random() < 0.1:
+                deeds[chance.choice(list(deeds))]()
+        if found["status"] == "paused":
+            user.http.post(f"/v1/jobs/{job_id}/resume")
+        time.sleep(chance.random() * 0.4)
+        found = user.get(f"/v1/jobs/{job_id}")
+    assert found["status"] == "succeeded" and found["epoch"] == found["epochs"], found
+    steps = user.get(f"/v1/jobs/{job_id}/metrics", by="step", points=100_000)["columns"]["step"]
+    assert steps == list(range(1, found["epochs"] * 45 + 1))
+    assert [data["epoch"] for data in epochs(user.watch(job_id))] == list(range(1, found["epochs"] + 1))
+    assert all("step" in change for change in found.get("adjustments", ()))
+    assert last_sha(user, job_id) == uninterrupted(found)
+    print(f"{len(found['attempts'])} attempts, {len(found.get('adjustments', ()))} changes")
 
 
 def test_a_cancel_is_done_within_a_batch_and_a_trainer_that_does_not_hear_it_is_killed(user: User) -> None:
