@@ -14,7 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -38,6 +38,7 @@ from service.stream import run_folder
 from service.tables import open_tables
 
 log = logs.of("predictor")
+mapped = lru_cache(maxsize=16)(open_table)      # what a dataset holds never changes
 KEPT_BYTES = 1 << 30
 SWITCH_SECONDS = 0.0005       # small requests beside large ones wait a tenth of what they would by default
 Json = dict[str, Any]
@@ -145,7 +146,7 @@ class Answers:
         data = self._data(request, body, model)
         place = "/inputs".__add__ if "inputs" in data else "/rows".__add__ if "rows" in data else lambda pointer: "/dataset"
         if request.get("form") != "csv":
-            if "table" in data:
+            if "table" in data and model.fitted.windows is None:      # of windows only the last is predicted
                 self._check_size(data["table"].rows * model.width)
             return _placed(place, lambda: model.predict(**data, losses=losses))
         pieces = as_csv(model.pieces(**data, losses=losses))
@@ -202,7 +203,7 @@ class Answers:
         return trained_gradients(self.models.get(request), asked) if "job" in request else gradients(asked)
 
     def _table(self, where: Mapping[str, str]) -> Table:
-        return open_sample(where["sample"]) if "sample" in where else open_table(self.settings.home, where["sha256"])
+        return open_sample(where["sample"]) if "sample" in where else mapped(self.settings.home, where["sha256"])
 
 
 def _placed(place: Callable[[str], str], call: Callable[[], T]) -> T:

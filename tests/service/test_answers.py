@@ -47,7 +47,7 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3)).round(3)
-    with serving(tmp_path_factory.mktemp("answers") / "home", max_predict_rows=3000) as server, Client(server.url) as client:
+    with serving(tmp_path_factory.mktemp("answers") / "home", max_predict_rows=3000, max_predict_numbers=10_000) as server, Client(server.url) as client:
         common: dict[str, Any] = {"optimiser": "adam", "epochs": 2}
         dataset = client.connection.http.post("/v1/datasets?name=t", content=TABLE, headers={"content-type": "text/csv"}).json()["id"]
         table = client.submit({**common, "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "gelu"}, {
@@ -88,10 +88,14 @@ def test_a_quoted_cell_of_csv_may_have_lines(service: Service) -> None:
 
 def test_a_data_set_streams_as_csv_and_has_an_end_as_json(service: Service) -> None:
     path = f"/v1/jobs/{service.arrays}/predict"
-    big = service.http.post("/v1/datasets", json={"name": "big", "columns": {"x": np.arange(12_000.0).reshape(-1, 3).tolist()}}).json()["id"]
-    answer = service.http.post(path, json={"dataset": big}, headers={"accept": "text/csv"})
+    some, many = (service.http.post("/v1/datasets", json={"name": "d", "columns": {"x": np.arange(3.0 * rows).reshape(-1, 3).tolist()}}).json()["id"]
+                  for rows in (4000, 6000))
+    answer = service.http.post(path, json={"dataset": some}, headers={"accept": "text/csv"})
     assert answer.headers["transfer-encoding"] == "chunked" and len(answer.text.splitlines()) == 4001
-    rows = ok(service.http.post(path, json={"dataset": big}))["outputs"]
+    refused = service.http.post(path, json={"dataset": many})
+    assert refused.status_code == 413 and "12,000 numbers" in refused.json()["detail"] and "text/csv" in refused.json()["detail"]
+    assert len(service.http.post(path, json={"dataset": many}, headers={"accept": "text/csv"}).text.splitlines()) == 6001
+    rows = ok(service.http.post(path, json={"dataset": some}))["outputs"]
     np.testing.assert_allclose(np.loadtxt(io.StringIO(answer.text), delimiter=",", skiprows=1), rows, rtol=1e-6)
     assert service.http.post(path, json={"inputs": [[0, 0, 0]] * 3001}).status_code == 413
 
