@@ -25,6 +25,7 @@ from service.settings import Settings
 from service.store import Store
 from service.store.changes import Row
 from service.store.outbox import DELIVERED, PENDING, TOPIC
+from service.store.webhooks import CLAIM_SECONDS
 from service.stream import Wake, run_folder
 from service.webhooks import sending, signing
 from service.webhooks.addresses import NotAllowed, target_of
@@ -44,6 +45,7 @@ class Courier:
         self.settings = settings
         self.name = child.name_of("courier")
         self.pauses = [float(word) for word in settings.webhook_retries.split(",") if word.strip()]
+        self.claim_seconds = CLAIM_SECONDS + 2 * settings.webhook_seconds
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
         self.threads = ThreadPoolExecutor(AT_ONCE, "courier")
@@ -72,7 +74,7 @@ class Courier:
                     busy = [host for host, count in self.under_way.items() if count >= OF_ONE_HOST]
                     if self.under_way.total() >= AT_ONCE:
                         break
-                if (delivery := self.store.take_delivery(self.name, busy)) is None:
+                if (delivery := self.store.take_delivery(self.name, busy, self.claim_seconds)) is None:
                     due = self.store.next_delivery()
                     return POLL_SECONDS if due is None or busy else max(0.05, due - seconds_now())
                 with self.turn:

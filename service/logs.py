@@ -19,7 +19,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from types import MappingProxyType
 from typing import Any
 
@@ -40,11 +40,20 @@ def of(name: str) -> logging.Logger:
 @contextmanager
 def about(**fields: str) -> Iterator[None]:
     """What is said inside the block is about these: `request_id`, `job_id`."""
-    before = _about.set({**_about.get(), **fields})
+    before = begin(**fields)
     try:
         yield
     finally:
-        _about.reset(before)
+        end(before)
+
+
+def begin(**fields: str) -> Token[Mapping[str, str]]:
+    """`about` without a block: `end` takes what this gave."""
+    return _about.set({**_about.get(), **fields})
+
+
+def end(before: Token[Mapping[str, str]]) -> None:
+    _about.reset(before)
 
 
 def current(name: str) -> str:

@@ -43,6 +43,11 @@ def begin(role: str, version: str = "") -> None:
     atexit.register(_end, provider)
 
 
+def wanted() -> bool:
+    """Whether spans go anywhere."""
+    return _tracer is not None
+
+
 def _end(provider: Any) -> None:
     ending = threading.Thread(target=provider.shutdown, daemon=True)
     ending.start()

@@ -15,6 +15,8 @@ ABOUT = """Train models over HTTP: post a model, an optimiser and a dataset, wat
 
 Errors have one shape, `application/problem+json`; their codes are at [/docs/errors](/docs/errors).
 
+Every answer has an `X-Request-Id`: yours, if you send one, or one that is made; it is in the bodies of errors and in the service's log.
+
 On loopback no token is needed until there is one; then, and everywhere else, requests send `Authorization: Bearer TOKEN`. A token has scopes: `read`
 sees and predicts, `submit` also creates and changes, `admin` does everything and sees what belongs to all; the others see only what belongs to their
 owner, and whatever is not theirs is not there (`404`). Each call says in `x-scope` what it needs. Answers to a token that has only a share of the

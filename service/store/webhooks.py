@@ -28,15 +28,16 @@ _NEXT = select(func.min(deliveries.c.next_at)).where(deliveries.c.next_at.isnot(
 
 
 class Webhooks(Facts):
-    def take_delivery(self, courier: str, busy: Iterable[str] = ()) -> Row | None:
-        """Take over the delivery that is due longest, to a host that is not `busy`; None when none is due. `settle_delivery` says what came of it."""
+    def take_delivery(self, courier: str, busy: Iterable[str] = (), seconds: float = CLAIM_SECONDS) -> Row | None:
+        """Take over the delivery that is due longest, to a host that is not `busy`; None when none is due. `settle_delivery` says what came of it,
+        within so many seconds."""
         due = {"now": states.seconds_now(), "busy": list(busy)}
         with self.read() as connection:
             if connection.execute(_DUE, due).scalar() is None:
                 return None
         with self.write("take_delivery") as connection:
             chosen = _DUE.with_for_update(skip_locked=True).scalar_subquery()
-            taken = update(deliveries).where(deliveries.c.id == chosen).values(claimed_by=courier, next_at=states.seconds_now() + CLAIM_SECONDS)
+            taken = update(deliveries).where(deliveries.c.id == chosen).values(claimed_by=courier, next_at=states.seconds_now() + seconds)
             row = connection.execute(taken.returning(*deliveries.c), due).mappings().first()
         return None if row is None else dict(row)
 
