@@ -159,7 +159,10 @@ def look(opened: Open, encoding: str, options: Options, limits: Limits) -> Layou
     """Find the delimiter and the header in the first lines."""
     sample = sample_of(opened, encoding, limits)
     delimiter = options.delimiter or likely_delimiter(sample)
-    rows = list(filter(filled, csv.reader(sample, delimiter=delimiter, skipinitialspace=True)))
+    try:
+        rows = list(filter(filled, csv.reader(sample, delimiter=delimiter, skipinitialspace=True)))
+    except csv.Error as error:
+        raise DatasetError("malformed_row", f"the first lines cannot be read: {error}") from None
     if not rows:
         raise DatasetError("empty", "the file has no rows: every line is blank")
     check_width(len(rows[0]), limits.columns)
@@ -175,7 +178,10 @@ def likely_delimiter(sample: list[str]) -> str:
     """The delimiter that cuts most rows into one same number of fields, more than one."""
     best, found = (0.0, 0), ","
     for delimiter in DELIMITERS:
-        widths = Counter(len(row) for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if row)
+        try:
+            widths = Counter(len(row) for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if row)
+        except csv.Error:       # a field as long as that is none
+            continue
         width, count = widths.most_common(1)[0] if widths else (0, 0)
         score = (round(count / max(1, widths.total()), 1), width)
         if width > 1 and score > best:
