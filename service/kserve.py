@@ -17,13 +17,12 @@ import numpy as np
 from engine.data.fitted import FittedColumn
 from engine.errors import Problem, SpecError, nearest
 from engine.train.trained.predict import Predictor
-from service.notation import Json, as_object, closed, dumps, parse
+from service.notation import LENGTH, Json, as_object, closed, dumps, parse
 from service.rows import check_count
 
 DTYPES = {"BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8", "INT16": "int16",
           "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64"}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-LENGTH = "Inference-Header-Content-Length"
 
 
 @dataclass

@@ -13,6 +13,7 @@ from service.errors import ServiceError, invalid_request
 
 Json = dict[str, Any]
 DEPTH = 32
+LENGTH = "Inference-Header-Content-Length"      # the header that says where JSON ends and bytes begin (KServe V2)
 PIECE, LONG = 128, 1 << 17      # items of a long list that are written at once, bytes that are read at once: others have their turn in between
 RISKY = re.compile(rb"\d{19}|[eE][+]?0*\d{3}")              # a number that may not fit in 64 bits
 LIST = re.compile(r'\s*\{\s*"(\w+)"\s*:\s*\[\s*')          # the beginning of an object of one long list

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from engine.errors import Problem
 from service.ask import ask
 from service.errors import ServiceError, invalid_request, not_found
-from service.kserve import LENGTH
+from service.notation import LENGTH
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import read

@@ -47,7 +47,8 @@ class Service:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3)).round(3)
-    with serving(tmp_path_factory.mktemp("answers") / "home", max_predict_rows=3000, max_predict_numbers=10_000) as server, Client(server.url) as client:
+    limits = {"max_predict_rows": 3000, "max_predict_numbers": 10_000}
+    with serving(tmp_path_factory.mktemp("answers") / "home", **limits) as server, Client(server.url) as client:
         common: dict[str, Any] = {"optimiser": "adam", "epochs": 2}
         dataset = client.connection.http.post("/v1/datasets?name=t", content=TABLE, headers={"content-type": "text/csv"}).json()["id"]
         table = client.submit({**common, "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "gelu"}, {
