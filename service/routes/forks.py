@@ -115,11 +115,11 @@ class Fork:
         beginning = self._held("last" if which == "best" else which)
         if which != "best" or not self.keeps:
             return beginning
-        epoch = beginning.header.meta["best"]["epoch"]
-        exact = self._held(str(epoch)) if epoch in {row["epoch"] for row in self.api.store.checkpoints(parent["id"])} else None
+        epoch, kept = beginning.header.meta["best"]["epoch"], sorted({row["epoch"] for row in self.api.store.checkpoints(parent["id"])})
+        exact = self._held(str(epoch)) if epoch in kept else None
         if exact is None or exact.header.within:
-            self._refuse("/checkpoint", f"of the best epoch ({epoch}) only the parameters were kept, not the whole state", "not_carried",
-                         '"state": "reset"')
+            why = f"of the best epoch ({epoch}) only the parameters were kept; the whole state is there of epochs {', '.join(map(str, kept))}"
+            self._refuse("/checkpoint", why, "not_carried", '"state": "reset"')
         return exact
 
     def _held(self, which: str) -> Beginning:

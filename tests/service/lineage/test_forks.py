@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
 
 import pytest
@@ -97,6 +99,34 @@ def test_everything_that_is_wrong_is_told_at_once_with_its_place(user: User, par
     missing = user.http.post(f"/v1/jobs/{parent}/fork", json={"checkpoint": 99, "more_epochs": 1})
     assert missing.status_code == 409 and missing.json()["code"] == "no_checkpoint"
     assert user.http.post("/v1/jobs/job_none/fork", json={}).status_code == 404
+
+
+def test_a_killed_fork_has_the_same_bits_too(user: User, parent: str) -> None:
+    whole, told = user.train({**SPEC, "epochs": 40})
+    job_id = user.post(f"/v1/jobs/{parent}/fork", {"more_epochs": 38})["id"]
+    killed: list[int] = []
+
+    def kill(event: dict[str, Any]) -> bool:
+        if not killed and event["type"] in ("job.started", "epoch") and (worker := user.get(f"/v1/jobs/{job_id}").get("worker")):
+            killed.append(worker["pid"])
+            os.kill(worker["pid"], signal.SIGKILL)
+        return False
+
+    events = user.watch(job_id, kill)
+    assert killed and [event["train_loss"] for event in epochs(events)] == [event["train_loss"] for event in epochs(told)[2:]]
+    assert sha(user, job_id) == sha(user, whole)
+
+
+def test_of_the_best_epoch_the_whole_state_is_there_only_if_it_was_kept(user: User) -> None:
+    worse = {"kind": "adjust", "at": {"epoch": 3}, "set": {"learning_rate": 9.0}}
+    spec = {**SPEC, "epochs": 4, "optimiser": {"kind": "adam", "learning_rate": 0.01}}
+    lost, _ = user.train({**spec, "callbacks": [worse]})
+    assert user.get(f"/v1/jobs/{lost}")["best"]["epoch"] == 2
+    refused = problems(user.http.post(f"/v1/jobs/{lost}/fork", json={"checkpoint": "best", "more_epochs": 1}))["/checkpoint"]
+    assert refused["suggestion"] == '"state": "reset"' and "epochs 4" in refused["detail"]
+    kept, _ = user.train({**spec, "callbacks": [worse, {"kind": "checkpoint"}]})
+    job, _ = forked(user, kept, {"checkpoint": "best", "more_epochs": 1, "changes": {"callbacks": None}})
+    assert (job["epoch"], job["epochs"]) == (2, 3) and "Trained 1 epoch in" in user.get(f"/v1/jobs/{job['id']}")["message"]
 
 
 def test_the_same_key_forks_once(user: User, parent: str) -> None:

@@ -56,7 +56,7 @@ def test_a_killed_job_begins_again_with_the_same_bits(user: User, source: str) -
     killed: list[int] = []
 
     def kill(event: dict[str, Any]) -> bool:
-        if event["type"] == "job.started" and len(killed) < 2 and (worker := user.get(f"/v1/jobs/{job_id}").get("worker")):
+        if event["type"] == "job.started" and not killed and (worker := user.get(f"/v1/jobs/{job_id}").get("worker")):
             killed.append(worker["pid"])
             os.kill(worker["pid"], signal.SIGKILL)
         return False
