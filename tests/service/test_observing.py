@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service import logs, tally
 from service.settings import Settings
@@ -137,6 +138,9 @@ def test_a_job_is_followed_through_logs_numbers_and_traces(server: Server, user:
     assert number(user, 'trainyard_predictions_total{status="200"}') == 1 and number(user, "trainyard_workers") == 2
     text = user.http.get("/metrics").text
     assert job_id not in text and "trainyard_sse_clients" in text and "trainyard_lease_expired_total" in text
+    families = [family for family in text_string_to_metric_families(text) if family.name.startswith("trainyard_")]
+    labels = {label for family in families for sample in family.samples for label in sample.labels}
+    assert labels == {"method", "route", "status", "result", "le"} and len(families) > 20
 
     def said() -> dict[str, list[dict[str, Any]]]:
         mine = [line for line in lines(server) if line.get("job_id") == job_id]
