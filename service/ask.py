@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from engine.errors import Problem
-from service.errors import ServiceError, unavailable
+from service.errors import ServiceError, overloaded, unavailable
 from service.stream import Wake
 
 START_SECONDS = 20.0
@@ -28,6 +27,7 @@ ANSWER_SECONDS = 60.0
 LONGEST = 1 << 30
 BUFFER = 1 << 20
 AT_ONCE, KEPT = 32, 8       # requests that the predictor has at a time; connections that stay open
+MOST_STREAMS = 16           # answers in pieces at a time, which take as long as their readers do
 
 
 def socket_path(folder: Path) -> Path:
@@ -39,15 +39,6 @@ def pack(head: Any, body: bytes = b"") -> bytes:
     """A message."""
     text = json.dumps({**head, "bytes": len(body)} if body else head, separators=(",", ":")).encode()
     return b"".join((len(text).to_bytes(4, "big"), text, body))
-
-
-@dataclass
-class Answered:
-    """What the predictor said: its head and the bytes of the answer, the first ones if `more` follow."""
-
-    head: dict[str, Any]
-    body: bytes
-    more: AsyncIterator[bytes] | None = None
 
 
 @dataclass(eq=False)
@@ -74,6 +65,7 @@ class _Lines:
 
     idle: list[_Line] = field(default_factory=list)
     turns: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    streams: int = 0
 
     async def take(self, wake: Wake, fresh: bool) -> _Line:
         while fresh and self.idle:
@@ -81,16 +73,51 @@ class _Lines:
         return self.idle.pop() if self.idle else await _reach(wake)
 
     def put(self, line: _Line) -> None:
-        self.turns.release()
         if len(self.idle) < KEPT:
             self.idle.append(line)
         else:
             line.writer.close()
 
-    def drop(self, line: _Line | None) -> None:
-        self.turns.release()
-        if line is not None:
-            line.writer.close()
+
+class Rest:
+    """The pieces of an answer after the first one. Raises ServiceError or OSError where they break off. To be closed, read to the end or not."""
+
+    def __init__(self, lines: _Lines, line: _Line):
+        self._lines, self._line, self._over = lines, line, False
+        lines.streams += 1
+
+    def __aiter__(self) -> Rest:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._over:
+            raise StopAsyncIteration
+        async with asyncio.timeout(ANSWER_SECONDS):
+            head, data = await self._line.hear()
+        if "problem" in head:
+            raise refused(**head["problem"])
+        if not head.get("more"):
+            self._end()
+            self._lines.put(self._line)
+        return data
+
+    def _end(self) -> None:
+        self._over = True
+        self._lines.streams -= 1
+
+    def close(self) -> None:
+        if not self._over:
+            self._end()
+            self._line.writer.close()
+
+
+@dataclass
+class Answered:
+    """What the predictor said: its head and the bytes of the answer, the first ones where there is a `rest`."""
+
+    head: dict[str, Any]
+    body: bytes
+    rest: Rest | None = None
 
 
 _LINES: WeakKeyDictionary[Wake, _Lines] = WeakKeyDictionary()
@@ -99,15 +126,13 @@ _LINES: WeakKeyDictionary[Wake, _Lines] = WeakKeyDictionary()
 async def ask(wake: Wake, request: dict[str, Any], body: bytes = b"") -> Answered:
     """The predictor's answer. ServiceError for the problem that it names; 503 when it cannot be reached, or ends twice in a row."""
     lines, message = _LINES.setdefault(wake, _Lines()), pack(request, body)
-    await lines.turns.acquire()
-    line = None
-    try:
+    async with lines.turns:
         head, data, line = await _asked(lines, wake, message)
-    except BaseException:
-        lines.drop(None)
-        raise
     if head.get("more"):
-        return Answered(head, data, _following(lines, line))
+        if lines.streams >= MOST_STREAMS:
+            line.writer.close()
+            raise overloaded(f"{MOST_STREAMS} long predictions are being read already", 5)
+        return Answered(head, data, Rest(lines, line))
     lines.put(line)
     if "problem" in head:
         raise refused(**head["problem"])
@@ -130,23 +155,6 @@ async def _asked(lines: _Lines, wake: Wake, message: bytes) -> tuple[dict[str, A
             line.writer.close()
             raise
     raise unavailable("the predictor ended twice before it answered this: ask again, or for fewer rows", 1)
-
-
-async def _following(lines: _Lines, line: _Line) -> AsyncIterator[bytes]:
-    """The rest of an answer that comes in pieces. Raises ServiceError or OSError where it breaks off."""
-    try:
-        more = True
-        while more:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                head, data = await line.hear()
-            if "problem" in head:
-                raise refused(**head["problem"])
-            more = head.get("more", False)
-            yield data
-    except BaseException:
-        lines.drop(line)
-        raise
-    lines.put(line)
 
 
 def refused(status: int, code: str, detail: str, errors: list[dict[str, Any]] | None = None, **more: Any) -> ServiceError:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from engine.errors import Problem
-from service.ask import Answered, ask
+from service.ask import Answered, Rest, ask
 from service.errors import ServiceError, invalid_request
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
@@ -61,17 +62,30 @@ async def predicted(request: Request, api: Api, job: Row, checkpoint: Row, *, lo
 def answered(found: Answered) -> Response:
     """The predictor's answer as it is."""
     media_type, headers = found.head["media_type"], found.head.get("headers")
-    if found.more is None:
+    if found.rest is None:
         plain = media_type == Answer.media_type and not headers
         return (Answer if plain else Response)(found.body, media_type=media_type, headers=headers)
-    return StreamingResponse(chained(found.body, found.more), media_type=media_type, headers=headers)
+    return Pieces(found.body, found.rest, media_type=media_type, headers=headers)
 
 
-async def chained(first: bytes, more: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in more:
-        if piece:
-            yield piece
+class Pieces(StreamingResponse):
+    """An answer as the predictor makes it, piece by piece. However it ends, the predictor has its connection back."""
+
+    def __init__(self, first: bytes, rest: Rest, **more: Any):
+        async def pieces() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in rest:
+                if piece:
+                    yield piece
+
+        super().__init__(pieces(), **more)
+        self.rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.rest.close()
 
 
 def epoch_of(job: Row, checkpoint: Row) -> Json:

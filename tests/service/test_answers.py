@@ -101,6 +101,15 @@ def test_a_data_set_streams_as_csv_and_has_an_end_as_json(service: Service) -> N
     assert service.http.post(path, json={"inputs": [[0, 0, 0]] * 3001}).status_code == 413
 
 
+def test_who_leaves_a_stream_gives_its_place_back(service: Service) -> None:
+    path = f"/v1/jobs/{service.arrays}/predict?format=csv"
+    data = service.http.post("/v1/datasets", json={"name": "d", "columns": {"x": np.zeros((40_000, 3)).tolist()}}).json()["id"]
+    for _ in range(40):
+        with service.http.stream("POST", path, json={"dataset": data}) as answer:
+            assert answer.status_code == 200 and next(answer.iter_bytes())
+    assert len(service.http.post(path, json={"dataset": data}).text.splitlines()) == 40_001
+
+
 @pytest.mark.parametrize("body, status, code", [
     (b"{", 400, "malformed_json"), (b'{"rows": 5}', 422, "invalid_request"), (b'{"rows": [], "inputs": []}', 422, "invalid_request"),
     (b'{"row": []}', 422, "invalid_request"), (b'{"rows": [{"x": NaN}]}', 422, "invalid_request"),
