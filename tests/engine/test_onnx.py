@@ -165,3 +165,26 @@ def test_what_has_no_form_names_its_layer() -> None:
         {"kind": "dense", "units": 4}, {"kind": "lambda", "name": "odd", "formula": "matmul(x, scatter_add(argmax(x, axis=1), x, rows=4))"}]})
     with pytest.raises(SpecError, match=r"the layer layers.odd \(lambda\) cannot be written as ONNX: it uses scatter_add"):
         written(layer.build((3,)), (3,))
+
+
+@pytest.mark.parametrize("kind", ["rnn", "lstm", "gru", "gru_v3"])
+def test_rows_that_end_earlier_keep_their_state(kind: str) -> None:
+    model = model_of({"kind": kind, "units": 3, "return_sequences": True, "bidirectional": True}, (5, 2), "float32")
+
+    def outputs(x: Node, lengths: Node) -> Node:
+        known = {path: leaf(value.shape, value.dtype.name, name=path, value=value) for path, value in model.parameters.items()}
+        return trace(model.layer, [x, lengths], training=False, parameters=known).output
+
+    def make(rows: int) -> tuple[dict[str, Node], dict[str, Node]]:
+        given = {"x": leaf((rows, 5, 2), "float32"), "lengths": leaf((rows,), "int64")}
+        return given, {"y": outputs(*given.values())}
+
+    x, lengths = np.random.default_rng(2).normal(size=(4, 5, 2)).astype(np.float32), np.array([5, 1, 3, 4])
+    expected = interpret.run([outputs(leaf(x.shape, "float32", value=x), leaf((4,), "int64", value=lengths))])[0].astype(np.float32)
+    close(answers(file_of(make), {"x": x, "lengths": lengths})["y"], expected)
+
+
+def test_a_long_sequence_is_unrolled_where_onnx_has_no_such_cell() -> None:
+    model = model_of({"kind": "rnn", "units": 2, "activation": "softsign"}, (400, 2), "float32")
+    x = np.random.default_rng(2).normal(size=(2, 400, 2)).astype(np.float32)
+    close(answers(written(model, (400, 2)), {"x": x})["y"], by_us(model, x))
