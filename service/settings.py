@@ -50,6 +50,7 @@ class Settings(BaseSettings):
     max_queued_per_token: int = Field(default=1_000, gt=0, description="most jobs of one token waiting at once")
     max_running_per_token: int = Field(default=64, gt=0, description="most jobs of one token trained at once")
     max_storage_bytes_per_token: int = Field(default=100 * GB, gt=0, description="most bytes of datasets and checkpoints of one token")
+    max_uploads_per_token: int = Field(default=32, gt=0, description="most uploads in parts of one token on their way at once")
     max_streams_per_token: int = Field(default=100, gt=0, description="most open event streams of one token")
     max_requests_per_minute: int = Field(default=6_000, gt=0, description="most requests of one token in a minute")
     max_refusals_per_minute: int = Field(default=60, gt=0, description="most requests with a wrong token, or none, from one address in a minute")

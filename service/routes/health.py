@@ -29,7 +29,7 @@ router = APIRouter(route_class=Closed, tags=["service"])
 LIMITS = ("max_spec_bytes", "max_inline_bytes", "max_upload_bytes", "max_uploads", "max_upload_parts", "max_images", "max_predict_bytes",
           "max_predict_rows", "max_predict_numbers", "max_gradient_numbers", "max_parameters", "max_memory_bytes", "max_queued", "max_streams",
           "max_metadata_pairs", "max_metadata_key", "max_metadata_value", "max_queued_per_token", "max_running_per_token",
-          "max_storage_bytes_per_token", "max_streams_per_token", "max_requests_per_minute", "max_audit_rows")
+          "max_storage_bytes_per_token", "max_streams_per_token", "max_uploads_per_token", "max_requests_per_minute", "max_audit_rows")
 
 
 @router.get("/healthz", responses=documented())

@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 import socket
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
-from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from service.errors import ServiceError, too_large
 from service.routes.render import dumps
 from service.routes.scopes import UPLOADS
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
+else:       # in C, or in Python where that is not there
+    from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol
 
 HEAD_BYTES = 32_768         # of the head of a request
 BODY_RATE = 10_000          # bytes a second, where a body takes longer than the settings give it
@@ -25,7 +29,7 @@ class Stalled(Exception):
     """The client takes nothing of its answer any more."""
 
 
-class Patient(AutoHTTPProtocol):
+class Patient(Protocol):
     """A connection that does not wait for ever: for the head of a request, or for an answer to be taken."""
 
     timer: asyncio.TimerHandle | None = None

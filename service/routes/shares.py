@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from service.errors import ServiceError
 from service.routes.api import Api
 from service.store.asking import OWN, Asker, current
@@ -9,7 +11,12 @@ from service.store.asking import OWN, Asker, current
 
 def quota(policy: str, detail: str, seconds: int) -> ServiceError:
     """429 for a token whose share is used up."""
-    return ServiceError(429, "quota_exceeded", detail, headers={"Retry-After": str(seconds)}, **{"violated-policies": [policy]})
+    return ServiceError(429, "quota_exceeded", detail, headers={"Retry-After": str(seconds)}, **violated(policy))
+
+
+def violated(policy: str) -> dict[str, Any]:
+    """The field of a problem that names a policy, as the draft of RateLimit fields has it."""
+    return {"violated-policies": [policy]}
 
 
 def sharer() -> Asker | None:
@@ -33,7 +40,14 @@ def check_storage(api: Api) -> None:
     asker, most = sharer(), api.settings.max_storage_bytes_per_token
     if asker is not None and api.store.stored_bytes(asker.owner) > most:
         raise ServiceError(413, "quota_exceeded", f"data and checkpoints of this token would take more than {most:,} bytes: remove some",
-                           headers={"x-should-retry": "false"}, **{"violated-policies": ["storage"]})
+                           headers={"x-should-retry": "false"}, **violated("storage"))
+
+
+def check_uploads(api: Api) -> None:
+    """429 while too many uploads in parts of this token are on their way."""
+    asker, most = sharer(), api.settings.max_uploads_per_token
+    if asker is not None and api.store.pending_uploads(asker.owner) >= most:
+        raise quota("uploads", f"{most:,} uploads in parts of this token are on their way: complete or delete some", 60)
 
 
 def check_streams(api: Api) -> None:

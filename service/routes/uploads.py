@@ -25,7 +25,7 @@ from service.routes.jobs import Limit as PageLimit
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented
 from service.routes.render import Answer, Json, listed, present
-from service.routes.shares import check_storage
+from service.routes.shares import check_storage, check_uploads
 from service.routes.wire import show_dataset
 from service.store import Reply
 from service.store.changes import Row
@@ -125,6 +125,7 @@ async def create_upload(request: Request, api: Here, key: Key = None) -> Respons
     def create(_: None) -> Reply:
         if api.store.pending_uploads() >= api.settings.max_uploads:
             raise overloaded(f"{api.settings.max_uploads:,} uploads in parts are on their way: complete or delete some", 60)
+        check_uploads(api)
         wanted = {name: asked[name] for name in OPTIONS if name in asked}
         row = api.store.add_upload({"name": asked.get("name", ""), "media_type": asked.get("media_type", ""), "bytes": asked.get("bytes"),
                                     "options": wanted}, api.settings.upload_seconds)

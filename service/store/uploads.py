@@ -39,10 +39,11 @@ class Uploads(Database):
             found = list(connection.execute(query if after is None else query.where(uploads.c.id < after)).scalars())
             return [_find(connection, upload_id) for upload_id in found[:limit]], len(found) > limit
 
-    def pending_uploads(self) -> int:
-        """How many are on their way."""
+    def pending_uploads(self, whose: str | None = None) -> int:
+        """How many are on their way: all, or those of one owner."""
+        query = select(func.count()).select_from(uploads).where(uploads.c.status == "pending")
         with self.read() as connection:
-            return connection.execute(select(func.count()).select_from(uploads).where(uploads.c.status == "pending")).scalar_one()
+            return connection.execute(query if whose is None else query.where(uploads.c.owner == whose)).scalar_one()
 
     def put_part(self, upload_id: str, part: Mapping[str, Any], most: int, seconds: float) -> str | None:
         """Note a part (number, bytes, sha256, file) whose file is there; a second one of its number takes its place, whose file is returned.

@@ -11,10 +11,10 @@ from service.store import Store
 from service.store.asking import Asker, asking
 
 
-def queue(store: Store, owner: str, count: int = 1, **more: int) -> list[str]:
+def queue(store: Store, owner: str, count: int = 1, priority: int = 0) -> list[str]:
     """Queue jobs as somebody."""
     with asking(Asker(token=owner, owner=owner, scope="submit")):
-        return [store.add_job({"epochs": 1}, {}, name=owner, epochs=1, **more)["id"] for _ in range(count)]
+        return [store.add_job({"epochs": 1}, {}, name=owner, epochs=1, priority=priority)["id"] for _ in range(count)]
 
 
 def served(store: Store, count: int, most: int = 1 << 30, end: bool = True) -> list[str]:

@@ -12,7 +12,10 @@ import httpx
 import pytest
 from running import JOB, Running, pointers, problem
 from tenants import LIMITS, ROOT, Person, person, root
+from typer.testing import CliRunner
 
+from service.cli import app
+from service.cli.text import columns
 from service.routes.scopes import scope_of
 from service.store.asking import Asker
 from service.store.tokens import hash_of
@@ -255,6 +258,14 @@ class TestShares:
         assert problem(answer, 413, "quota_exceeded")["violated-policies"] == ["storage"] and answer.headers["x-should-retry"] == "false"
         assert ada.get("/v1/datasets").json()["data"] == [] and root(shared).post("/v1/datasets", data).status_code == 201
 
+    def test_uploads_in_parts(self, shared: Running) -> None:
+        ada = person(shared)
+        ids = [ada.post("/v1/uploads", {}).json()["id"] for _ in range(2)]
+        assert problem(ada.post("/v1/uploads", {}), 429, "quota_exceeded")["violated-policies"] == ["uploads"]
+        assert ada.ask("PUT", f"/v1/uploads/{ids[0]}/parts/1", content=b"x" * 3000).status_code == 200
+        problem(ada.ask("PUT", f"/v1/uploads/{ids[1]}/parts/1", content=b"x" * 3000), 413, "quota_exceeded")
+        assert ada.ask("DELETE", f"/v1/uploads/{ids[0]}").status_code == 204 and ada.post("/v1/uploads", {}).status_code == 201
+
     def test_open_streams(self, shared: Running) -> None:
         ada = person(shared)
         path = f"/v1/jobs/{ada.job()}/events?format=sse"
@@ -354,6 +365,41 @@ class TestAudit:
         assert store.expire_audit(3600, 3) == 2 and store.list_audit()[0] == kept
         time.sleep(0.01)
         assert store.expire_audit(0.001, 3) == 3
+
+
+class TestCommandLine:
+    def run(self, *arguments: str) -> str:
+        found = CliRunner().invoke(app, arguments)
+        assert found.exit_code == 0, found.output
+        return found.stdout
+
+    def test_tokens_and_the_audit_over_http(self, shared: Running) -> None:
+        there = ("--url", shared.url, "--token", ROOT)
+        made = self.run("token", "create", "from a shell", "--scope", "read", "--days", "1", *there).split()[-1]
+        assert Person(shared, made).get("/v1/jobs").status_code == 200
+        row = next(line for line in self.run("token", "list", *there).splitlines() if made[:8] in line)
+        assert "read" in row and "from a shell" in row and made not in row
+        self.run("token", "revoke", row.split()[0], *there)
+        problem(Person(shared, made).get("/v1/jobs"), 401, "unauthorised")
+        assert re.search(rf"127\.0\.0\.1 +revoke_token +{row.split()[0]} +done", self.run("audit", *there))
+        assert json.loads(self.run("audit", "--json", "--limit", "1", *there))[0]["outcome"]
+
+    def test_tokens_of_a_home_folder(self, shared: Running) -> None:
+        there = ("--home", str(shared.home))
+        made = self.run("token", "create", "offline", "--owner", "team", *there).split()[-1]
+        row = next(line for line in self.run("token", "list", *there).splitlines() if made[:8] in line)
+        assert "team" in row
+        end = time.monotonic() + 20
+        while Person(shared, made).get("/v1/jobs").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        self.run("token", "revoke", row.split()[0], *there)
+        assert "command line" in root(shared).get("/v1/audit", params={"object_id": row.split()[0]}).text
+        assert CliRunner().invoke(app, ["token", "revoke", "token_x", *there]).exit_code == 2
+        assert CliRunner().invoke(app, ["token", "lend"]).exit_code == 2
+
+    def test_names_of_others_are_no_commands_to_a_terminal(self) -> None:
+        assert columns([("a\x1b[31m\u202e", "b")]) == "a\ufffd[31m\ufffd  b"
 
 
 def test_wrong_tokens_are_tried_slowly(start_server: Callable[..., Running]) -> None:
