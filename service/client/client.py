@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import uuid
@@ -176,7 +178,10 @@ class Client(Told, Exports, Lineage):
     def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int = "last") -> Path:
         """Save the trained model. `path` is a file or a folder; by default a file named after the job, here. Returns where it is."""
         query = {"format": format, "checkpoint": checkpoint}
-        content = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{job_id}/model", params=query)).content
+        answer = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{job_id}/model", params=query))
+        content, digest = answer.content, answer.headers.get("repr-digest", "")
+        if digest and digest != f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:":
+            raise ValueError("the file is not what the service sent: its SHA-256 differs; download it again")
         found = Path(path) if path is not None else Path()
         found = found / f"{job_id}.{format}" if found.is_dir() else found
         partial = found.with_name(found.name + ".part")
