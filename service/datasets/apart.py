@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from typing import Any
 from engine.errors import Problem
 from service.datasets.draft import Draft, described
 from service.datasets.formats import Options
-from service.datasets.limits import DatasetError, Limits
+from service.datasets.limits import Budget, DatasetError, Limits
 from service.datasets.read import Task, read
+from service.datasets.streams import PIECE, packed, unpacked
 from service.errors import ServiceError, StorageFull
 
 ALWAYS = ("parquet", "images")
@@ -33,9 +35,19 @@ QUIET = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OMP_NU
 _turns = threading.BoundedSemaphore(AT_ONCE)
 
 
-def wanted(task: Task) -> bool:
-    """Whether a task is for a process of its own."""
-    return task.limits.apart_bytes is not None and (task.format in ALWAYS or task.bytes >= task.limits.apart_bytes)
+def wanted(draft: Draft, task: Task) -> bool:
+    """Whether a task is for a process of its own: by its format, or its size, also when unpacked."""
+    most = task.limits.apart_bytes
+    return most is not None and (task.format in ALWAYS or task.bytes >= most or (packed(draft.content) and longer(draft, most)))
+
+
+def longer(draft: Draft, most: int) -> bool:
+    """Whether gzip unpacks to so many bytes."""
+    with suppress(DatasetError), unpacked(draft.content, Budget(Limits(expanded_bytes=most))) as stream:
+        while stream.read(PIECE):
+            pass
+        return False
+    return True
 
 
 def read_apart(draft: Draft, task: Task) -> dict[str, Any]:

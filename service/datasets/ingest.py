@@ -73,7 +73,7 @@ class Incoming:
                 found, usual = detect(stream, wanted.format, media_type, name), natural(stream)
             check_use(wanted, found)
             task = Task(found, wanted, self.limits, self.bytes)
-            about = apart.read_apart(self.draft, task) if apart.wanted(task) else read(self.draft, task)
+            about = apart.read_apart(self.draft, task) if apart.wanted(self.draft, task) else read(self.draft, task)
             said = {**wanted.said(), "format": found}
             address = self.hash.hexdigest() + ("" if said == {"format": usual} else "-" + digest(said))
             return keep(self.draft, address, name, about)
