@@ -8,6 +8,7 @@ from typing import Any
 from service import jobs as states
 from service.routes.render import Json, present
 from service.store import Store
+from service.store.changes import Row
 
 JOB = ("status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
        "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "priority", "metadata")
@@ -17,22 +18,23 @@ DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnin
 def show_job(store: Store, row: Mapping[str, Any]) -> Json:
     """The Job object; reads the attempts and the place in the queue."""
     with store.read():
-        return _job(store, row, store.queue_position(row), store.adjustments(row["id"]))
+        return _job(row, store.queue_position(row), store.attempts(row["id"]), store.adjustments(row["id"]))
 
 
 def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
     """Job objects, with one look at the queue."""
     with store.read():
+        ids = [row["id"] for row in rows]
         places = store.queue_positions(row["id"] for row in rows if row["status"] == "queued")
-        changes = store.all_adjustments(row["id"] for row in rows)
-        return [_job(store, row, places.get(row["id"]), changes.get(row["id"], [])) for row in rows]
+        attempts, changes = store.all_attempts(ids), store.all_adjustments(ids)
+        return [_job(row, places.get(row["id"]), attempts.get(row["id"], []), changes.get(row["id"], [])) for row in rows]
 
 
-def _job(store: Store, row: Mapping[str, Any], position: int | None, changes: Sequence[Mapping[str, Any]]) -> Json:
-    attempts = [present(**attempt) for attempt in store.attempts(row["id"])] if row["attempt"] else []
+def _job(row: Mapping[str, Any], position: int | None, attempts: Sequence[Row], changes: Sequence[Row]) -> Json:
     summary = row["summary"]
     return {"id": row["id"], "object": "job", "name": row["name"] or None, "is_terminal": row["status"] in states.TERMINAL,
-            **present(**{name: row[name] for name in JOB}, queue_position=position, attempts=attempts,
+            **present(**{name: row[name] for name in JOB}, queue_position=position,
+                      attempts=[present(**attempt) for attempt in attempts],
                       adjustments=[present(**change) for change in changes] or None,
                       class_names=summary.get("class_names"), parameters=summary.get("parameters"))}
 

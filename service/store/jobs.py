@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
 
 from service import jobs as states
 from service.errors import conflict, not_found
@@ -19,6 +19,9 @@ from service.store.outbox import hooks_of
 from service.store.tables import JOB_PARTS, attempts, datasets, deliveries, job_datasets, job_metadata, jobs, models
 
 WAITING = "waiting_for_worker"
+ATTEMPT = ("attempt", "started_at", "ended_at", "ended_by", "from_step", "to_step")
+_ATTEMPTS = select(attempts.c.job_id, *(attempts.c[name] for name in ATTEMPT)).where(
+    attempts.c.job_id.in_(bindparam("these", expanding=True))).order_by(attempts.c.job_id, attempts.c.attempt)
 EMPTY: Row = {"attempt": 0, "fence": 0, "losses": 0, "seq": 0, "version": 1, "epoch": 0, "step": 0, "progress": 0.0, "elapsed_seconds": 0.0,
               "metrics": {}, "status": "queued", "status_reason": WAITING, "message": "The job waits for a worker."}
 _AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued", jobs.c.owner == bindparam("this_owner"), or_(
@@ -66,13 +69,16 @@ class Jobs(Database):
     def list_jobs(self, *, status: Iterable[str] = (), metadata: Mapping[str, str] | None = None, after: str | None = None,
                   limit: int = 20) -> tuple[list[Row], bool]:
         """Jobs, newest first, older than `after`, with each of the metadata pairs; and whether there are more."""
-        query = select(jobs).where(mine(jobs)).order_by(jobs.c.id.desc()).limit(limit + 1)
-        if wanted := list(status):
-            query = query.where(jobs.c.status.in_(wanted))
+        conditions: list[Any] = [mine(jobs)]
         if after is not None:
-            query = query.where(jobs.c.id < after)
+            conditions.append(jobs.c.id < after)
         for key, value in (metadata or {}).items():
-            query = query.where(exists().where(job_metadata.c.job_id == jobs.c.id, job_metadata.c.key == key, job_metadata.c.value == value))
+            conditions.append(exists().where(job_metadata.c.job_id == jobs.c.id, job_metadata.c.key == key, job_metadata.c.value == value))
+        # of each state the newest, from the index: all jobs of a state, sorted, would be a long way to a page of them
+        pages = [select(jobs.c.id).where(*conditions, jobs.c.status == state).order_by(jobs.c.id.desc()).limit(limit + 1).subquery()
+                 for state in dict.fromkeys(status)]
+        wanted = jobs.c.id.in_(union_all(*(select(page.c.id) for page in pages))) if pages else and_(*conditions)
+        query = select(jobs).where(wanted).order_by(jobs.c.id.desc()).limit(limit + 1)
         with self.read() as connection:
             rows = [dict(row) for row in connection.execute(query).mappings()]
         return rows[:limit], len(rows) > limit
@@ -117,9 +123,15 @@ class Jobs(Database):
 
     def attempts(self, job_id: str) -> list[Row]:
         """The job's attempts, oldest first: attempt, started_at, ended_at, ended_by, from_step, to_step."""
-        kept = [attempts.c[name] for name in ("attempt", "started_at", "ended_at", "ended_by", "from_step", "to_step")]
+        return self.all_attempts([job_id]).get(job_id, [])
+
+    def all_attempts(self, job_ids: Iterable[str]) -> dict[str, list[Row]]:
+        """`attempts` of several jobs, for those that have any."""
+        found: dict[str, list[Row]] = {}
         with self.read() as connection:
-            return [dict(row) for row in connection.execute(select(*kept).where(attempts.c.job_id == job_id).order_by(attempts.c.attempt)).mappings()]
+            for job_id, *values in connection.execute(_ATTEMPTS, {"these": list(job_ids)}):
+                found.setdefault(job_id, []).append(dict(zip(ATTEMPT, values, strict=True)))
+        return found
 
     def queue_position(self, job: Mapping[str, Any]) -> int | None:
         """1 for the queued job that is claimed next of its owner's; None when it is not queued."""

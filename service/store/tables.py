@@ -121,6 +121,7 @@ jobs = _table(
 )
 Index("jobs_queue", jobs.c.status, jobs.c.owner, jobs.c.priority.desc(), jobs.c.id)
 Index("jobs_owned", jobs.c.owner, jobs.c.id)
+Index("jobs_listed", jobs.c.status, jobs.c.id)
 Index("jobs_served", jobs.c.owner, jobs.c.started_at)          # whose turn it is
 Index("jobs_lease", jobs.c.lease_expires_at)
 Index("jobs_owner", jobs.c.lease_owner, sqlite_where=jobs.c.lease_owner.isnot(None))

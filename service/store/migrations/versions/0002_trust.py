@@ -16,6 +16,7 @@ def upgrade() -> None:
     _webhooks()
     _uploads()
     op.add_column("jobs", sa.Column("origin", sa.Text(), nullable=True))
+    op.create_index("jobs_listed", "jobs", ["status", "id"], unique=False)
 
 
 def _owners() -> None:
