@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 Found = TypeVar("Found")
 
 
-def until(look: Callable[[], Found], seconds: float = 30.0) -> Found:
+def until(look: Callable[[], Found], seconds: float = 60.0) -> Found:
     """What `look` finds, as soon as it finds anything."""
     deadline = time.monotonic() + seconds
     while not (found := look()):
@@ -84,7 +84,7 @@ class Running:
         """Queue a job; the id."""
         return self.store.add_job(spec, {"steps_per_epoch": 1000}, epochs=spec["epochs"], **columns)["id"]
 
-    def wait(self, job_id: str, *states: str, seconds: float = 60) -> dict[str, Any]:
+    def wait(self, job_id: str, *states: str, seconds: float = 150) -> dict[str, Any]:
         """The job, once it is in one of the states; terminal ones by default."""
         return until(lambda: job if (job := self.store.get_job(job_id))["status"] in (states or TERMINAL) else None, seconds)
 
