@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.errors import ServiceError
 
-IfMatch = Annotated[str | None, Header(alias="If-Match", description="an `ETag`: do it only if the job is still as it was then; else 412")]
+IfMatch = Annotated[str | None, Header(alias="If-Match", description="an `ETag`: do it only if it is still as it was then; else 412")]
 IfNoneMatch = Annotated[str | None, Header(alias="If-None-Match", description="an `ETag`: 304 without a body if nothing has changed since then")]
 UNCHANGED = {304: {"description": "It is as `If-None-Match` says"}}
 TAGGED = {"ETag": {"schema": {"type": "string"}}}

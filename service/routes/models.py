@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from engine.errors import Problem
+from engine.train.lineage import NAME, NAMES
 from service.errors import ServiceError, invalid_request
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here, in_thread
 from service.routes.bodies import as_object, closed, read_json
+from service.routes.conditional import TAGGED, UNCHANGED, IfMatch, IfNoneMatch, check_match, unchanged
 from service.routes.jobs import After, Limit
 from service.routes.predict import (
     ANSWERED,
@@ -35,22 +36,19 @@ from service.routes.wire import show_model
 from service.store.changes import Row
 
 router = APIRouter(prefix="/v1/models", route_class=Closed, tags=["models"])
-NAME = re.compile(r"(?!job_)[a-z0-9][a-z0-9._-]{0,127}")
-NAMES = "a name has at most 128 small letters, digits, dots, lines and underscores, begins with a letter or digit, and not with job_"
 Own = Annotated[str | None, Query(alias="checkpoint", pattern=WHICH, description="another one than the name says: last, best, or an epoch")]
 PUT = shapes.json_body({"type": "object", "additionalProperties": False, "required": ["job"], "properties": {
     "job": {"type": "string"}, "checkpoint": {"type": ["string", "integer"], "default": "last"}}})
-TAGGED = {"headers": {"ETag": {"schema": {"type": "string"}}}}
 
 
-@router.put("/{name}", responses={200: {"model": shapes.Model, **TAGGED}, **documented(400, 409, 413, 415, 422)}, openapi_extra=PUT)
-async def put_model(request: Request, api: Here, name: str) -> Response:
-    """From now on the name answers with this model."""
+@router.put("/{name}", responses={200: {"model": shapes.Model, "headers": TAGGED}, **documented(400, 409, 412, 413, 415, 422)}, openapi_extra=PUT)
+async def put_model(request: Request, api: Here, name: str, if_match: IfMatch = None) -> Response:
+    """From now on the name answers with this model; with `If-Match` only if it still answers as it did then."""
     _, raw = await read_json(request, api.settings.max_spec_bytes, "a name of a model")
-    return shown(await in_thread(give, api, name, as_object(raw)))
+    return shown(await in_thread(give, api, name, as_object(raw), if_match))
 
 
-def give(api: Api, name: str, raw: Json) -> Row:
+def give(api: Api, name: str, raw: Json, if_match: str | None) -> Row:
     """Check and do it, in one transaction."""
     closed(raw, ("job", "checkpoint"))
     if not NAME.fullmatch(name):
@@ -59,6 +57,8 @@ def give(api: Api, name: str, raw: Json) -> Row:
     if not isinstance(job_id, str):
         raise invalid_value("/job", "job is the id of a job, a text")
     with api.store.write("put_model"):
+        if if_match:
+            check_match(if_match, _tag(api.store.get_model(name)))
         try:
             find_checkpoint(api, job_id, which)
         except ServiceError as error:
@@ -69,7 +69,11 @@ def give(api: Api, name: str, raw: Json) -> Row:
 
 
 def shown(row: Row) -> Response:
-    return Answer(show_model(row), headers={"ETag": f'"{row["id"]}"', "Cache-Control": "no-cache"})
+    return Answer(show_model(row), headers={"ETag": _tag(row), "Cache-Control": "no-cache"})
+
+
+def _tag(row: Row) -> str:
+    return f'"{row["id"]}"'
 
 
 @router.get("", responses={200: {"model": shapes.ModelList}, **documented(422)})
@@ -79,15 +83,11 @@ async def list_models(api: Here, after: After = None, limit: Limit = 20) -> Resp
     return Answer(listed([show_model(row) for row in rows], more))
 
 
-@router.get("/{name}", responses={200: {"model": shapes.Model, **TAGGED}, 304: {"description": "The name answers as `If-None-Match` says"},
-                                  **documented(404)})
-async def get_model(request: Request, api: Here, name: str) -> Response:
+@router.get("/{name}", responses={200: {"model": shapes.Model, "headers": TAGGED}, **UNCHANGED, **documented(404)})
+async def get_model(api: Here, name: str, known: IfNoneMatch = None) -> Response:
     """What the name answers with, and what it answered with before. The `ETag` changes whenever that does."""
-    answer = shown(await in_thread(api.store.get_model, name))
-    known = [one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "").split(",")]
-    if answer.headers["ETag"] in known or "*" in known:
-        return Response(status_code=304, headers={"ETag": answer.headers["ETag"], "Cache-Control": "no-cache"})
-    return answer
+    row = await in_thread(api.store.get_model, name)
+    return unchanged(known, _tag(row)) or shown(row)
 
 
 @router.delete("/{name}", status_code=204, responses={204: {"description": "The name is gone, the job stays"}, **documented(404)})

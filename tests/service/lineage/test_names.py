@@ -30,7 +30,9 @@ def test_a_name_answers_as_its_job_and_is_given_to_another_at_once(user: User, t
     again = user.http.put("/v1/models/digits", json={"job": first, "checkpoint": "last"})
     assert again.json() == model and again.headers["etag"] == given.headers["etag"]
     assert user.http.get("/v1/models/digits", headers={"if-none-match": given.headers["etag"]}).status_code == 304
-    user.http.put("/v1/models/digits", json={"job": second, "checkpoint": "best"}).raise_for_status()
+    user.http.put("/v1/models/digits", json={"job": second, "checkpoint": "best"}, headers={"if-match": given.headers["etag"]}).raise_for_status()
+    late = user.http.put("/v1/models/digits", json={"job": first}, headers={"if-match": given.headers["etag"]})
+    assert late.status_code == 412 and late.json()["code"] == "precondition_failed"
     found = user.http.get("/v1/models/digits", headers={"if-none-match": given.headers["etag"]})
     assert found.status_code == 200 and found.headers["etag"] != given.headers["etag"]
     assert [(one["job"], one["checkpoint"]) for one in found.json()["history"]] == [(second, "best"), (first, "last")]
