@@ -16,6 +16,8 @@ from engine.train.ready.build import check
 from engine.train.ready.inherit import carry, check_initial, fitting, header_of, initial_arrays, source_of
 from engine.train.run import loop
 from engine.train.run.adopt import Carried
+from engine.train.run.checkpoint import unpack
+from engine.train.run.live import Adjustment
 from engine.train.run.loop import Run
 
 RULES: dict[str, Any] = {
@@ -60,6 +62,19 @@ def test_more_epochs_give_the_bytes_of_one_longer_job(rule: str, done: int, tmp_
     kept, notes = carried(long, short, half, tmp_path)
     assert kept == Carried((0, 1)) and not notes.problems and not notes.warnings
     assert finished(start(Job.model_validate(long), tables(), checkpoint=half, carried=kept)) == whole
+
+
+def test_also_when_live_changes_and_callbacks_have_made_it_another_run(tmp_path: Path) -> None:
+    callbacks = [{"kind": "freeze", "paths": ["layers.0.*"], "at": {"epoch": 2}}, {"kind": "thaw", "paths": ["layers.0.*"], "at": {"epoch": 5}}]
+    short, long = spec(epochs=9, callbacks=callbacks), spec(epochs=7, callbacks=callbacks)
+    live = [Adjustment(8, {"learning_rate": 0.003}), Adjustment(9, {"epochs": 3})]
+    half = finished(start(Job.model_validate(short), tables(), adjustments=live))
+    kept, notes = carried(long, short, half, tmp_path)
+    assert not notes.problems and header_of(tmp_path / "x.safetensors").meta["regime"].keys() == {"optimiser", "epochs", "trained"}
+    whole = finished(start(Job.model_validate(long), tables(), adjustments=live[:1]))
+    fork = unpack(finished(start(Job.model_validate(long), tables(), checkpoint=half, carried=kept)))
+    assert fork.meta == {**unpack(whole).meta, "changes": 0}        # it has no changes of its own
+    assert {name: array.tobytes() for name, array in fork.arrays.items()} == {name: array.tobytes() for name, array in unpack(whole).arrays.items()}
 
 
 def test_also_from_within_an_epoch_and_with_a_way_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
