@@ -104,7 +104,7 @@ def test_a_data_set_streams_as_csv_and_has_an_end_as_json(service: Service) -> N
 def test_who_leaves_a_stream_gives_its_place_back(service: Service) -> None:
     path = f"/v1/jobs/{service.arrays}/predict?format=csv"
     data = service.http.post("/v1/datasets", json={"name": "d", "columns": {"x": np.zeros((40_000, 3)).tolist()}}).json()["id"]
-    for _ in range(40):
+    for _ in range(20):
         with service.http.stream("POST", path, json={"dataset": data}) as answer:
             assert answer.status_code == 200 and next(answer.iter_bytes())
     assert len(service.http.post(path, json={"dataset": data}).text.splitlines()) == 40_001
@@ -133,11 +133,11 @@ def test_small_predictions_go_on_beside_large_ones(service: Service) -> None:
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
-    answers = [service.http.post(path, json=small) for _ in range(60)]
+    answers = [service.http.post(path, json=small) for _ in range(30)]
     over.set()
     for thread in threads:
         thread.join()
-    assert [ok(answer)["outputs"] for answer in answers] == [expected["outputs"]] * 60 and set(busy) == {200}
+    assert [ok(answer)["outputs"] for answer in answers] == [expected["outputs"]] * 30 and set(busy) == {200}
 
 
 def test_a_predictor_that_is_killed_costs_no_answer(service: Service) -> None:
