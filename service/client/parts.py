@@ -12,8 +12,10 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from service.client.connection import Connection
-from service.client.errors import ClientError, Refused, Unreachable
+from service.client.errors import Answered, ClientError, Refused, Unreachable
 from service.client.objects import Object
 
 PART = 32 << 20             # bytes of a part
@@ -34,8 +36,8 @@ def send(connection: Connection, path: Path, about: Mapping[str, Any], part: int
     try:
         sender.send_all()
         return sender.complete()
-    except (Refused, OSError, KeyboardInterrupt):
-        with contextlib.suppress(ClientError, Exception):
+    except (Answered, OSError, KeyboardInterrupt):
+        with contextlib.suppress(ClientError, httpx.HTTPError):
             connection.http.delete(f"/v1/uploads/{upload}", timeout=5)
         raise
 
