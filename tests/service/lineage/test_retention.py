@@ -6,8 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from jobs import SMALL
 
+from service.jobs import slack
+from service.routes.uses import Uses
+from service.store import Store
+from tests.service.deeds import queued
 from tests.service.running import until
 from tests.serving import Server
 from tests.user import User
@@ -70,3 +75,18 @@ def test_inline_data_lives_as_long_as_a_job_that_reads_it(service: Server, user:
     assert user.post(f"/v1/jobs/{fork}/evaluate", {"split": "train"})["rows"] == 16 and folder.exists()
     user.http.delete(f"/v1/jobs/{fork}").raise_for_status()
     assert gone(user, f"/v1/datasets/{dataset}") and not folder.exists()
+
+
+def test_a_storm_of_uses_is_one_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, kept_for_ever = queued(store, retain_seconds=50), queued(store)
+    written: list[str] = []
+    monkeypatch.setattr(store, "touch_job", written.append)
+    uses = Uses(store)
+    for _ in range(1000):
+        uses.job(job)
+        uses.job(kept_for_ever)
+    assert written == [job["id"]]
+    moment = time.monotonic() + slack(50)
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
+    uses.job(job)
+    assert written == [job["id"]] * 2

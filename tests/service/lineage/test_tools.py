@@ -18,8 +18,11 @@ def trained(user: User) -> str:
     return user.train(SMALL)[0]
 
 
-def test_from_python(service: Server, trained: str) -> None:
+def test_from_python(service: Server, trained: str, tmp_path: Path) -> None:
     with Client(service.url) as client:
+        file = client.upload(client.download(trained, tmp_path / "mine.safetensors"))
+        assert (file.format, file.rows, file.columns[0].name) == ("safetensors", 0, "layers.0.bias")
+        assert client.wait(client.submit({**SMALL, "initial": {"dataset": file.id}}).id).succeeded
         job = client.wait(client.fork(trained, more_epochs=1, changes={"optimiser": {"learning_rate": 0.001}}).id)
         assert job.epoch == 3 and job.spec["optimiser"]["learning_rate"] == 0.001
         model = client.publish("from-python", trained, checkpoint="best")
