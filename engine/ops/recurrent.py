@@ -167,7 +167,7 @@ def _compose_back(cell: Cell) -> Callable[..., Array]:
 def _spread(w: Node, k: int, n: int, turn: bool) -> tuple[list[Launch], Node | Scratch, int, int]:
     """The weights, or those turned, as k rows of n columns: (launches, where, row stride, column stride). Panels of 16 columns lie end to end."""
     along, beside = (1, k) if turn else (n, 1)
-    packed = n % 16 == 0
+    packed = n % 16 == 0 and (turn or k % 16 == 0)      # each gate, of k columns, begins a panel
     if not packed and not turn:
         return [], w, n, 1
     room = Scratch(w.size * np.dtype(w.dtype).itemsize)
@@ -222,6 +222,7 @@ def _cases(cell: Cell, back: bool) -> tuple[Case, ...]:
 
     smooth = back or cell is not RNN_RELU
     return (case("ragged", 7, 3, 5, gradient=smooth), case("whole vectors", 20, 2, 16, gradient=False), case("empty batch", 0, 2, 3),
+            case("gates within a panel", 3, 3, 4, gradient=False), case("gates across panels", 3, 3, 12, gradient=False),
             case("one", 1, 1, 1), case("from states, backwards, of lengths", 7, 4, 3, Sample((7, cell.states * 3)), Sample((7,), 0, 5, "int32"),
                                        count=2, gradient=smooth, reverse=True, first=1))
 
