@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from service.jobs import TERMINAL
 from tests.reliability.sizes import short_or_full
-from tests.service.running import Running, classifier
+from tests.service.running import Running, classifier, until
 
 EPOCHS = 50
 
@@ -24,17 +24,22 @@ def told(running: Running, job_id: str) -> list[tuple[int, float]]:
     return [(event["data"]["epoch"], event["data"]["train_loss"]) for event in events if event["type"] == "epoch"]
 
 
-def kill_trainer(running: Running, job_id: str, killed: set[int]) -> bool:
-    """Kill the process that trains the job; False when the job has ended. Those that were killed before stay in the job's row for a moment."""
-    while (job := running.store.get_job(job_id))["status"] not in TERMINAL:
-        pid = (job["worker"] or {}).get("pid")
-        if pid and pid not in killed:
-            killed.add(pid)
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-                return True
-        time.sleep(0.002)
-    return False
+def kill_trainer(running: Running, job_id: str, killed: set[int], seconds: float) -> bool:
+    """Kill the process that trains the job, so long after it is seen to do so; False when the job has ended by then."""
+    def look() -> int:
+        job = running.store.get_job(job_id)
+        pid = (job["worker"] or {}).get("pid", 0)       # one that was killed before stays there for a moment
+        return -1 if job["status"] in TERMINAL else pid if pid not in killed else 0
+
+    if (pid := until(look)) < 0:
+        return False
+    time.sleep(seconds)
+    if look() != pid:
+        return False
+    killed.add(pid)
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+    return True
 
 
 @short_or_full("kills", 20, 200)
@@ -50,10 +55,8 @@ def test_a_job_ends_with_the_same_bytes_whenever_its_trainer_is_killed(running: 
     done = jobs = 0
     while done < kills:
         job_id, jobs, killed = running.add(spec, max_attempts=1000), jobs + 1, set[int]()
-        while done + len(killed) < kills:
-            time.sleep(chance.random() * length)
-            if not kill_trainer(running, job_id, killed):
-                break
+        while done + len(killed) < kills and kill_trainer(running, job_id, killed, chance.random() * length):
+            pass
         assert running.wait(job_id)["status"] == "succeeded"
         assert running.weights(job_id) == running.weights(whole) and told(running, job_id) == losses
         done += [attempt["ended_by"] for attempt in running.store.attempts(job_id)].count("signal_9")
