@@ -6,8 +6,6 @@ from collections import Counter
 
 import pytest
 
-import pytest
-
 from service.jobs import TERMINAL
 from service.store import Store
 from service.store.asking import Asker, asking
@@ -68,8 +66,6 @@ def test_places_are_told_among_ones_own(store: Store) -> None:
 
 @pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)       # which says how it looks
 def test_a_claim_looks_at_owners_and_not_at_all_their_jobs(store: Store) -> None:
-    if not store.url.startswith("sqlite"):
-        pytest.skip("the plan of SQLite")
     for owner in ("ada", "ben"):
         queue(store, owner, 300)
     with store.read() as connection:
