@@ -17,7 +17,7 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
-else:       # in C, or in Python where that is not there
+if not TYPE_CHECKING:       # in C, or in Python where that is not there
     from uvicorn.protocols.http.auto import AutoHTTPProtocol as Protocol
 
 HEAD_BYTES = 32_768         # of the head of a request

@@ -8,9 +8,9 @@ from sqlalchemy import Connection, Select, delete, func, insert, select
 
 from service import jobs as states
 from service.errors import not_found
-from service.store.asking import made, mine, owner
+from service.store.asking import Asker, current, made, mine, owner
 from service.store.changes import Row, find
-from service.store.database import Database
+from service.store.database import Database, write_deed
 from service.store.tables import jobs, models
 
 SHOWN = [models.c[name] for name in ("id", "name", "job_id", "checkpoint", "created_at")]
@@ -72,3 +72,5 @@ def publish_model(connection: Connection, name: str, job_id: str, checkpoint: st
     row = {"id": states.new_id("model"), "name": name, "job_id": job_id, "checkpoint": checkpoint, "created_at": states.now(),
            "owner": whose}
     connection.execute(insert(models), row)
+    if current() is None:       # a job that ended well, not a request: the audit has it under whoever asked for it
+        write_deed(connection, Asker(token=whose, address="worker", action="publish", object=name), "done")

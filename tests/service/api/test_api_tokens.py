@@ -358,6 +358,14 @@ class TestAudit:
         assert {(row["action"], row["outcome"]) for row in rows} == {("get_job", "not_found"), ("delete_job", "insufficient_scope")}
         assert [row["action"] for row in root(shared).get("/v1/audit", params={"token": ada.id}).json()["data"]] == ["create_job"]
 
+    def test_a_name_that_a_job_gives_its_model_is_told_too(self, shared: Running) -> None:
+        ada, store = person(shared), shared.store()
+        job_id = ada.finished()
+        store.publish("by-a-worker", job_id)
+        store.close()
+        row, = root(shared).get("/v1/audit", params={"object_id": "by-a-worker"}).json()["data"]
+        assert (row["token"], row["action"], row["address"]) == (ada.id, "publish", "worker")
+
     def test_the_oldest_go(self, store: Any) -> None:
         for _ in range(5):
             store.refused(Asker(token="t"), "unauthorised")
