@@ -16,7 +16,7 @@ from service.store.notes import Note, write_note
 from service.store.record import Recorded
 from service.store.tables import attempts, jobs
 
-FAR = 10    # a lease that ends later than so many lease times was written by a clock that has been set back: it counts as expired
+FAR = 10    # a lease whose end is more lease times away than this, before or behind, was written by another clock: it is over, and nobody's fault
 
 _EXPIRED = or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_at > bindparam("far"))
 _ANY = select(jobs.c.id).where(or_(jobs.c.status == "queued", _EXPIRED)).limit(1)
@@ -58,7 +58,7 @@ class Leases(Database):
                 return None
         with self.write("claim") as connection:
             for row in connection.execute(_ORPHANS, bounds).mappings().all():
-                self._lose(connection, dict(row), "worker_lost", "system", "The worker was not heard of any more.", None)
+                self._expire(connection, dict(row), abs(row["lease_expires_at"] - moment) <= FAR * lease_seconds)
                 self.tell("lease_expired", row["id"])
             row = connection.execute(_CLAIM, {"this_owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
                                               "most": most, "worker_now": dict(worker) if worker else None}).mappings().first()
@@ -103,6 +103,14 @@ class Leases(Database):
         with self.write("lost") as connection:
             job, _ = write_note(connection, held(connection, Claim(job_id, fence, 0, "")), note)
             return self._lose(connection, job, code, kind, message, hint)
+
+    def _expire(self, connection: Connection, job: Row, counts: bool) -> None:
+        """A lease was not renewed; where the clock has jumped, it does not count as a loss."""
+        if counts:
+            self._lose(connection, job, "worker_lost", "system", "The worker was not heard of any more.", None)
+        else:
+            status = LET_GO[job["status"]]
+            self._return(connection, job, status, "worker_lost" if status == "queued" else "user_request", "worker_lost")
 
     def _lose(self, connection: Connection, job: Row, code: str, kind: str, message: str, hint: str | None) -> Row:
         status = LET_GO[job["status"]]

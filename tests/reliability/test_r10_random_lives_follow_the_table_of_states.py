@@ -64,8 +64,11 @@ class Life(RuleBasedStateMachine):
     @rule(target=claims)
     def claim(self) -> Any:
         found = self.store.claim("here", LEASE)
-        for job_id in [job_id for job_id, until in self.expires.items() if until < self.time or until > self.time + 10 * LEASE]:
-            self.lose(job_id)
+        for job_id, until in list(self.expires.items()):
+            if abs(until - self.time) > 10 * LEASE:         # the clock has jumped
+                self.become(job_id, states.LET_GO[self.status[job_id]])
+            elif until < self.time:
+                self.lose(job_id)
         waiting = [job_id for job_id, status in self.status.items() if status == "queued"]
         if found is None:
             assert not waiting
