@@ -82,7 +82,7 @@ def test_a_worker_that_slept_while_its_lease_was_renewed_goes_on(run: Callable[.
 
 
 @pytest.mark.skipif(not FAKE_CLOCK.exists(), reason="needs the Debian package libfaketime")
-@short_or_full("rounds", 1, 25)
+@short_or_full("rounds", 1, 10)
 def test_a_clock_that_jumps_changes_no_bit(run: Callable[..., Running], tmp_path: Path, rounds: int, monkeypatch: pytest.MonkeyPatch,
                                            shown: Callable[[str], None]) -> None:
     clock, chance = tmp_path / "clock", random.Random(5)
