@@ -39,7 +39,7 @@ from service.tables import open_tables
 
 log = logs.of("predictor")
 mapped = lru_cache(maxsize=16)(open_table)      # what a dataset holds never changes
-KEPT_BYTES = 1 << 30
+KEPT_BYTES, KEPT_MODELS = 1 << 30, 64       # the plans of a small model take more than its checkpoint
 SWITCH_SECONDS = 0.0005       # small requests beside large ones wait a tenth of what they would by default
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -88,7 +88,7 @@ class Models:
 
     def _keep(self, key: tuple[str, str, bool], made: Predictor, size: int) -> None:
         self._kept[key] = made, size
-        while len(self._kept) > 1 and sum(size for _, size in self._kept.values()) > KEPT_BYTES:
+        while len(self._kept) > 1 and (len(self._kept) > KEPT_MODELS or sum(size for _, size in self._kept.values()) > KEPT_BYTES):
             self._kept.popitem(last=False)
 
 

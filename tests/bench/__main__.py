@@ -1,6 +1,6 @@
 """python -m tests.bench [W1 W2 ...] [--against torch,jax,sklearn] [--threads 1] [--rounds 7] [--json FILE]
 
-Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service,
+Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service, `load` the same under load,
 `python -m tests.bench --parity` compares numbers with PyTorch's.
 """
 
@@ -19,6 +19,7 @@ import numpy as np
 from engine.train import Job
 from tests.bench.arithmetic import multiply_adds, sgemm_rate
 from tests.bench.contest import contest
+from tests.bench.load import measure_load
 from tests.bench.memory import measure_memory
 from tests.bench.peers import ours, sklearn
 from tests.bench.scaling import measure_scaling
@@ -67,7 +68,7 @@ def step_limit(workload: Workload, columns: Arrays) -> float:
     return multiply_adds(job, ours.table_of(columns)) / sgemm_rate() / 1000
 
 
-OTHERS = {"service": measure_service, "memory": measure_memory, "scaling": measure_scaling}
+OTHERS = {"service": measure_service, "load": measure_load, "memory": measure_memory, "scaling": measure_scaling}
 
 
 def main() -> None:

@@ -118,14 +118,16 @@ def many_streams(server: Server, count: int = STREAMS, spells: int = SPELLS) -> 
     long["data"]["repeat"] = 20
     job_id = client.ask("POST", "/v1/jobs", long)["id"]
     client.until(job_id, "epoch")
+    store = Store.at(server.home)       # asking the API would take the longer the more it has to do
     worker, api = (next(pid for pid, name in processes(server.process.pid).items() if name == wanted) for wanted in ("worker", "app"))
 
-    def pace(seconds: float = 2.0) -> tuple[float, float, float]:
-        """Seconds a step, processor seconds a step, the API's processors."""
+    def pace(seconds: float = 4.0) -> tuple[float, float, float]:
+        """Seconds a step, processor seconds a step, the API's processors, once what the spell before has left behind is written."""
+        time.sleep(1.5)
         began, used, answered = time.perf_counter(), processor_seconds(worker), processor_seconds(api)
-        step = client.ask("GET", f"/v1/jobs/{job_id}")["step"]
+        step = store.get_job(job_id)["step"]
         time.sleep(seconds)
-        steps = client.ask("GET", f"/v1/jobs/{job_id}")["step"] - step
+        steps = store.get_job(job_id)["step"] - step
         passed = time.perf_counter() - began
         return passed / steps, (processor_seconds(worker) - used) / steps, (processor_seconds(api) - answered) / passed
 
@@ -134,7 +136,6 @@ def many_streams(server: Server, count: int = STREAMS, spells: int = SPELLS) -> 
         alone.append(pace())
         path = f"/v1/jobs/{job_id}/events?after={after(client, job_id)}"
         with opened(server, [path] * count) as crowd:
-            time.sleep(1.5)
             watched.append(pace())
             told += crowd.late
             with opened(server, [f"/v1/jobs/{job_id}/events?types=epoch&after={after(client, job_id) - 30}"] * (PROBES // spells)) as late:
@@ -143,6 +144,7 @@ def many_streams(server: Server, count: int = STREAMS, spells: int = SPELLS) -> 
             memory.append(resident_mb(api))
     time.sleep(1.5)
     gauge = next(line for line in _text(server, "/metrics").splitlines() if line.startswith("trainyard_sse_clients "))
+    store.close()
     client.ask("POST", f"/v1/jobs/{job_id}/cancel")
     client.until(job_id, "job.cancelled")
     (clock, used, _), (clock_watched, used_watched, answering) = (map(statistics.median, zip(*spells, strict=True)) for spells in (alone, watched))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from service.store import Store
 from service.store.database import READERS
 from tests.bench.service import processes, processor_seconds
 from tests.reliability.sizes import short_or_full
@@ -112,11 +113,12 @@ def endless() -> dict[str, Any]:
             "data": {"dataset": "sample:digits", "target": "label", "batch_size": 32, "repeat": 100}}
 
 
-def pace(user: User, job_id: str, worker: int, seconds: float) -> float:
-    """The worker's processor seconds for each step."""
-    used, step = processor_seconds(worker), user.get(f"/v1/jobs/{job_id}")["step"]
+def pace(store: Store, job_id: str, worker: int, seconds: float) -> float:
+    """The worker's processor seconds for each step, once what was told before is written."""
+    time.sleep(1)
+    used, step = processor_seconds(worker), store.get_job(job_id)["step"]
     time.sleep(seconds)
-    return (processor_seconds(worker) - used) / (user.get(f"/v1/jobs/{job_id}")["step"] - step)
+    return (processor_seconds(worker) - used) / (store.get_job(job_id)["step"] - step)
 
 
 @short_or_full("size", Size(60, 40, 500, 1.0, 1), Size(300, 200, 10_000, 4.0, 6))
@@ -136,10 +138,11 @@ def test_memory_slots_and_training_stay_as_they_were(tmp_path: Path, size: Size,
         for one in first:
             one.close()
         assert until(lambda: slots(user) == 0, 60)
+        store = Store.at(server.home)
         before, files = api.memory(), api.files()
         alone, watched, most = [], [], 0
         for _ in range(size.spells):
-            alone.append(pace(user, job_id, worker, size.seconds))
+            alone.append(pace(store, job_id, worker, size.seconds))
             after = user.get(f"/v1/jobs/{job_id}")["epoch"]
             readers, sleepers = ([connect(server) for _ in range(count)] for count in (size.readers, size.sleepers))
             for one in (*readers, *sleepers):
@@ -148,13 +151,14 @@ def test_memory_slots_and_training_stay_as_they_were(tmp_path: Path, size: Size,
                 assert until(lambda: slots(user) == size.readers + size.sleepers, 60)
                 for _ in range(size.resets // size.spells):
                     reset(server, ask(server, job_id), chance)
-                watched.append(pace(user, job_id, worker, size.seconds))
+                watched.append(pace(store, job_id, worker, size.seconds))
                 most = max(most, api.memory())
             for one in (*readers, *sleepers):
                 one.close()
             assert until(lambda: slots(user) == 0, 60), f"{slots(user)} slots are still taken"
         assert until(lambda: api.files() <= files + KEPT, 60), f"{files} files were open, now {api.files()}"
-        user.post(f"/v1/jobs/{job_id}/cancel", {})
+        store.close()
+        user.http.post(f"/v1/jobs/{job_id}/cancel")
         assert user.watch(job_id)[-1]["type"] == "job.cancelled"
     grown, slower = (most - before) / MB, 100 * (min(watched) / min(alone) - 1)
     assert grown < 50

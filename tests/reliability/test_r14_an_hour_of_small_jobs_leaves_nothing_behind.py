@@ -93,7 +93,8 @@ def test_memory_and_files_stay_as_they_were(tmp_path: Path, size: Size, shown: C
     assert len(seen) == 5, [one.name for one in seen.values()]       # none was replaced
     for one in seen.values():
         assert one.files[-1] <= one.files[0] + 24, (one.name, one.files)
-        assert one.memory[-1] - one.memory[0] < size.most_mb * MB, (one.name, [round(bytes_ / MB, 1) for bytes_ in one.memory])
+        assert one.memory[-1] - one.memory[0] < size.most_mb * MB, (
+            f"{one.name}: {' '.join(f'{bytes_ / MB:.0f}' for bytes_ in one.memory)} MB over {number - warm} jobs")
     grown = ", ".join(f"{one.name} {one.memory[0] / MB:.0f} to {one.memory[-1] / MB:.0f} MB and {one.files[0]} to {one.files[-1]} files"
                       for one in seen.values())
     shown(f"{number:,} jobs in {passed:.0f} s: {grown}")
