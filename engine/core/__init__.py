@@ -8,7 +8,8 @@ from engine.core.case import Case, Sample
 from engine.core.launch import Launch, Scratch
 from engine.core.node import CONSTANT, LEAF, NUMPY, OPS, Node, Op, apply, constant, find, leaf, lift, promote, register
 from engine.core.shape import DTYPES, FLOATS, Shape, bits, broadcast_shape, count
-from engine.core.values import bind, evaluate, topological
+from engine.core.values import bind, evaluate, root, topological
 
 __all__ = ["CONSTANT", "DTYPES", "FLOATS", "LEAF", "NUMPY", "OPS", "Case", "Launch", "Node", "Op", "Sample", "Scratch", "Shape", "apply", "bind",
-           "bits", "broadcast_shape", "constant", "count", "evaluate", "find", "leaf", "lift", "promote", "register", "topological"]
+           "bits", "broadcast_shape", "constant", "count", "evaluate", "find", "leaf", "lift", "promote", "register", "root",
+           "topological"]

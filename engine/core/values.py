@@ -44,3 +44,10 @@ def topological(outputs: Iterable[Node]) -> list[Node]:
             stack.append((node, True))
             stack.extend((n, False) for n in reversed(node.inputs) if id(n) not in seen)
     return order
+
+
+def root(node: Node) -> Node:
+    """The node whose bytes a reshape shows."""
+    while node.op.name == "reshape":
+        node = node.inputs[0]
+    return node

@@ -33,7 +33,7 @@ import math
 
 from numba import cfunc, float32, float64, int32, int64, njit, uint8, uint32, uint64
 from engine.kernels.intrinsics import SIGNATURE, bits_of, gemm, number_of, prefetch, view, view_at
-from engine.kernels.tile import tile, tile_copying, tile_finishing, turn
+from engine.kernels.tile import lower, scale, tile, tile_copying, tile_finishing, total, turn
 from engine.kernels.vecmath.{dtype} import *
 real = {dtype}
 WIDTH = {width}

@@ -44,12 +44,18 @@ def tile_copying(typingctx, lanes, c, ldc, a, a_row, a_step, b, ldb, rows, k, co
 
 
 @intrinsic
-def turn(typingctx, y, ldy, x, ldx):
-    """Y[j, i] = X[i, j] for 16 rows and 16 columns, in registers: four perfect shuffles of the rows. Strides from row to row in elements."""
+def turn(typingctx, y, ldy, x, ldx, rows, columns):
+    """Y[j, i] = X[i, j] for 16 rows and 16 columns, in registers: four perfect shuffles of the rows. Strides from row to row in elements.
+
+    `columns` of X are read, the others are zeros, and `rows` are written to Y. A literal 16 is all of them.
+    """
     def codegen(context, builder, signature, args):
-        y, ldy, x, ldx = args
-        block = _Block(builder, ir.VectorType(context.get_value_type(signature.args[2].dtype), 16), None)
-        rows = [block.load(x, builder.mul(_word(i), ldx)) for i in range(16)]
+        y, ldy, x, ldx, height, width = args
+        vector = ir.VectorType(context.get_value_type(signature.args[2].dtype), 16)
+        first = [None if isinstance(kind, types.IntegerLiteral) else _first_lanes(builder, vector, number)
+                 for kind, number in zip(signature.args[4:], (height, width), strict=True)]
+        block, read = _Block(builder, vector, first[0]), _Block(builder, vector, first[1])
+        rows = [read.load(x, builder.mul(_word(i), ldx)) for i in range(16)]
         low, high = (ir.Constant(ir.VectorType(_I32, 16), [half + i // 2 + 16 * (i % 2) for i in range(16)]) for half in (0, 8))
         for _ in range(4):
             rows = [builder.shuffle_vector(rows[i // 2], rows[i // 2 + 8], high if i % 2 else low) for i in range(16)]
@@ -57,7 +63,49 @@ def turn(typingctx, y, ldy, x, ldx):
             block.store(row, y, builder.mul(_word(i), ldy))
         return context.get_dummy_value()
 
-    return types.void(y, types.int64, x, types.int64), codegen
+    return types.void(y, _INT, x, _INT, rows, columns), codegen
+
+
+@intrinsic
+def lower(typingctx, y, n, top):
+    """top[i] = the greatest Y[j, i] of n rows of 16 numbers; Y[j, i] -= top[i]."""
+    def step(builder, found, row):
+        return builder.select(builder.fcmp_ordered("<", found, row), row, found)
+
+    return _over_rows(types.void(y, n, top), step, lambda builder, row, top: builder.fsub(row, top))
+
+
+@intrinsic
+def total(typingctx, y, n, sums):
+    """sums[i] = the sum of Y[j, i] over n rows of 16 numbers, from the first to the last."""
+    return _over_rows(types.void(y, n, sums), lambda builder, found, row: builder.fadd(found, row), None)
+
+
+@intrinsic
+def scale(typingctx, y, n, factors):
+    """Y[j, i] *= factors[i] for n rows of 16 numbers."""
+    return _over_rows(types.void(y, n, factors), None, lambda builder, row, factors: builder.fmul(row, factors))
+
+
+def _over_rows(sig, step, change):
+    """The code of a pass over rows of 16 numbers that folds them by `step` into the third argument, and of one that changes each row by that."""
+    def codegen(context, builder, signature, args):
+        y, n, folded = args
+        block = _Block(builder, ir.VectorType(context.get_value_type(signature.args[0].dtype), 16), None)
+        if step:
+            found = cgutils.alloca_once_value(builder, block.load(y, _word(0)))
+            with cgutils.for_range(builder, builder.sub(n, _word(1))) as loop:
+                row = block.load(y, builder.mul(builder.add(loop.index, _word(1)), _word(16)))
+                builder.store(step(builder, builder.load(found), row), found)
+            block.store(builder.load(found), folded, _word(0))
+        if change:
+            by = block.load(folded, _word(0))
+            with cgutils.for_range(builder, n) as loop:
+                at = builder.mul(loop.index, _word(16))
+                block.store(change(builder, block.load(y, at), by), y, at)
+        return context.get_dummy_value()
+
+    return sig, codegen
 
 
 def _product(lanes, sig, names):

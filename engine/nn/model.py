@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 
 from engine.autodiff.implicit import traced as watched
-from engine.core import Node, Shape, count, evaluate, leaf, lift
+from engine.core import FLOATS, Node, Shape, count, evaluate, leaf, lift
 from engine.errors import ShapeError
 from engine.nn.paths import nest
 from engine.nn.trace import Layered, LayerInfo, Traced, shape_of, trace
 
+NARROWED = ("float64 inputs become float32, the type of this model: give float32 arrays (x.astype(\"float32\")), "
+            "or a model of float64 (layer.build(..., dtype=\"float64\"))")
 InputShape = Shape | Sequence[Shape] | Mapping[str, Shape]
 
 
@@ -38,8 +40,7 @@ class Model:
         twin = None if self._nodes else watched(self)
         if twin is not None:
             return twin(*x)
-        inputs: Any = {name: lift(value, self.dtype) for name, value in x[0].items()} if x and isinstance(x[0], Mapping) else \
-            [lift(value, self.dtype) for value in x]
+        inputs: Any = dict(zip(x[0], map(self._taken, x[0].values()), strict=True)) if x and isinstance(x[0], Mapping) else [*map(self._taken, x)]
         given = {path: value if isinstance(value, Node) else leaf(value.shape, value.dtype.name, name=path, value=value)
                  for path, value in {**self.parameters, **self.buffers}.items()}
         key = leaf((2,), "int64", name="key", value=np.array([self.seed, self.calls], np.int64))
@@ -48,6 +49,15 @@ class Model:
         if self._nodes or any(isinstance(value, Node) for value in (x[0].values() if x and isinstance(x[0], Mapping) else x)):
             return found.output
         return _numbers(found.output)
+
+    def _taken(self, value: Any) -> Node:
+        """An input as the model takes it: floats of another type become its own, as in Flux, and narrower ones are told of once."""
+        node, own = lift(value, self.dtype), next((value.dtype for value in self.parameters.values()), np.dtype(self.dtype))
+        if node.dtype not in FLOATS or node.dtype == own:
+            return node
+        if node.dtype == "float64":
+            warnings.warn(NARROWED, stacklevel=3)
+        return node.astype(str(own))
 
     @property
     def _nodes(self) -> bool:

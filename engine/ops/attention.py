@@ -13,7 +13,7 @@ import numpy as np
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, leaf, register
 from engine.errors import DtypeError, ShapeError
 from engine.ops import attention_kernels  # noqa: F401  the kernels
-from engine.ops.random import BERNOULLI, bits
+from engine.ops.random import bernoulli_oracle, threshold
 
 DEFAULTS = {"heads": 1, "causal": False, "rate": 0.0, "place": 0}
 QUERIES = 48      # of a block, at most
@@ -65,8 +65,7 @@ def _weights(q: np.ndarray, k: np.ndarray, rest: Sequence[np.ndarray], heads: in
     weights /= weights.sum(-1, keepdims=True)
     if not rate:
         return weights, 1.0
-    drawn = bits(key, weights.shape, place, BERNOULLI) < np.uint64(_threshold(rate))
-    return weights, drawn.ravel()[:weights.size].reshape(weights.shape) / (1 - rate)
+    return weights, bernoulli_oracle(key, weights.shape, place, 1 - rate) / (1 - rate)
 
 
 def _oracle(q: np.ndarray, k: np.ndarray, v: np.ndarray, *rest: np.ndarray, heads: int = 1, causal: bool = False, rate: float = 0.0,
@@ -152,10 +151,6 @@ def _bias_back(node: Node, ct: Node, bias: Node) -> Node:
 
 # ---------------------------------------------------------------- launches
 
-def _threshold(rate: float) -> int:
-    return round((1 - rate) * 2.0 ** 32)
-
-
 def _launch(node: Node) -> list[Launch]:
     back = node.op.name == "attention_grad"
     q, k, v, *rest = node.inputs[back:]
@@ -163,11 +158,11 @@ def _launch(node: Node) -> list[Launch]:
     (batch, queries, width), keys = q.shape, k.shape[1]
     size, value_size, padded, pieces = width // heads, v.shape[2] // heads, -(-keys // 16) * 16, batch * heads
     grain, block = -(-pieces // PIECES) or 1, -(-queries // max(1, -(-queries // QUERIES)))
-    numbers = ((size + value_size + 2 * block) if back else (size + block)) * padded + padded + 8
+    numbers = ((size + value_size + 2 * block) if back else (size + block)) * padded + padded + 16
     room = numbers * np.dtype(node.dtype).itemsize
     steps = (0, 0, 0) if bias is None else [0 if n == 1 else count(bias.shape[i + 1:]) for i, n in enumerate(bias.shape[:3])]
     words = (node, q, k, v, 0 if bias is None else bias, 0 if key is None else key, Scratch(min(pieces, PIECES) * room), heads, queries, keys, size,
-             value_size, int(node.attrs["causal"]), int(bias is not None), *steps, grain, room, block, _threshold(rate) if rate else 0,
+             value_size, int(node.attrs["causal"]), int(bias is not None), *steps, grain, room, block, threshold(1 - rate) if rate else 0,
              node.attrs["place"], float(1 / (1 - rate)), float(size ** -0.5))
     more = (node.inputs[0], q.size, k.size) if back else ()
     cost = queries * keys * ((1 + 2.5 * back) * (size + value_size) / 25 + 1)

@@ -75,14 +75,18 @@ def kept(arena, words, at, query, piece, seen):
     """What each weight of a query is multiplied by in dropout, as `bernoulli` draws it for all weights; the offset of the first in bytes."""
     key, y = view(arena, words[5], int64), view(arena, at, real)
     number = (piece * words[8] + query) * words[9]
-    block, threshold, factor = number // 4, words[20], real(number_of(words[22]))
-    for i in range((number + seen + 3) // 4 - block):
+    block, threshold, factor = number // 8, words[20], real(number_of(words[22]))
+    for i in range((number + seen + 7) // 8 - block):
         a, b, c, d = philox(block + i, words[21], key[1], 2, key[0])
-        y[4 * i] = select(a < threshold, factor, real(0.0))
-        y[4 * i + 1] = select(b < threshold, factor, real(0.0))
-        y[4 * i + 2] = select(c < threshold, factor, real(0.0))
-        y[4 * i + 3] = select(d < threshold, factor, real(0.0))
-    return at + (number - 4 * block) * WIDTH
+        y[8 * i] = select((a & 65535) < threshold, factor, real(0.0))
+        y[8 * i + 1] = select((a >> 16) < threshold, factor, real(0.0))
+        y[8 * i + 2] = select((b & 65535) < threshold, factor, real(0.0))
+        y[8 * i + 3] = select((b >> 16) < threshold, factor, real(0.0))
+        y[8 * i + 4] = select((c & 65535) < threshold, factor, real(0.0))
+        y[8 * i + 5] = select((c >> 16) < threshold, factor, real(0.0))
+        y[8 * i + 6] = select((d & 65535) < threshold, factor, real(0.0))
+        y[8 * i + 7] = select((d >> 16) < threshold, factor, real(0.0))
+    return at + (number - 8 * block) * WIDTH
 
 
 def attention_kernel(arena, words, begin, end):

@@ -91,6 +91,77 @@ def grad_kernel(arena, words, begin, end):
                     y[r * n + i] = ct * (y[r * n + i] * scale - load(t, i))
 
 
+# Few classes: sixteen rows side by side, one to a lane, so that no lane is idle and nothing is added up across lanes. MANY rows at a time, Y in
+# blocks of [classes, 16], then the greatest of each row, then the sums: room for 18 numbers a row.
+
+MANY = 128
+
+
+def exponentials(arena, room, at, rows, n):
+    """Y = exp(x - greatest) of at most MANY rows of x, and the sums; the number of lanes."""
+    lanes = (rows + 15) // 16 * 16
+    for i in range(0, lanes, 16):
+        x, y = view(arena, at + i * n * WIDTH, real), view(arena, room + i * n * WIDTH, real)
+        if rows - i >= 16:
+            turn(y, 16, x, n, 16, n)
+        else:
+            for r in range(rows - i):
+                for j in range(n):
+                    y[16 * j + r] = x[r * n + j]
+        lower(y, n, view(arena, room + (lanes * 16 + i) * WIDTH, real))
+    y = view(arena, room, real)
+    for i in range(lanes * n):
+        y[i] = exp(y[i])
+    for i in range(0, lanes, 16):
+        total(view(arena, room + i * n * WIDTH, real), n, view(arena, room + (lanes * 17 + i) * WIDTH, real))
+    return lanes
+
+
+@kernel("softmax_cross_entropy_few", fastmath=SUMS, uses=(exponentials,))
+def few_loss_kernel(arena, words, begin, end):
+    """As softmax_cross_entropy, for class numbers. Words: out, x, labels, their bytes, row length, room."""
+    n = words[4]
+    for first in range(begin, end, 128):
+        rows, room = min(128, end - first), words[5] + first * 18 * WIDTH
+        lanes = exponentials(arena, room, words[1] + first * n * WIDTH, rows, n)
+        x, out = view(arena, words[1] + first * n * WIDTH, real), view(arena, words[0] + first * WIDTH, real)
+        top, sums = view(arena, room + lanes * 16 * WIDTH, real), view(arena, room + lanes * 17 * WIDTH, real)
+        for i in range(rows):
+            out[i] = log(sums[i])
+        for i in range(rows):
+            k = whole_number(arena, words[2], words[3], first + i)
+            out[i] = out[i] - (x[i * n + k] - top[i]) if 0 <= k < n else NAN
+
+
+@kernel("softmax_cross_entropy_few_grad", fastmath=SUMS, uses=(exponentials,))
+def few_grad_kernel(arena, words, begin, end):
+    """As softmax_cross_entropy_grad, for class numbers. Words: out, ct, its step from row to row, x, labels, their bytes, row length, room."""
+    n, step = words[6], words[2]
+    for first in range(begin, end, 128):
+        rows, room = min(128, end - first), words[7] + first * 18 * WIDTH
+        lanes = exponentials(arena, room, words[3] + first * n * WIDTH, rows, n)
+        ct, sums = view(arena, words[1] + first * step * WIDTH, real), view(arena, room + lanes * 17 * WIDTH, real)
+        for i in range(rows):
+            sums[i] = ct[i * step] / sums[i]
+        for i in range(0, lanes, 16):
+            out, y = view(arena, words[0] + (first + i) * n * WIDTH, real), view(arena, room + i * n * WIDTH, real)
+            scale(y, n, view(arena, room + (lanes * 17 + i) * WIDTH, real))
+            if rows - i >= 16:
+                turn(out, n, y, 16, n, 16)
+            else:
+                for r in range(rows - i):
+                    for j in range(n):
+                        out[r * n + j] = y[16 * j + r]
+        out = view(arena, words[0] + first * n * WIDTH, real)
+        for i in range(rows):
+            k = whole_number(arena, words[4], words[5], first + i)
+            if 0 <= k < n:
+                out[i * n + k] -= ct[i * step]
+            else:
+                for j in range(n):
+                    out[i * n + j] = NAN
+
+
 # ---------------------------------------------------------------- meaning
 
 def _shape(logits: Node, labels: Node) -> tuple[Shape, str]:
@@ -156,9 +227,21 @@ def _label_bytes(labels: Node) -> int:
     return np.dtype(labels.dtype).itemsize if _whole(labels) else 0
 
 
+def _few(labels: Node, classes: int) -> bool:
+    return _whole(labels) and classes <= 16
+
+
+def _room(dtype: str, rows: int) -> Scratch:
+    """18 numbers for each row."""
+    return Scratch(-(-rows // 16) * 16 * 18 * np.dtype(dtype).itemsize)
+
+
 def _launch(node: Node) -> list[Launch]:
     logits, labels = node.inputs
     rows, n = logits.shape
+    if _few(labels, n):
+        words = (node, logits, labels, _label_bytes(labels), n, _room(node.dtype, rows))
+        return [Launch("softmax_cross_entropy_few", node.dtype, words, rows, grain=MANY, cost=3 + 0.5 * n)]
     room = Scratch(rows * n * np.dtype(node.dtype).itemsize)
     return [Launch("softmax_cross_entropy", node.dtype, (node, logits, labels, _label_bytes(labels), n, room), rows, cost=10 + n)]
 
@@ -169,6 +252,9 @@ def _grad_launch(node: Node) -> list[Launch]:
     if ct.op.name == "broadcast" and ct.inputs[0].size == 1:   # the mean's share is the same for every row
         ct, step = ct.inputs[0], 0
     words = (node, ct, step, logits, labels, _label_bytes(labels), node.shape[1])
+    if _few(labels, node.shape[1]):
+        words = (*words, _room(node.dtype, node.shape[0]))
+        return [Launch("softmax_cross_entropy_few_grad", node.dtype, words, node.shape[0], grain=MANY, cost=3 + 0.5 * node.shape[1])]
     return [Launch("softmax_cross_entropy_grad", node.dtype, words, node.shape[0], cost=10 + 1.2 * node.shape[1])]
 
 

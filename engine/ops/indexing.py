@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, count, register
+from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, count, register, root
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
 
@@ -24,23 +24,29 @@ def outside(indices: Node, rows: int) -> float | None:
 
 @kernel("gather")
 def gather_kernel(arena, words, begin, end):
-    """out[i] = table[index[i]]. Words: out, table, rows of the table, indices, their bytes, elements of a row."""
-    rows, width = words[2], words[5]
-    y = view(arena, words[0] + begin * width * WIDTH, real)
+    """out[i] = table[index[i]].
+
+    Words: out, table, rows of the table, indices, their bytes, elements of a row; first element of out, from row to row.
+    """
+    rows, width, step = words[2], words[5], words[7]
+    y = view(arena, words[0] + (words[6] + begin * step) * WIDTH, real)
     for i in range(end - begin):
         k = whole_number(arena, words[3], words[4], begin + i)
         if 0 <= k < rows:
             x = view(arena, words[1] + k * width * WIDTH, real)
             for c in range(width):
-                store(y, i * width + c, load(x, c))
+                store(y, i * step + c, load(x, c))
         else:
             for c in range(width):
-                store(y, i * width + c, NAN)
+                store(y, i * step + c, NAN)
 
 
 @kernel("scatter_add")
 def scatter_add_kernel(arena, words, begin, end):
-    """Rows [begin, end) of out[index[i]] += updates[i], in order of i. Words: out, updates, indices, their bytes, how many, elements of a row."""
+    """Rows [begin, end) of out[index[i]] += updates[i], in order of i.
+
+    Words: out, updates, indices, their bytes, how many, elements of a row; first element of updates, from row to row.
+    """
     width = words[5]
     y = view(arena, words[0] + begin * width * WIDTH, real)
     for c in range((end - begin) * width):
@@ -48,7 +54,7 @@ def scatter_add_kernel(arena, words, begin, end):
     for i in range(words[4]):
         k = whole_number(arena, words[2], words[3], i)
         if begin <= k < end:
-            x = view(arena, words[1] + i * width * WIDTH, real)
+            x = view(arena, words[1] + (words[6] + i * words[7]) * WIDTH, real)
             row = view(arena, words[0] + k * width * WIDTH, real)
             for c in range(width):
                 store(row, c, row[c] + load(x, c))
@@ -93,10 +99,12 @@ def _gather_oracle(table: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return np.where(inside.reshape(*indices.shape, *[1] * (table.ndim - 1)), found, np.nan)
 
 
-def _gather_launch(node: Node) -> list[Launch]:
+def gathering(node: Node, out: Node, start: int, step: int) -> Launch:
+    """The rows of a gather, written to `out` from element `start` on, `step` elements from row to row: alone, or beside other columns."""
     table, indices = node.inputs
     width = count(table.shape[1:])
-    return [Launch("gather", node.dtype, (node, table, table.shape[0], indices, _bytes(indices), width), indices.size, cost=3 + 0.2 * width)]
+    words = (out, table, table.shape[0], indices, _bytes(indices), width, start, step)
+    return Launch("gather", node.dtype, words, indices.size, cost=3 + 0.2 * width)
 
 
 def _gather_forward(node: Node, tangents: Sequence[Node | None]) -> Node | None:
@@ -105,7 +113,8 @@ def _gather_forward(node: Node, tangents: Sequence[Node | None]) -> Node | None:
 
 _PLACES = Sample((7,), 0, 5, "int32")
 
-register(Op("gather", shape=_gather_shape, oracle=_gather_oracle, launch=_gather_launch, jvp=_gather_forward,
+register(Op("gather", shape=_gather_shape, oracle=_gather_oracle, jvp=_gather_forward,
+            launch=lambda node: [gathering(node, node, 0, count(node.inputs[0].shape[1:]))],
             vjp=lambda node, ct: [apply("scatter_add", node.inputs[1], ct, rows=node.inputs[0].shape[0]), None],
             cases=(Case("rows", (Sample((5, 3)), _PLACES)), Case("numbers", (Sample((5,)), Sample((2, 3), 0, 5, "int64"))),
                    Case("outside", (Sample((5, 3)), Sample((9,), -3, 9, "int32")), gradient=False),
@@ -135,7 +144,17 @@ def _scatter_launch(node: Node) -> list[Launch]:
     indices, updates = node.inputs
     width, rows = count(node.shape[1:]), node.shape[0]
     price = 0.1 * width + indices.size * (1 + 0.2 * width) / max(rows, 1)
-    return [Launch("scatter_add", node.dtype, (node, updates, indices, _bytes(indices), indices.size, width), rows, cost=price)]
+    whole, start, step = _columns(updates, width)
+    return [Launch("scatter_add", node.dtype, (node, whole, indices, _bytes(indices), indices.size, width, start, step), rows, cost=price)]
+
+
+def _columns(updates: Node, width: int) -> tuple[Node, int, int]:
+    """Where rows of updates lie: an array, the first element, and from row to row. Columns cut from a wider array are read where they are."""
+    cut = root(updates)
+    if cut.op.name == "slice" and cut.shape[1:] == (width,) and cut.attrs["start"][0] == 0 and set(cut.attrs["step"] or (1,)) == {1}:
+        whole, = cut.inputs
+        return whole, cut.attrs["start"][1], whole.shape[1]
+    return updates, 0, width
 
 
 def _scatter_forward(node: Node, tangents: Sequence[Node | None]) -> Node | None:

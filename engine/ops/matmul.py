@@ -108,7 +108,7 @@ def transpose(arena, y, ldy, x, ldx, rows, columns):
     """Y[j, i] = X[i, j] for at most 16 rows and columns of X, from byte offsets."""
     out, source = view(arena, y, real), view(arena, x, real)
     if rows == 16 and columns == 16:
-        turn(out, ldy, source, ldx)
+        turn(out, ldy, source, ldx, 16, 16)
     else:
         for j in range(columns):
             for i in range(rows):
@@ -202,9 +202,19 @@ def launch_in_registers(node: Node, *finish: Any) -> Sequence[Launch]:
         panels = -(-n // 16)
         words = (node, a, b, n, k, *strides, *finish, m, Scratch(panels * 16 * k * width))
         return (Launch("matmul_turned" if tb else "matmul_panels", node.dtype, words, panels, cost=m * k * 16 / 40),)
+    if ta and not tb and finish[0] == 0 and _few_columns(m, n, k):
+        turned = Scratch(m * n * width)
+        return (Launch("matmul_tiles", node.dtype, (turned, b, a, m, k, 1, n, 0, 0, 0), n, grain=6, cost=m * k / 20),
+                Launch("transpose_2d", node.dtype, (node, turned, n, m), m, grain=16, cost=n * 0.5))
     turned = Scratch(n * k * width) if tb else b
     product = Launch("matmul_tiles", node.dtype, (node, a, turned, n, k, *strides, *finish), m, grain=6, cost=n * k / 20)
     return (Launch("transpose_2d", node.dtype, (turned, b, n, k), k, grain=16, cost=n * 0.1), product) if tb else (product,)
+
+
+def _few_columns(m: int, n: int, k: int) -> bool:
+    """Whether Cᵀ = Bᵀ A, turned in the end, is cheaper than C = Aᵀ B: it fills vectors where C has few columns. Each number is the same sum."""
+    vectors, turning = m // 2 if n <= 8 else m, m * n
+    return n <= 16 and n * -(-m // 16) * k + turning < vectors * k
 
 
 def _small(node: Node) -> bool:
@@ -232,6 +242,7 @@ MATMUL = register(Op(
         _case("nothing to sum", (2, 0), (0, 3)), _case("ragged", (13, 17), (17, 19)), _case("turned left", (7, 13), (7, 19), transpose_a=True),
         _case("turned right", (13, 7), (19, 7), transpose_b=True), _case("both turned", (7, 13), (19, 7), transpose_a=True, transpose_b=True),
         _case("stack", (3, 4, 5), (3, 5, 2)), _case("stack turned", (3, 5, 4), (3, 2, 5), transpose_a=True, transpose_b=True),
+        _case("few columns", (70, 33), (70, 3), transpose_a=True),
         _case("large", (40, 64), (64, 33)), _case("large turned left", (64, 40), (64, 33), transpose_a=True),
         _case("large turned right", (40, 64), (33, 64), transpose_b=True), _case("wide", (20, 70), (70, 90)),
         _case("panels", (55, 410), (410, 405), gradient=False), _case("panels turned left", (405, 55), (405, 410), gradient=False, transpose_a=True),

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, constant, lift, register
+from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, constant, lift, register, root
 from engine.errors import DtypeError, ShapeError
+from engine.ops.indexing import gathering
 from engine.ops.movement import fill, move, strides
 from engine.ops.shape import axis_of
 
@@ -255,7 +256,14 @@ def _parts(node: Node) -> list[tuple[Node, int, Shape]]:
 def _join_launch(node: Node) -> list[Launch]:
     steps = strides(node.shape)
     axis = node.attrs["axis"] % node.ndim
-    return [move(node.dtype, node, x, shape, out_steps=steps, out_start=at * steps[axis]) for x, at, shape in _parts(node) if x.size]
+
+    def put(x: Node, at: int, shape: Shape) -> Launch:
+        found = root(x)
+        if found.op.name == "gather" and node.ndim == 2 and axis == 1 and found.inputs[1].size == node.shape[0]:
+            return gathering(found, node, at, node.shape[1])        # rows of a table need not be written twice
+        return move(node.dtype, node, x, shape, out_steps=steps, out_start=at * steps[axis])
+
+    return [put(x, at, shape) for x, at, shape in _parts(node) if x.size]
 
 
 def _join_back(node: Node, ct: Node) -> list[Node]:

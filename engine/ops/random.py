@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, count, register
 from engine.errors import DtypeError, ShapeError
-from engine.kernels.library import define
+from engine.kernels.library import define, kernel
 
 UNIFORM, NORMAL, BERNOULLI = range(3)   # purposes: the last word of the counter
 
@@ -45,10 +45,34 @@ def _lines(*lines: str) -> str:
 
 
 define("uniform", _KERNEL.format(purpose=UNIFORM, four=_lines(*(f"v{i} = {_UNIT[w]}" for i, w in enumerate("abcd")))))
-define("bernoulli", _KERNEL.format(purpose=BERNOULLI, four=_lines(*(f"v{i} = select({w} < threshold, 1.0, 0.0)" for i, w in enumerate("abcd")))))
 define("normal", _KERNEL.format(purpose=NORMAL, four=_lines(     # Box and Muller: radius from one number in (0, 1], angle from the next
     "r0 = sqrt(-2.0 * log(real((a >> SPARE) + 1) * UNIT))", f"t0 = {_UNIT['b']}", "v0 = r0 * cos_turn(t0)", "v1 = r0 * sin_turn(t0)",
     "r1 = sqrt(-2.0 * log(real((c >> SPARE) + 1) * UNIT))", f"t1 = {_UNIT['d']}", "v2 = r1 * cos_turn(t1)", "v3 = r1 * sin_turn(t1)")))
+
+
+@kernel("bernoulli")
+def bernoulli_kernel(arena, words, begin, end):
+    """Words: out, key, place, threshold. Elements 8b to 8b + 7 come from block b, the lower half of each of its words first."""
+    key = view(arena, words[1], int64)
+    seed, step, place, threshold = key[0], key[1], words[2], words[3]
+    y = view(arena, words[0] + begin * WIDTH, real)
+    first = begin // 8
+    whole = (end - begin) // 8
+    for j in range(whole):
+        a, b, c, d = philox(first + j, place, step, 2, seed)
+        store(y, 8 * j, select((a & 65535) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 1, select((a >> 16) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 2, select((b & 65535) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 3, select((b >> 16) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 4, select((c & 65535) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 5, select((c >> 16) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 6, select((d & 65535) < threshold, 1.0, 0.0))
+        store(y, 8 * j + 7, select((d >> 16) < threshold, 1.0, 0.0))
+    a, b, c, d = philox(first + whole, place, step, 2, seed)
+    for i in range(8 * whole, end - begin):
+        k = i - 8 * whole
+        word = a if k < 2 else b if k < 4 else c if k < 6 else d
+        y[i] = select(((word >> (k % 2 * 16)) & 65535) < threshold, 1.0, 0.0)
 
 
 def bits(key: np.ndarray, shape: Sequence[int], place: int, purpose: int) -> np.ndarray:
@@ -87,12 +111,15 @@ def _normal_oracle(key: np.ndarray, shape: Sequence[int], place: int, dtype: str
     return _take((radius * np.exp(2j * np.pi * _numbers(words[:, 1::2], dtype))).view(np.float64), shape)
 
 
-def _bernoulli_oracle(key: np.ndarray, shape: Sequence[int], place: int, rate: float, dtype: str = "float32") -> np.ndarray:
-    return _take((bits(key, shape, place, BERNOULLI) < np.uint64(_threshold(rate))).astype(np.float64), shape)
+def bernoulli_oracle(key: np.ndarray, shape: Sequence[int], place: int, rate: float, dtype: str = "float32") -> np.ndarray:
+    words = bits(key, (-(-count(shape) // 2),), place, BERNOULLI)
+    halves = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=2)
+    return _take((halves < np.uint64(threshold(rate))).astype(np.float64), shape)
 
 
-def _threshold(rate: float) -> int:
-    return round(rate * 2.0 ** 32)
+def threshold(rate: float) -> int:
+    """Which of the 2 ** 16 values of half a word are below a rate."""
+    return round(rate * 2.0 ** 16)
 
 
 def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
@@ -109,8 +136,8 @@ def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
 
 
 def _launch(node: Node) -> list[Launch]:
-    threshold = _threshold(node.attrs.get("rate", 0.0))
-    return [Launch(node.op.name, node.dtype, (node, node.inputs[0], node.attrs["place"], threshold), node.size, grain=4, cost=2.0, elementwise=True)]
+    words = (node, node.inputs[0], node.attrs["place"], threshold(node.attrs.get("rate", 0.0)))
+    return [Launch(node.op.name, node.dtype, words, node.size, grain=8, cost=1.0, elementwise=True)]
 
 
 def _row(name: str, oracle: Callable[..., Any], description: str, **more: float) -> None:
@@ -123,4 +150,4 @@ def _row(name: str, oracle: Callable[..., Any], description: str, **more: float)
 
 _row("uniform", _uniform_oracle, "Numbers spread evenly over [0, 1).")
 _row("normal", _normal_oracle, "Numbers of the normal distribution with mean 0 and deviation 1.")
-_row("bernoulli", _bernoulli_oracle, "1 with probability `rate`, else 0.", rate=0.3)
+_row("bernoulli", bernoulli_oracle, "1 with probability `rate`, to 1 in 65,536, else 0.", rate=0.3)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import CONSTANT, LEAF, OPS, Launch, Node, Scratch, bits, topological
+from engine.core import CONSTANT, LEAF, OPS, Launch, Node, Scratch, bits, root, topological
 from engine.plan.memory import Block, align, assign
 
 TILE = 2048            # elements of a tile: a few operands of it stay in the first-level cache
@@ -62,7 +62,7 @@ class Plan:
 
     def at(self, node: Node) -> int:
         """Where the value of a node is."""
-        return self.offsets[_root(node)]
+        return self.offsets[root(node)]
 
 
 def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, results: Iterable[tuple[Node, int]] = ()) -> Plan:
@@ -75,7 +75,7 @@ def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, res
     home = dict(placed)
     copies = []
     for node, offset in results:
-        if node in home or _root(node) is not node or node.op in (LEAF, CONSTANT):
+        if node in home or root(node) is not node or node.op in (LEAF, CONSTANT):
             copies.append((node, offset))
         else:
             home[node] = offset
@@ -88,29 +88,22 @@ def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, res
     return plan
 
 
-def _root(node: Node) -> Node:
-    """The node whose bytes a reshape shows."""
-    while node.op.name == "reshape":
-        node = node.inputs[0]
-    return node
-
-
 def _launches(wanted: Sequence[Node], home: Mapping[Node, int]) -> list[tuple[Node, Launch]]:
     """The launches that make the wanted nodes and everything they read; nothing else (a broadcast that its user looks through is never made)."""
-    needed = {_root(n) for n in wanted}
+    needed = {root(n) for n in wanted}
     found: list[tuple[Node, Sequence[Launch]]] = []
     for node in reversed(topological(wanted)):
         if node in needed and node.op not in (LEAF, CONSTANT):
             launches = node.op.launch(node)
             for launch in launches:
-                needed.update(_root(w) for w in launch.words if isinstance(w, Node))
+                needed.update(root(w) for w in launch.words if isinstance(w, Node))
             found.append((node, launches))
     return [(node, launch) for node, launches in reversed(found) for launch in launches]
 
 
 def _copy(node: Node, offset: int) -> Launch:
     """Copy a value to a fixed place."""
-    return Launch("copy_bytes", "float32", (Place(offset), _root(node), np.dtype(node.dtype).itemsize), node.size, cost=0.2)
+    return Launch("copy_bytes", "float32", (Place(offset), root(node), np.dtype(node.dtype).itemsize), node.size, cost=0.2)
 
 
 @dataclass(frozen=True)
@@ -158,10 +151,10 @@ def _place(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: Sequence[Gr
     cursor = plan.base
     blocks: dict[Any, Block] = {}
     moment = {i: g for g, group in enumerate(groups) for i in range(group.first, group.last)}
-    keep = {_root(n) for n in wanted}
+    keep = {root(n) for n in wanted}
     for i, (_, launch) in enumerate(steps):
         for word in launch.words:
-            item = _root(word) if isinstance(word, Node) else word.scratch if isinstance(word, Part) else word
+            item = root(word) if isinstance(word, Node) else word.scratch if isinstance(word, Part) else word
             if not isinstance(item, Node | Scratch) or item in home:
                 continue
             if isinstance(item, Node) and item.op in (LEAF, CONSTANT):
@@ -206,7 +199,7 @@ def _word(word: Any, home: Mapping[Any, int]) -> int | str:
     if isinstance(word, Place):
         return word.offset
     if isinstance(word, Node):
-        return home[_root(word)]
+        return home[root(word)]
     if isinstance(word, Part):
         return home[word.scratch] + word.shift  # type: ignore[index]
     if isinstance(word, Scratch):

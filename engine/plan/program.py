@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.core import CONSTANT, Launch, Node, Shape, count, topological
+from engine.core import CONSTANT, FLOATS, Launch, Node, Shape, count, topological
 from engine.data import gather
 from engine.data.augment import Changes
 from engine.data.feed import Feed
@@ -161,11 +161,12 @@ class Program:
                 fill.append(gather.spread(spread[span.ahead, span.steps], rows_at, graph.rows, span, self.keep))
         for name, node in graph.batch.items():
             nbytes, changes = node.size * np.dtype(node.dtype).itemsize, source.changes.get(name, ())
+            real = node.dtype if node.dtype in FLOATS else self.dtype
             places = [base.take(nbytes) for _ in range(len(changes) + 1)]       # as gathered, then after each change
             placed[node] = places[-1]
             for feed in (f for f in source.feeds if f.target == name):
                 at, steps = (rows_at, 1) if feed.span is None else (spread[feed.span.ahead, feed.span.steps], feed.span.steps)
-                fill += gather.launches(feed, places[0], at, graph.rows * steps, count(node.shape[1:]) // steps, self.dtype, self.keep)
+                fill += gather.launches(feed, places[0], at, graph.rows * steps, count(node.shape[1:]) // steps, real, self.keep)
             fill += [change.launch(places[k + 1], places[k], use, graph.rows, node.shape[1:], self.dtype) for k, (change, use) in enumerate(changes)]
         if graph.counters:
             placed.update({node: base.take(8) for node in graph.counters.values()})

@@ -54,6 +54,16 @@ def test_the_bits_are_those_of_steps_one_by_one(options: dict[str, Any]) -> None
     assert fast.calls == slow.calls
 
 
+def test_float64_data_train_a_float32_model_as_quickly_and_are_told_of() -> None:
+    wide = X.astype(np.float64)
+    with pytest.warns(UserWarning, match="float64 inputs become float32"):
+        assert is_traced(plain, DataLoader((wide, Y), batch_size=32))
+        fast, slow = trained(plain, False, x=wide), trained(plain, True, x=wide)
+    assert (fast.slab == slow.slab).all() and (fast.slab == trained(plain, False).slab).all()
+    with pytest.warns(UserWarning, match="float64"):
+        assert fast(wide).dtype == np.float32
+
+
 def test_a_plain_loss_of_a_loader_is_traced() -> None:
     assert is_traced(plain)
 

@@ -14,8 +14,8 @@ def philox(block, place, step, purpose, seed):
     """Four numbers of 32 random bits, as int64, for one block of four elements."""
     a, b, c, d = block & LOW, place & LOW, step & LOW, (purpose + ((block >> 32) << 8)) & LOW
     k0, k1 = seed & LOW, (seed >> 32) & LOW
-    for _ in range(10):
-        p, q = a * MULTIPLY_0, c * MULTIPLY_1
-        a, b, c, d = ((q >> 32) & LOW) ^ b ^ k0, q & LOW, ((p >> 32) & LOW) ^ d ^ k1, p & LOW
-        k0, k1 = (k0 + WEYL_0) & LOW, (k1 + WEYL_1) & LOW
-    return a, b, c, d
+    for _ in range(10):     # only the low halves count: what the high ones hold meanwhile costs nothing
+        p, q = (a & LOW) * MULTIPLY_0, (c & LOW) * MULTIPLY_1
+        a, b, c, d = (q >> 32) ^ b ^ k0, q, (p >> 32) ^ d ^ k1, p
+        k0, k1 = k0 + WEYL_0, k1 + WEYL_1
+    return a & LOW, b & LOW, c & LOW, d & LOW

@@ -40,7 +40,7 @@ _kept: OrderedDict[Hashable, Pass] = OrderedDict()
 def traced_pass(f: Callable[..., Any], model: Any, data: Any, state: Any) -> Pass | None:
     """A compiled pass over `data`, or None where the steps have to be made one by one."""
     remembered = _leaves_by_path(model, state) if isinstance(model, Model) and isinstance(data, DataLoader) else None
-    columns = _columns(model, data) if remembered else None
+    columns = _columns(data) if remembered else None
     if not remembered or columns is None or not isinstance(f, FunctionType):
         return None
     captured, setting = captured_by(f), _setting(model, data, columns, remembered)
@@ -217,12 +217,12 @@ def _leaves_by_path(model: Model, state: Any) -> dict[str, Leaf] | None:
     return dict(zip(paths, kept, strict=True))
 
 
-def _columns(model: Model, data: DataLoader) -> list[np.ndarray] | None:
-    """The arrays of the loader: floats of the model's type, or whole numbers that fit in int32 and are not negative."""
+def _columns(data: DataLoader) -> list[np.ndarray] | None:
+    """The arrays of the loader: floats, or whole numbers that fit in int32 and are not negative."""
     listed = list(data.data) if isinstance(data.data, tuple) else [data.data] if isinstance(data.data, np.ndarray) else []
     for column in listed:
         whole = column.dtype.name in ("int32", "int64", "uint8") and bool(column.size) and column.min() >= 0 and column.max() < 2**31
-        if not column.flags.c_contiguous or not column.dtype.isnative or not (whole or column.dtype.name == model.dtype):
+        if not column.flags.c_contiguous or not column.dtype.isnative or not (whole or column.dtype.name in FLOATS):
             return None
     return listed or None
 
