@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import random
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,7 +31,7 @@ from service.settings import Settings
 from service.store import Store
 from tests.service.deeds import claimed
 from tests.service.running import until
-from tests.serving import serving
+from tests.serving import Server, serving
 from tests.user import User, epochs
 
 LONG = 100_000      # epochs of a job that is stopped before its end
@@ -44,9 +46,14 @@ def job(number: int, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with serving(tmp_path_factory.mktemp("lifecycle") / "home", workers=2, threads=2, cancel_seconds=2) as server:
-        yield User(server.url)
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(tmp_path_factory.mktemp("lifecycle") / "home", workers=2, threads=2, cancel_seconds=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def user(server: Server) -> User:
+    return User(server.url)
 
 
 def wait(user: User, job_id: str, *states: str) -> dict[str, Any]:
@@ -90,6 +97,17 @@ def kill(user: User, job_id: str) -> int:
     pid = until(lambda: user.get(f"/v1/jobs/{job_id}").get("worker", {}).get("pid"))
     os.kill(pid, signal.SIGKILL)
     return pid
+
+
+def put_to_sleep(home: Path, pid: int) -> bool:
+    """Stop a process, but not while it has the turn to write, which nobody else could then have."""
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.05)
+    with open(f"{home / 'trainyard.db'}.lock", "ab") as queue, suppress(BlockingIOError):
+        fcntl.flock(queue, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    os.kill(pid, signal.SIGCONT)
+    return False
 
 
 def test_a_job_that_was_paused_ends_with_the_same_bytes_and_its_stream_stays_open(user: User) -> None:
@@ -185,7 +203,7 @@ def test_random_changes_pauses_and_kills_cost_no_bit(user: User, seed: int) -> N
     print(f"{len(found['attempts'])} attempts, {len(found.get('adjustments', ()))} changes")
 
 
-def test_a_cancel_is_done_within_a_batch_and_a_trainer_that_does_not_hear_it_is_killed(user: User) -> None:
+def test_a_cancel_is_done_within_a_batch_and_a_trainer_that_does_not_hear_it_is_killed(user: User, server: Server) -> None:
     job_id = user.submit(job(LONG))
     reached(user, job_id, 2)
     began = time.monotonic()
@@ -198,7 +216,7 @@ def test_a_cancel_is_done_within_a_batch_and_a_trainer_that_does_not_hear_it_is_
     reached(user, job_id, 2)
     for wish, end in (("pause", "paused"), ("cancel", "cancelled")):
         pid = until(lambda: user.get(f"/v1/jobs/{job_id}").get("worker", {}).get("pid"))
-        os.kill(pid, signal.SIGSTOP)
+        until(lambda pid=pid: put_to_sleep(server.home, pid))
         ask(user, job_id, wish)
         found = wait(user, job_id, end)
         assert found["attempts"][-1]["ended_by"] == "worker_lost" and not Path("/proc", str(pid)).exists()
@@ -357,9 +375,9 @@ def test_only_what_is_not_the_jobs_fault_is_tried_again(store: Store) -> None:
             store.request_cancel(claim.job_id)
 
 
-def test_a_supervisor_that_slept_takes_nobody_for_stalled(home: Path, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    (worker,), clock = Crew(Settings(home=home, workers=1, stalled_seconds=300), store, tmp_path, "here").workers, [0.0]
-    monkeypatch.setattr("service.crew.time.monotonic", lambda: clock[0])
+def test_a_supervisor_that_slept_takes_nobody_for_stalled(home: Path, tmp_path: Path, open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    (worker,), clock = Crew(Settings(home=home, workers=1, stalled_seconds=300), open_store(), tmp_path, "here").workers, [0.0]
+    monkeypatch.setattr("service.crew.time", SimpleNamespace(monotonic=lambda: clock[0]))       # of the supervisor alone
     worker.heart, worker.process, killed = Heartbeat(tmp_path), Sleeper(), []       # type: ignore[assignment]
     monkeypatch.setattr(worker, "send", killed.append)
     held = {"fence": 1, "stop_requested_at": None}
