@@ -77,7 +77,7 @@ def test_a_job_survives_a_full_disk_at_any_instant(run: Callable[..., Running], 
     while filled < times:
         job_id, jobs = running.add(spec), jobs + 1
         while running.store.get_job(job_id)["status"] not in TERMINAL and filled < times:
-            time.sleep(chance.random() / 4)
+            time.sleep(PATIENCE / 2 + chance.random())
             fill(disk)
             filled += 1
             time.sleep(chance.random() * 2 * PATIENCE)
@@ -101,7 +101,7 @@ def test_a_job_survives_a_full_disk_at_any_instant(run: Callable[..., Running], 
 @short_or_full("times", 1, 10)
 def test_a_disk_that_stays_full_is_told_and_work_goes_on_when_there_is_room(run: Callable[..., Running], disk: Path, times: int,
                                                                             shown: Callable[[str], None]) -> None:
-    running = run("serve", lease_seconds=PATIENCE, renew_seconds=PATIENCE / 4, disk_watermark_bytes=0)
+    running = run("serve", lease_seconds=PATIENCE, renew_seconds=PATIENCE / 4, disk_watermark_bytes=1)
     assert running.process.stdout is not None
     http = httpx.Client(base_url=running.process.stdout.readline().split()[-1], timeout=60, trust_env=False)
     spec = classifier(running.dataset(), EPOCHS, every=2)
