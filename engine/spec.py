@@ -8,7 +8,7 @@ JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
@@ -89,11 +89,10 @@ class Family:
     `family.type` is what a pydantic field is annotated with, once all members are known (see `union`).
     """
 
-    def __init__(self, name: str, foreign: Mapping[str, str] | None = None, planned: Iterable[str] = ()):
+    def __init__(self, name: str, foreign: Mapping[str, str] | None = None):
         self.name = name
         self.members: dict[str, type[Spec]] = {}
         self.foreign = dict(foreign or {})
-        self.planned = tuple(planned)     # kinds of the contract that are not built yet, told apart from typing errors
 
     def add(self, cls: Member) -> Member:
         kind = cls.kind_name()
@@ -125,9 +124,6 @@ class Family:
             value = {"kind": value}
         if isinstance(value, Mapping) and isinstance(value.get("kind"), str):
             found = self.find(value["kind"])
-            if found is None and value["kind"] in self.planned:
-                raise PydanticCustomError("not_built_yet", "the {family} '{kind}' is part of the contract but not built yet",
-                                          {"family": self.name, "kind": value["kind"]})
             if found is None:
                 raise PydanticCustomError("unknown_kind", "no {family} is called '{kind}'",
                                           {"family": self.name, "kind": value["kind"], "suggestion": self.suggest(value["kind"])})
@@ -154,7 +150,7 @@ def problems(error: ValidationError, raw: Any) -> list[Problem]:
 def _problem(item: Any, raw: Any) -> Problem:
     pointer, parent = _pointer(item["loc"], raw)
     context, kind, last = item.get("ctx") or {}, item["type"], item["loc"][-1] if item["loc"] else ""
-    if kind in ("unknown_kind", "not_built_yet") and "family" in context:
+    if kind == "unknown_kind" and "family" in context:
         where = pointer + "/kind" if isinstance(_at(pointer, raw), Mapping) else pointer
         return Problem(where, kind, item["msg"], context.get("suggestion"))
     if kind == "extra_forbidden":

@@ -37,7 +37,6 @@ TITLES = {
     "range_not_satisfiable": "The file has no such part",
     "unsupported_media_type": "This kind of content is not read",
     "overloaded": "Too many requests at once",
-    "not_built": "This part is not built yet",
     "shutting_down": "The service is stopping",
     "unavailable": "The service cannot do this just now",
     "storage_full": "The disk is full",

@@ -17,7 +17,7 @@ from engine.train.expression import Expression  # noqa: F401  one of the losses
 from engine.train.job_data import Count, Data, Positive, form
 from engine.train.lineage import Initial, Publish
 
-objectives = Family("loss", losses.foreign, losses.planned)
+objectives = Family("loss", losses.foreign)
 objectives.members.update(losses.members)
 AnyLoss = losses.union()
 
@@ -41,7 +41,7 @@ class Weighted(Spec):
 
 def _refuse_cuda(value: Any) -> Any:
     if value == "cuda":
-        raise PydanticCustomError("not_built_yet", "training on CUDA is not built yet; leave 'device' out", {"code": "not_built_yet"})
+        raise PydanticCustomError("no_device", "this version trains on the CPU only: leave 'device' out, or say 'cpu'", {"code": "no_device"})
     return value
 
 

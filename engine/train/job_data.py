@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, StringConstraints, Tag, ValidationInfo, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from engine.data.augment import AnyAugmentation
 from engine.data.preprocess import AnyPreprocess
@@ -18,16 +17,6 @@ Positive = Annotated[float, Field(strict=True, gt=0)]
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1)]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 RESERVED = ("train", "valid", "test", "full_train", "validation", "full")
-
-
-def refuse_unbuilt(value: Any) -> Any:
-    """Fields of the contract that cannot be run yet take only their default, null."""
-    if value is None:
-        return value
-    raise PydanticCustomError("not_built_yet", "this is part of the contract but not built yet", {"code": "not_built_yet"})
-
-
-NotBuilt = Annotated[Any, BeforeValidator(refuse_unbuilt)]
 
 
 def form(*forms: str) -> Discriminator:

@@ -16,7 +16,6 @@ from service.routes import (
     predict,
     results,
     tokens,
-    unbuilt,
     uploads,
     v2,
     webhooks,
@@ -24,4 +23,4 @@ from service.routes import (
 
 ROUTERS: tuple[APIRouter, ...] = (
     datasets.router, uploads.router, jobs.router, forks.router, lifecycle.router, events.router, results.router, download.router, predict.router,
-    models.router, webhooks.router, tokens.router, v2.router, catalogue.router, unbuilt.router, health.router, docs.router)
+    models.router, webhooks.router, tokens.router, v2.router, catalogue.router, health.router, docs.router)

@@ -19,13 +19,12 @@ from engine.spec import problems
 from engine.train.job import LABELS, Job
 from engine.train.ready.build import Summary
 from service import artifacts, datasets, traces
-from service.errors import ServiceError, too_large
+from service.errors import ServiceError, invalid_spec, too_large
 from service.jobs import EVENTS, new_id
 from service.routes import credentials
 from service.routes.api import Api
 from service.routes.beginnings import Beginning, Start, from_initial
 from service.routes.checked import INLINE
-from service.routes.problems import refused_spec
 from service.routes.render import Json
 from service.settings import Settings
 from service.store import Store
@@ -98,10 +97,10 @@ def candidate(api: Api, raw: Json, begin: Callable[[Api, Job], Start] = from_ini
     try:
         summary = api.checked.check(job, tables, contents, api.settings)
     except SpecError as error:
-        raise refused_spec([*error.problems, *untold]) from None
+        raise invalid_spec([*error.problems, *untold]) from None
     fit = start.fit(job, summary)
     if untold or fit.problems:
-        raise refused_spec([*untold, *fit.problems])
+        raise invalid_spec([*untold, *fit.problems])
     labels = {name: value for name, value in job.spec().items() if name in LABELS}
     begun = {} if fit.initial is None else {"initial": fit.initial}
     warnings = [*summary.warnings, *fit.warnings, *credentials.warnings(raw)]
@@ -126,7 +125,7 @@ def parse(api: Api, raw: Json, inline: Table | None) -> Job:
     try:
         return Job.model_validate(raw)
     except ValidationError as error:
-        raise refused_spec([*problems(error, raw), *_wrong_names(api, raw.get("data"), inline)]) from None
+        raise invalid_spec([*problems(error, raw), *_wrong_names(api, raw.get("data"), inline)]) from None
 
 
 def _wrong_names(api: Api, data: Any, table: Table | None) -> list[Problem]:
@@ -191,7 +190,7 @@ def _read(inline: Json) -> Table:
         return Table.from_columns(inline["columns"]) if "columns" in inline else Table.from_rows(inline["rows"])
     except SpecError as error:
         part = next(iter(inline))
-        raise refused_spec([problem.under(f"/data/dataset/{part}") for problem in error.problems]) from None
+        raise invalid_spec([problem.under(f"/data/dataset/{part}") for problem in error.problems]) from None
 
 
 def _tables(api: Api, job: Job) -> tuple[dict[str, Table], dict[str, str]]:
@@ -205,5 +204,5 @@ def _tables(api: Api, job: Job) -> tuple[dict[str, Table], dict[str, str]]:
                 raise
             if error.code == "wrong_format":
                 place = next((place for other, place in job.data.others.values() if other == reference), "/data/dataset")
-                raise refused_spec([Problem(place, error.code, error.detail, "initial")]) from None
+                raise invalid_spec([Problem(place, error.code, error.detail, "initial")]) from None
     return tables, contents

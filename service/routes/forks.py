@@ -41,7 +41,7 @@ BODY = shapes.json_body({"type": "object", "additionalProperties": False, "prope
 
 @router.post("/{job_id}/fork", status_code=202, openapi_extra=BODY, responses={
     202: {"model": shapes.Job, "description": "The new job is queued", "headers": {"Location": {"schema": {"type": "string"}}}},
-    **documented(400, 404, 409, 413, 415, 422, 429, 501, 503, 507)})
+    **documented(400, 404, 409, 413, 415, 422, 429, 503, 507)})
 async def fork_job(request: Request, api: Here, job_id: str, key: Key = None) -> Response:
     """Queue a new job that goes on from a checkpoint of this one."""
     body, raw = await read_json(request, api.settings.max_spec_bytes + api.settings.max_inline_bytes, "a fork")

@@ -34,7 +34,7 @@ CREATED = {202: {"model": shapes.Job, "description": "The job is queued", "heade
            200: {"model": shapes.Validation, "description": "With `validate_only`: what the job would be"}}
 
 
-@router.post("", status_code=202, responses={**documented(400, 409, 413, 415, 422, 429, 501, 503, 507), **CREATED},
+@router.post("", status_code=202, responses={**documented(400, 409, 413, 415, 422, 429, 503, 507), **CREATED},
              openapi_extra=shapes.json_body({"$ref": "#/components/schemas/JobSpec"}))
 async def create_job(request: Request, api: Here, key: Key = None,
                      validate_only: Annotated[bool, Query(description="check the whole job, queue nothing")] = False) -> Response:

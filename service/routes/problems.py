@@ -16,7 +16,6 @@ from service.errors import ServiceError, invalid_request, invalid_spec
 from service.routes.render import dumps, present
 
 MEDIA_TYPE = "application/problem+json"
-NOT_BUILT = "not_built_yet"         # the code of a problem whose field is in the contract and waits to be built
 
 
 def answer(error: ServiceError, path: str) -> Response:
@@ -24,18 +23,6 @@ def answer(error: ServiceError, path: str) -> Response:
     told = "; ".join(problem.detail for problem in error.errors) or error.detail if path.startswith("/v2") else None     # as KServe V2 has it
     return Response(dumps({**error.as_dict(path), **present(request_id=logs.current("request_id") or None, error=told)}), error.status, error.headers,
                     MEDIA_TYPE)
-
-
-def refused_spec(problems: list[Problem]) -> ServiceError:
-    """422 with every problem; 501 when the only thing wrong is that something is not built yet."""
-    if all(problem.code == NOT_BUILT for problem in problems):
-        return ServiceError(501, "not_built", "this part of the contract is not built yet", problems)
-    return invalid_spec(problems)
-
-
-def unbuilt(what: str) -> ServiceError:
-    """501 for a part of the contract that waits to be built."""
-    return ServiceError(501, "not_built", f"{what} is part of the contract but not built yet")
 
 
 def unknown_name(what: str, name: str, pointer: str, known: list[str]) -> ServiceError:
@@ -77,7 +64,7 @@ def install(app: FastAPI) -> None:
     """Give the app a handler for each kind of exception."""
     makers: dict[Any, Any] = {
         ServiceError: lambda error, request: error,
-        SpecError: lambda error, request: refused_spec(error.problems),
+        SpecError: lambda error, request: invalid_spec(error.problems),
         TrainyardError: lambda error, request: invalid_spec([Problem("", "invalid_value", str(error))]),
         RequestValidationError: lambda error, request: of_parameters(error),
         HTTPException: of_framework,

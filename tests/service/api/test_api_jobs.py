@@ -60,8 +60,8 @@ def test_inline_data_that_does_not_fit_is_told_with_its_place(http: httpx.Client
     assert "/data/dataset/columns/x/1" in pointers(problem(http.post("/v1/jobs", json=ragged), 422, "invalid_spec"))
 
 
-def test_what_is_not_built_yet_is_501(http: httpx.Client) -> None:
-    problem(http.post("/v1/jobs", json={**JOB, "device": "cuda"}), 501, "not_built")
+def test_a_device_that_is_not_there_is_refused_with_its_place(http: httpx.Client) -> None:
+    assert pointers(problem(http.post("/v1/jobs", json={**JOB, "device": "cuda"}), 422, "invalid_spec")) == {"/device": "no_device"}
 
 
 @pytest.mark.parametrize(("body", "status", "code"), [
