@@ -228,9 +228,9 @@ def test_a_job_goes_on_from_a_crash_anywhere(fast: Path, place: str, hit: int) -
 # ---------------------------------------------------------------- real processes
 
 
-@pytest.mark.parametrize("place", ["checkpoint.after_rename:2"] + [pytest.param(place, marks=pytest.mark.slow) for place in (
+@pytest.mark.parametrize("place", ["claim.after_commit:2"] + [pytest.param(place, marks=pytest.mark.slow) for place in (
     "checkpoint.mid_write:2", "checkpoint.before_fsync:2", "checkpoint.after_folder_fsync:2", "record.before_commit:4", "record.after_commit:4",
-    "claim.before_commit:2", "claim.after_commit:2", "finish.after_commit:1")])
+    "checkpoint.after_rename:2", "claim.before_commit:2", "finish.after_commit:1")])
 def test_a_worker_that_dies_at_a_named_point_loses_nothing(run: Callable[..., Running], place: str, monkeypatch: pytest.MonkeyPatch,
                                                            shown: Callable[[str], None]) -> None:
     monkeypatch.setenv("TRAINYARD_CRASH_POINT", place)

@@ -63,7 +63,9 @@ def test_an_owner_that_slept_through_its_lease_can_write_no_more(run: Callable[.
     shown(f"{rounds} owners that slept 4 leases wrote nothing after it and let go within {max(woke):.1f} s; each job succeeded once")
 
 
-@short_or_full("rounds", 1, 10)
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("rounds", [10])
 def test_a_worker_that_slept_while_its_lease_was_renewed_goes_on(run: Callable[..., Running], rounds: int, shown: Callable[[str], None]) -> None:
     running = run(**SHORT_LEASES)
     spec = classifier(running.dataset(), 30, every=5)

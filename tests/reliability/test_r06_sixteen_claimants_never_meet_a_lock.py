@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.store import Event, Store
 from tests.reliability.sizes import short_or_full
 
@@ -37,8 +39,20 @@ def work(home: Path, url: str, owner: str, answers: Any) -> None:
         answers.put((taken, took, repr(error)))
 
 
+@pytest.mark.parametrize("store_url", ["sqlite"], indirect=True)
 @short_or_full("jobs", 200, 5000)
 def test_each_job_is_claimed_once(store: Store, home: Path, jobs: int, shown: Callable[[str], None]) -> None:
+    contend(store, home, jobs, shown)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize("store_url", ["postgresql"], indirect=True)
+def test_each_job_of_postgresql_is_claimed_once(store: Store, home: Path, shown: Callable[[str], None]) -> None:
+    contend(store, home, 5000, shown)
+
+
+def contend(store: Store, home: Path, jobs: int, shown: Callable[[str], None]) -> None:
     with store.write("fill"):
         for _ in range(jobs):
             store.add_job({}, {})
