@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import pwd
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from sqlalchemy import create_engine
 
+from service.child import PR_SET_PDEATHSIG
 from service.store.migrate import migrate
 from service.store.tables import metadata
 
@@ -32,7 +34,7 @@ class Postgres:
         ours = {"env": {**os.environ, "HOME": str(self.folder)}, "cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
         subprocess.run([FOUND[0], "-D", "data", "--no-sync", "--auth=trust", "--locale=C.UTF-8", "-U", "trainyard"], check=True, **ours)
         command = [FOUND[0].parent / "postgres", "-D", "data", "-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        self.process = subprocess.Popen([*command, "-c", "max_connections=200"], stderr=(self.folder / "log").open("wb"), **ours)
+        self.process = subprocess.Popen([*command, "-c", "max_connections=200"], stderr=(self.folder / "log").open("wb"), preexec_fn=_with_parent, **ours)
         while not any(self.folder.glob(".s.PGSQL.*")) or self._refuses():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.05)
@@ -55,3 +57,8 @@ class Postgres:
         self.process.send_signal(signal.SIGQUIT)        # at once: nothing is kept
         self.process.wait(30)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _with_parent() -> None:
+    """The server ends with the tests, however these end."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGQUIT)
