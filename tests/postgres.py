@@ -34,7 +34,8 @@ class Postgres:
         ours = {"env": {**os.environ, "HOME": str(self.folder)}, "cwd": self.folder, "stdout": subprocess.DEVNULL, **user}
         subprocess.run([FOUND[0], "-D", "data", "--no-sync", "--auth=trust", "--locale=C.UTF-8", "-U", "trainyard"], check=True, **ours)
         command = [FOUND[0].parent / "postgres", "-D", "data", "-k", self.folder, "-c", "listen_addresses=", "-c", "fsync=off"]
-        self.process = subprocess.Popen([*command, "-c", "max_connections=200"], stderr=(self.folder / "log").open("wb"), preexec_fn=_with_parent, **ours)
+        log = (self.folder / "log").open("wb")
+        self.process = subprocess.Popen([*command, "-c", "max_connections=200"], stderr=log, preexec_fn=_with_parent, **ours)
         while not any(self.folder.glob(".s.PGSQL.*")) or self._refuses():
             assert self.process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.05)
