@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 
 from service.store import Store
-from tests.reliability.service import Whole, whole
 from tests.reliability.sizes import short_or_full
+from tests.reliability.whole import Whole, whole
 
 CLIENTS = 32
 MODEL = {"model": {"kind": "dense", "units": "target"}, "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 1}

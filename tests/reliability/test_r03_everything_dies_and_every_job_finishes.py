@@ -15,8 +15,8 @@ import httpx
 from service.jobs import HELD, TERMINAL
 from service.store import Store
 from tests.reliability.crash_points import check
-from tests.reliability.service import intact, tidy, whole
 from tests.reliability.sizes import short_or_full
+from tests.reliability.whole import intact, tidy, whole
 from tests.service.running import until
 
 LAYERS = [{"kind": "dense", "units": 64, "activation": "relu"}, {"kind": "dropout", "rate": 0.1}, {"kind": "dense", "units": "target"}]

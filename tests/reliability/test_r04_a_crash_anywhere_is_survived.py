@@ -37,7 +37,7 @@ from tests.reliability.crash_points import (
     check,
     post,
 )
-from tests.reliability.service import tidy
+from tests.reliability.whole import tidy
 from tests.service.deeds import newest
 from tests.service.running import ROOT, Running, classifier
 

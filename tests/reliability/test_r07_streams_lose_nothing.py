@@ -119,7 +119,7 @@ def test_every_client_ends_with_every_event_once(tmp_path: Path, size: Size, sho
         user = User(server.url)
         done = user.get(f"/v1/jobs/{job_id}")
         page = user.get(f"/v1/jobs/{job_id}/events", limit=1000, after=max(0, followers[0].seqs[-1] - 500))["data"]
-        open_now = next(line for line in user.http.get("/metrics").text.splitlines() if line.startswith("trainyard_event_streams "))
+        open_now = next(line for line in user.http.get("/metrics").text.splitlines() if line.startswith("trainyard_sse_clients "))
     last = page[-1]["seq"]
     assert done["status"] == "succeeded" and last >= size.events and open_now.endswith(" 0.0")
     assert all(follower.seqs == list(range(1, last + 1)) for follower in followers)

@@ -95,7 +95,7 @@ def reset(server: Server, request: bytes, chance: random.Random) -> None:
 def slots(user: User) -> int:
     """Open event streams, as the service counts them."""
     lines = user.http.get("/metrics").text.splitlines()
-    return int(float(next(line for line in lines if line.startswith("trainyard_event_streams")).split()[-1]))
+    return int(float(next(line for line in lines if line.startswith("trainyard_sse_clients")).split()[-1]))
 
 
 def until(done: Callable[[], bool], seconds: float) -> bool:

@@ -17,8 +17,8 @@ import pytest
 from service import artifacts
 from service.jobs import TERMINAL
 from service.store import Store
-from tests.reliability.service import intact, tidy
 from tests.reliability.sizes import short_or_full
+from tests.reliability.whole import intact, tidy
 from tests.service.deeds import claimed, newest
 from tests.service.running import Running, classifier
 

@@ -14,8 +14,8 @@ import httpx
 
 from service.store import Store
 from tests.reliability.crash_points import check
-from tests.reliability.service import Whole, intact, tidy, whole
 from tests.reliability.sizes import short_or_full
+from tests.reliability.whole import Whole, intact, tidy, whole
 from tests.service.running import classifier
 from tests.user import Event, User, epochs
 

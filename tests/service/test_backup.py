@@ -37,7 +37,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
     with serving(tmp_path / "home", workers=2, threads=2) as server:
         user, other = User(server.url), User(server.url)
         finished, _ = user.train(spec(2, 1))
-        running = user.submit(spec(400, 2))
+        running = user.submit(spec(3000, 2))
         while user.get(f"/v1/jobs/{running}")["epoch"] < 40:
             time.sleep(0.02)
 
@@ -80,6 +80,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
             assert user.post(f"/v1/jobs/{job_id}/predict", predicted[job_id]["ask"])["outputs"] == predicted[job_id]["outputs"]
 
 
+@pytest.mark.parametrize("store_url", [""])
 def test_a_backup_holds_what_its_store_names_and_nothing_in_the_making(store: Store, home: Path, tmp_path: Path) -> None:
     claim = claimed(store)
     for step in (10, 20):
@@ -100,6 +101,7 @@ def test_a_backup_holds_what_its_store_names_and_nothing_in_the_making(store: St
     again.close()
 
 
+@pytest.mark.parametrize("store_url", [""])
 def test_what_cannot_be_restored_is_refused_with_the_reason_and_leaves_nothing(store: Store, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "b.tar"
     backup.backup(home, store.url, file)

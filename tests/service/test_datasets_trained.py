@@ -119,6 +119,7 @@ def check_peaks(server: Server, size: int, folder: Path, most: int) -> str:
     rows = rows_of(size, path)
     api = next(pid for pid, command in children(server.process.pid).items() if "service.app" in command)
     before, readers = peak(api), {}
+    there = {entry.name for entry in (server.home / "datasets").iterdir()}
     began = time.monotonic()
     upload = subprocess.Popen([sys.executable, "-m", "service.cli", "upload", str(path), "--url", server.url], stdout=subprocess.PIPE, text=True,
                               cwd=Path(__file__).parents[2])
@@ -137,7 +138,7 @@ def check_peaks(server: Server, size: int, folder: Path, most: int) -> str:
         client.connection.http.delete(f"/v1/datasets/{found.id}").raise_for_status()
     grown, reading = peak(api), max(readers.values())
     assert grown < most and reading < most, (grown, reading)
-    assert not list((server.home / "datasets").iterdir()) and not list((server.home / "uploads").iterdir())
+    assert {entry.name for entry in (server.home / "datasets").iterdir()} == there and not list(server.home.glob("uploads/*"))
     path.unlink()
     return (f"{size / 1e9:.2f} GB, {rows:,} rows: {seconds:.1f} s; peaks: API {grown / MB:.0f} MB (before {before / MB:.0f}), "
             f"reader {reading / MB:.0f} MB")
