@@ -186,7 +186,7 @@ class Guess:
         return "numbers" if not self.strays else "dates" if self.dated else "nothing"
 
     def _number(self, fresh: set[str], values: Sequence[str], first: Callable[[int], int]) -> None:
-        for value in [value for text in dict.fromkeys(values) if (value := text.strip()) in fresh]:      # in their order, so that the first is told of
+        for value in [value for text in dict.fromkeys(values) if (value := text.strip()) in fresh]:      # in their order: the first is told of
             try:
                 self.infinite = self.infinite or (math.isnan(number(value)) and value.lower().lstrip("+-") != "nan")
                 self.numbers += 1
