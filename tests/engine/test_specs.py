@@ -99,7 +99,7 @@ def test_all_mistakes_are_told_at_once():
     (lambda: Adam("x", beta1=2), "/learning_rate: input should be a valid number, found 'x'; /beta1: input should be less than 1, found 2"),
     (lambda: Chain(Dense(1, name="a"), Dense(1, name="a")), "called 'a'"),
     (lambda: Chain([{"kind": "dense", "units": -3}]), "/layers/0/units: input should be greater than or equal to 1, found -3"),
-    (lambda: Adam(schedule="expo"), "/schedule: no schedule is called 'expo' (did you mean 'exp'?)")], ids=str)
+    (lambda: Adam(schedule="expo"), "/schedule: no schedule is called 'expo' (did you mean 'exp'?)")])
 def test_a_wrong_call_of_a_constructor_is_told_like_a_wrong_description(make, told):
     with pytest.raises(SpecError) as caught:
         make()
