@@ -129,7 +129,7 @@ class Reading:
         codes = {self.key(str(c)): i for i, c in enumerate(self.classes or ())}
         absent = math.nan if self.classes is None else -1
         table: dict[str, float] = {}
-        for value in set(values):
+        for value in dict.fromkeys(values):      # in their order, so that the first that is wrong is told of
             text = value.strip()
             try:
                 table[value] = absent if text in MISSING else read(text) if self.classes is None else codes.get(self.key(text), -1)

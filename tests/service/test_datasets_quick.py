@@ -37,7 +37,7 @@ def told(home: Path, data: bytes, quick: bool, **wanted: Any) -> Any:
         return about["columns"], about["summary"], about["warnings"], files
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120, deadline=None, derandomize=True)
 @given(st.lists(st.lists(st.sampled_from(CELLS), min_size=3, max_size=3), min_size=1, max_size=30), st.sampled_from([",", ";", "\t"]),
        st.sampled_from(["\n", "\r\n", "\r"]), st.sampled_from([None, "x:text", "x:number,y:category", "z:datetime"]), st.integers(0, 2**32))
 @example([["a,b", '"c', "d"]], ",", "\n", None, 0)
