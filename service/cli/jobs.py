@@ -31,13 +31,7 @@ def submit(spec: SpecFile, data: DataFiles = None,
     with connect(url, token) as client:
         whole, datasets = sources(data or [])
         job = client.submit(spec_file(spec), data=whole, datasets=datasets)
-        warn(job.warnings)
-        if not wait:
-            print(job.model_dump_json(exclude_unset=True) if as_json else job.id)
-            return
-        if not as_json:
-            say(f"{job.id} is queued")
-        to_the_end(client, job, as_json, False)
+        follow_new(client, job, wait, as_json)
 
 
 def spec_file(spec: Path) -> Path:
@@ -85,6 +79,17 @@ def _interruptible(events: Iterator[Event]) -> Iterator[Event]:
         if asked:
             raise KeyboardInterrupt
         yield event
+
+
+def follow_new(client: Client, job: Job, wait: bool, as_json: bool) -> None:
+    """Say what a job that was just made warns of, and follow it, unless nobody waits."""
+    warn(job.warnings)
+    if not wait:
+        print(job.model_dump_json(exclude_unset=True) if as_json else job.id)
+        return
+    if not as_json:
+        say(f"{job.id} is queued")
+    to_the_end(client, job, as_json, False)
 
 
 def to_the_end(client: Client, job: Job, final: bool, lines: bool) -> None:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from service.cli.jobs import to_the_end
-from service.cli.session import DEFAULT_URL, AsJson, JobId, Token, Url, Which, connect, say, warn
+from service.cli.jobs import follow_new
+from service.cli.session import DEFAULT_URL, AsJson, JobId, Token, Url, Which, connect
 from service.cli.text import columns
 from service.client.client import read_spec
 
@@ -29,13 +29,7 @@ def fork(job_id: JobId, given: Given = None,
     with connect(url, token) as client:
         patch = patched(read_spec(changes) if changes else {}, given or [])
         job = client.fork(job_id, more_epochs=more_epochs, checkpoint=checkpoint, changes=patch or None, state="reset" if reset else "keep")
-        warn(job.warnings)
-        if not wait:
-            print(job.model_dump_json(exclude_unset=True) if as_json else job.id)
-            return
-        if not as_json:
-            say(f"{job.id} is queued")
-        to_the_end(client, job, as_json, False)
+        follow_new(client, job, wait, as_json)
 
 
 def patched(patch: dict[str, Any], given: list[str]) -> dict[str, Any]:
