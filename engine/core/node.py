@@ -26,7 +26,8 @@ class Op:
     oracle   (*arrays, **attrs) -> array; independent numpy; defines the meaning
     vjp      (node, ct) -> one Node or None per input: derivatives are nodes
     jvp      (node, tangents) -> Node or None; `tangents` has a Node or None per input
-    launch   (node) -> launches that make the node's value on a device
+    launch   (node) -> launches that make the node's value
+    cuda     (node) -> the same on a GPU, where other launches suit it better
     compose  (node) -> the same value in smaller ops, for an op kept whole; then vjp of second order and jvp come from it
     broadcasts  whether `apply` brings the inputs to one dtype and one shape first
     """
@@ -35,6 +36,7 @@ class Op:
     shape: Callable[..., tuple[Shape, str]]
     oracle: Callable[..., Any]
     launch: Callable[[Node], Sequence[Launch]]
+    cuda: Callable[[Node], Sequence[Launch]] | None = None
     vjp: Callable[[Node, Node], Sequence[Node | None]] | None = None
     jvp: Callable[[Node, Sequence[Node | None]], Node | None] | None = None
     compose: Callable[[Node], Node] | None = None
@@ -47,6 +49,10 @@ class Op:
 
     def __call__(self, *inputs: Any, **attrs: Any) -> Node:
         return apply(self, *inputs, **attrs)
+
+    def launches(self, node: Node, device: str = "cpu") -> Sequence[Launch]:
+        """The launches that make a node of this op on `device`, "cpu" or "cuda"."""
+        return (self.cuda if device == "cuda" and self.cuda else self.launch)(node)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"

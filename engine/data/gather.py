@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.core import Launch
+from engine.core import Address, Launch
 from engine.data.feed import Feed, Span
 from engine.data.permutation import domain, drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
 from engine.kernels.library import kernel
@@ -141,33 +141,29 @@ def spread_rows(arena, words, begin, end):
         out[i] = view_at(words[2], int64)[place] if words[2] != 0 else place
 
 
-def spread(out: int, rows_at: int, rows: int, span: Span, keep: list[np.ndarray]) -> Launch:
+def spread(out: int, rows_at: int, rows: int, span: Span) -> Launch:
     """The launch that lists the rows of the windows of a batch at `out`, from where they begin at `rows_at`."""
-    order = None if span.order is None else np.ascontiguousarray(span.order, np.int64)
-    if order is not None:
-        keep.append(order)
-    words = (out, rows_at, 0 if order is None else order.ctypes.data, span.ahead, span.steps)
+    order = 0 if span.order is None else Address(np.ascontiguousarray(span.order, np.int64))
+    words = (out, rows_at, order, span.ahead, span.steps)
     return Launch("spread_rows", "float32", words, rows * span.steps, cost=1.0)
 
 
-def launches(feed: Feed, target: int, rows_at: int, rows: int, row_size: int, dtype: str, keep: list[np.ndarray]) -> list[Launch]:
-    """The launch that carries out one feed into the leaf at offset `target`. Arrays whose addresses are in its words are appended to `keep`."""
+def launches(feed: Feed, target: int, rows_at: int, rows: int, row_size: int, dtype: str) -> list[Launch]:
+    """The launch that carries out one feed into the leaf at offset `target`."""
     source = np.ascontiguousarray(feed.source)
-    keep.append(source)
     nbytes = 4 if feed.kind == "code" else np.dtype(dtype).itemsize
-    head = (target + feed.offset * nbytes, feed.stride or row_size, feed.width, source.ctypes.data, SOURCES.index(source.dtype.name), rows_at)
+    head = (target + feed.offset * nbytes, feed.stride or row_size, feed.width, Address(source), SOURCES.index(source.dtype.name), rows_at)
     if feed.kind in ("code", "one_hot"):
-        lookup = np.zeros(0, np.int32) if feed.lookup is None else np.ascontiguousarray(feed.lookup, np.int32)
-        keep.append(lookup)
-        tail: tuple[int, ...] = (lookup.ctypes.data if feed.lookup is not None else 0, len(lookup), feed.base, feed.classes, feed.unknown)
+        lookup = None if feed.lookup is None else np.ascontiguousarray(feed.lookup, np.int32)
+        known = (0, 0) if lookup is None else (Address(lookup), len(lookup))
+        tail = (*known, feed.base, feed.classes, feed.unknown)
         return [Launch(f"gather_{feed.kind}", dtype, (*head, *tail), rows, cost=feed.width * max(feed.classes if feed.kind == "one_hot" else 0, 4))]
     if feed.kind == "indicator":
         return [Launch("gather_indicator", dtype, (*head, _missing(feed)), rows, cost=feed.width)]
     width = feed.width if _is_vector(feed) else 1
     tables = [np.broadcast_to(np.asarray(value, np.float64).ravel(), width).copy() for value in (feed.shift, feed.scale, feed.fill)]
-    keep.extend(tables)
     has_missing = feed.missing is not None or not np.isnan(tables[2]).all()
-    words = (*head, *(t.ctypes.data for t in tables), int(_is_vector(feed)), _missing(feed), int(has_missing), int(feed.kind == "log"))
+    words = (*head, *(Address(t) for t in tables), int(_is_vector(feed)), _missing(feed), int(has_missing), int(feed.kind == "log"))
     return [Launch("gather_number", dtype, words, rows, cost=feed.width * 0.3)]
 
 
@@ -182,9 +178,7 @@ def _missing(feed: Feed) -> int:
 MODES: Sequence[str] = ("sequential", "shuffle", "with_replacement")
 
 
-def sample(out: int, index: np.ndarray | None, rows: int, mode: str, batch: int, size: int, repeats: int, keep: list[np.ndarray]) -> Launch:
+def sample(out: int, index: np.ndarray | None, rows: int, mode: str, batch: int, size: int, repeats: int) -> Launch:
     """The launch that says which rows a batch of `size` has, where full batches have `batch`; `index` lists the rows of a split."""
-    if index is not None:
-        keep.append(index)
-    words = (out, 0 if index is None else index.ctypes.data, max(rows, 1), MODES.index(mode), batch, repeats)
+    words = (out, 0 if index is None else Address(index), max(rows, 1), MODES.index(mode), batch, repeats)
     return Launch("sample_rows", "float32", words, size, cost=20.0)

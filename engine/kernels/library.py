@@ -78,7 +78,7 @@ def kernel(name: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Ca
     return add
 
 
-class _CastLiterals(ast.NodeTransformer):
+class CastLiterals(ast.NodeTransformer):
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
         return ast.Call(ast.Name("real", ast.Load()), [node], []) if isinstance(node.value, float) else node
 
@@ -91,7 +91,7 @@ class _CastLiterals(ast.NodeTransformer):
 def source(name: str, dtype: str) -> str:
     """The whole text of a kernel's file for one number type."""
     found = KERNELS[name]
-    tree = _CastLiterals().visit(ast.parse(found.text))
+    tree = CastLiterals().visit(ast.parse(found.text))
     tree.body[0].name = "run"
     fastmath = "{" + ", ".join(repr(flag) for flag in sorted(found.fastmath)) + "}" if found.fastmath else "False"
     header = _HEADER.format(dtype=dtype, width=np.dtype(dtype).itemsize, uses=found.uses, fastmath=fastmath)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.core import CONSTANT, LEAF, OPS, Launch, Node, Scratch, bits, root, topological
+from engine.core import CONSTANT, LEAF, OPS, Address, Launch, Node, Scratch, bits, root, topological
 from engine.plan.memory import Block, align, assign
 
 TILE = 2048            # elements of a tile: a few operands of it stay in the first-level cache
@@ -22,13 +22,14 @@ MOST_CHUNKS = 16
 
 @dataclass
 class Row:
-    """One kernel launch with its offsets: `words` are int64, or the name of a function whose address the device puts in."""
+    """One kernel launch with its offsets: `words` are int64, or what the device puts the address of in: a function's name, an array."""
 
     kernel: str
     dtype: str
-    words: list[int | str]
+    words: list[int | str | Address]
     size: int
     label: str
+    grain: int = 1
 
 
 @dataclass
@@ -65,8 +66,8 @@ class Plan:
         return self.offsets[root(node)]
 
 
-def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, results: Iterable[tuple[Node, int]] = ()) -> Plan:
-    """The plan that computes `outputs` and writes each of `results` (node, offset) to its offset.
+def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, results: Iterable[tuple[Node, int]] = (), device: str = "cpu") -> Plan:
+    """The plan by which `device` computes `outputs` and writes each of `results` (node, offset) to its offset.
 
     `placed` says where leaves live. Everything else gets a slot at or above `base`; constants and leaves with a value of their own too.
     """
@@ -80,7 +81,7 @@ def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, res
         else:
             home[node] = offset
     wanted = [*outputs, *(n for n, _ in results)]
-    steps = _launches(wanted, home)
+    steps = _launches(wanted, home, device)
     steps += [(node, _copy(node, offset)) for node, offset in copies]
     groups = _group([launch for _, launch in steps])
     _place(plan, steps, groups, home, wanted)
@@ -88,13 +89,13 @@ def make(outputs: Iterable[Node], placed: Mapping[Node, int], base: int = 0, res
     return plan
 
 
-def _launches(wanted: Sequence[Node], home: Mapping[Node, int]) -> list[tuple[Node, Launch]]:
+def _launches(wanted: Sequence[Node], home: Mapping[Node, int], device: str) -> list[tuple[Node, Launch]]:
     """The launches that make the wanted nodes and everything they read; nothing else (a broadcast that its user looks through is never made)."""
     needed = {root(n) for n in wanted}
     found: list[tuple[Node, Sequence[Launch]]] = []
     for node in reversed(topological(wanted)):
         if node in needed and node.op not in (LEAF, CONSTANT):
-            launches = node.op.launch(node)
+            launches = node.op.launches(node, device)
             for launch in launches:
                 needed.update(root(w) for w in launch.words if isinstance(w, Node))
             found.append((node, launches))
@@ -188,13 +189,13 @@ def _resolve(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: list[Grou
     plan.groups = groups
     for node, launch in steps:
         words = [_word(word, plan.offsets) for word in launch.words]
-        plan.rows.append(Row(launch.kernel, launch.dtype, words, launch.size, repr(node)))
+        plan.rows.append(Row(launch.kernel, launch.dtype, words, launch.size, repr(node), launch.grain))
         plan.makers.append(node)
         plan.nanoseconds += launch.size * launch.cost
 
 
-def _word(word: Any, home: Mapping[Any, int]) -> int | str:
-    if isinstance(word, str):
+def _word(word: Any, home: Mapping[Any, int]) -> int | str | Address:
+    if isinstance(word, str | Address):
         return word
     if isinstance(word, Place):
         return word.offset

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from engine.core import CONSTANT, FLOATS, Launch, Node, Shape, count, topological
+from engine.core import CONSTANT, FLOATS, Address, Launch, Node, Shape, count, topological
 from engine.data import gather
 from engine.data.augment import Changes
 from engine.data.feed import Feed
@@ -58,9 +58,8 @@ class Phase:
 class Program:
     """Plans over one arena, made phase by phase. `finish` fixes the size of the arena; then `image` is what it holds before the first step."""
 
-    def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32"):
-        self.dtype = dtype
-        self.keep: list[np.ndarray] = []      # arrays whose addresses are in the plans
+    def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32", device: str = "cpu"):
+        self.dtype, self.device = dtype, device
         self.phases: dict[str, Phase] = {}
         self.cursor = align(control.NBYTES)
         self.parameters = self._slab(parameters)
@@ -153,12 +152,12 @@ class Program:
     def _fill(self, phase: Phase, graph: StepGraph, placed: dict[Node, int], base: Cursor) -> list[Launch]:
         """The launches that make a batch, and places for its leaves."""
         source, rows_at = phase.source, base.take(8 * graph.rows)
-        fill = [gather.sample(rows_at, source.index, phase.rows, source.mode, phase.batch, graph.rows, source.repeats, self.keep)]
+        fill = [gather.sample(rows_at, source.index, phase.rows, source.mode, phase.batch, graph.rows, source.repeats)]
         spread: dict[tuple[int, int], int] = {}     # where the rows of windows are, by (ahead, steps)
         for feed in source.feeds:
             if (span := feed.span) is not None and (span.ahead, span.steps) not in spread:
                 spread[span.ahead, span.steps] = base.take(8 * graph.rows * span.steps)
-                fill.append(gather.spread(spread[span.ahead, span.steps], rows_at, graph.rows, span, self.keep))
+                fill.append(gather.spread(spread[span.ahead, span.steps], rows_at, graph.rows, span))
         for name, node in graph.batch.items():
             nbytes, changes = node.size * np.dtype(node.dtype).itemsize, source.changes.get(name, ())
             real = node.dtype if node.dtype in FLOATS else self.dtype
@@ -166,7 +165,7 @@ class Program:
             placed[node] = places[-1]
             for feed in (f for f in source.feeds if f.target == name):
                 at, steps = (rows_at, 1) if feed.span is None else (spread[feed.span.ahead, feed.span.steps], feed.span.steps)
-                fill += gather.launches(feed, places[0], at, graph.rows * steps, count(node.shape[1:]) // steps, real, self.keep)
+                fill += gather.launches(feed, places[0], at, graph.rows * steps, count(node.shape[1:]) // steps, real)
             fill += [change.launch(places[k + 1], places[k], use, graph.rows, node.shape[1:], self.dtype) for k, (change, use) in enumerate(changes)]
         if graph.counters:
             placed.update({node: base.take(8) for node in graph.counters.values()})
@@ -177,14 +176,14 @@ class Program:
         sums = self.sums[phase.name]
         training = phase.training and self.update is not None
         results = [(graph.gradients[p], self.gradients.slots[p].offset) for p in self.gradients.slots] if training else []
-        compute = make(graph.kept(), placed, base, results)
+        compute = make(graph.kept(), placed, base, results, self.device)
         top = base + align(compute.nbytes)
         guard, update = [], Plan(base=top)
         if training and self.update is not None:
             squares, partial, blocks = control.squares(self.gradients.offset, self.gradients.nbytes // np.dtype(self.dtype).itemsize, self.dtype)
             guard = [squares, Launch("guard", self.dtype, (partial, blocks, compute.at(graph.loss)), 1)]
             assigned = [_copy(compute.at(node), self.buffers.slots[path]) for path, node in graph.assigned.items()]
-            update = join([_planned(part, top) for part in (*self.update_parts, assigned)], top)
+            update = join([_planned(part, top, self.device) for part in (*self.update_parts, assigned)], top)
         add = [Launch("add_up", node.dtype, (sums.slots[name].offset, compute.at(node)), max(node.size, 1)) for name, node in graph.sums.items()]
         for name, node in graph.kept_rows.items():
             slot = self.rows[phase.name].slots[name]
@@ -198,6 +197,12 @@ class Program:
         """Where the averages of the trained parameters are that stand in for them outside training; none, where the optimiser keeps none."""
         name = self.update.average if self.update else None
         return {} if name is None else self.state[name].slots
+
+    @property
+    def outside(self) -> list[np.ndarray]:
+        """The arrays outside the arena that plans read, each once."""
+        words = (word for phase in self.phases.values() for plan in phase.plans for row in plan.rows for word in row.words)
+        return list({id(word.array): word.array for word in words if isinstance(word, Address)}.values())
 
     @property
     def nbytes(self) -> int:
@@ -222,11 +227,11 @@ class Cursor:
         return offset
 
 
-def _planned(part: list[Launch] | Computed, base: int) -> Plan:
+def _planned(part: list[Launch] | Computed, base: int, device: str) -> Plan:
     """A part of the update as a plan."""
     if not isinstance(part, Computed):
         return lay(part, base)
-    plan = make([], part.placed, base, part.results)
+    plan = make([], part.placed, base, part.results, device)
     for group in plan.groups:
         group.gate = part.gate
     return plan

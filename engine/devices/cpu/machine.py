@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.core import Address
 from engine.devices.cpu import loop
 from engine.kernels import library
 from engine.kernels.blas import gemm_address
@@ -65,7 +66,7 @@ class Table:
         starts = np.cumsum([0] + [len(row.words) for row in self.rows])[:-1]
         addresses = [library.address(row.kernel, row.dtype) for row in self.rows]
         self.tables = np.ascontiguousarray(np.array([addresses, starts], np.int64).T)
-        self.words = np.array([FUNCTIONS[word](row.dtype) if isinstance(word, str) else word for row in self.rows for word in row.words], np.int64)
+        self.words = np.array([_value(word, row.dtype) for row in self.rows for word in row.words], np.int64)
         self.groups = np.array(groups, np.int64).reshape(-1, 7)
         self.parallel = bool((self.groups[:, 3] < self.groups[:, 2]).any())
         self.addresses = (self.tables.ctypes.data, self.words.ctypes.data, self.groups.ctypes.data)
@@ -74,6 +75,12 @@ class Table:
         """Run groups [first, last), the table's or others, on this thread."""
         tables, words, own = self.addresses
         _loop().run_groups(arena.ctypes.data, tables, words, own if groups is None else groups.ctypes.data, first, last, 0, 0, 1, 0)
+
+
+def _value(word: int | str | Address, dtype: str) -> int:
+    if isinstance(word, Address):
+        return word.array.ctypes.data
+    return FUNCTIONS[word](dtype) if isinstance(word, str) else word
 
 
 def _entry(group: Group, shift: int, following: Group | None) -> tuple[int, ...]:

@@ -54,14 +54,19 @@ def polynomial(*coefficients: float) -> Any:
     return evaluate
 
 
-def _of_llvm(operation: str, arguments: int) -> Any:
-    """One of LLVM's own functions of floats as an intrinsic."""
+def _of_llvm(operation: str, arguments: int, on_gpu: str = "") -> Any:
+    """One of LLVM's own functions of floats as an intrinsic; a GPU's compiler has them in libdevice instead, there mostly under C's names."""
     def make(x):
         def codegen(context, builder, signature, args):
             kind = context.get_value_type(x)
             function = ir.FunctionType(kind, [kind] * arguments)
             name = f"llvm.{operation}.f{32 if x == types.float32 else 64}"
-            return builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+            if builder.module.triple.startswith("nvptx"):
+                name = f"__nv_{on_gpu or operation}{'f' if x == types.float32 else ''}"
+            value = builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
+            if name.startswith("__nv_fm"):      # C's fmin and fmax pass over NaN
+                value = builder.select(builder.fcmp_unordered("uno", *args), builder.fadd(*args), value)
+            return value
 
         return x(*[x] * arguments), codegen
 
@@ -80,4 +85,4 @@ sqrt, floor, fabs = _of_llvm("sqrt", 1), _of_llvm("floor", 1), _of_llvm("fabs", 
 sin, cos, tan = _of_llvm("sin", 1), _of_llvm("cos", 1), _of_llvm("tan", 1)   # libm: one element at a time
 pow = _of_llvm("pow", 2)                                                     # libm
 copysign = _of_llvm("copysign", 2)
-minimum, maximum = _of_llvm("minimum", 2), _of_llvm("maximum", 2)            # NaN wins, -0 < +0, as numpy's
+minimum, maximum = _of_llvm("minimum", 2, "fmin"), _of_llvm("maximum", 2, "fmax")    # NaN wins, -0 < +0, as numpy's

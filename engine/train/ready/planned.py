@@ -28,7 +28,7 @@ class Planned:
 
     @property
     def nbytes(self) -> int:
-        return sum(array.nbytes for array in (*self.program.keep, *self.built.parameters.values(), *self.built.buffers.values()))
+        return sum(array.nbytes for array in (*self.program.outside, *self.built.parameters.values(), *self.built.buffers.values()))
 
     def renewed(self, job: Job) -> Planned:
         """The same for another run, of this job or of one that differs in labels; what callbacks remember of the last run is gone."""

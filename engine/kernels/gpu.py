@@ -1,0 +1,72 @@
+"""Compiling for NVIDIA GPUs: the one module that imports `numba.cuda`. No GPU and no driver are needed.
+
+With `NUMBA_ENABLE_CUDASIM=1` set before numba is imported, `cuda` is numba's simulator.
+"""
+
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
+from __future__ import annotations
+
+import re
+import types as pytypes
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from llvmlite import ir
+from numba import cuda, types
+from numba.core import cgutils
+from numba.cuda import dispatcher
+from numba.extending import intrinsic
+
+SIGNATURE = types.void(types.CPointer(types.uint8), types.CPointer(types.int64), types.int64, types.int64, types.int64, types.int64)
+"""Every GPU kernel: arena, words, size, grain, and the byte offsets of two int64 that are 0 while it is to do nothing (offset 0: none)."""
+
+
+@contextmanager
+def _pretending(arch: tuple[int, int]) -> Iterator[None]:
+    """numba asks the GPU at hand what functions called by a kernel are compiled for; here it is told."""
+    asked, dispatcher.get_current_device = dispatcher.get_current_device, lambda: pytypes.SimpleNamespace(compute_capability=arch)
+    try:
+        yield
+    finally:
+        dispatcher.get_current_device = asked
+
+
+def to_ptx(run: Any, arch: tuple[int, int], threads: int) -> tuple[str, str]:
+    """(name of the entry, PTX) of a kernel's function for GPUs of compute capability `arch` and later, for blocks of `threads` threads."""
+    with _pretending(arch):
+        text, _ = cuda.compile(run, SIGNATURE, device=False, abi="numba", cc=arch, launch_bounds=threads)
+    name = re.search(r"\.visible \.entry (\w+)\(", text)
+    assert name, "the compiler made no kernel"
+    return name.group(1), text
+
+
+# ---------------------------------------------------------------- what CUDA's Python has no words for
+
+@intrinsic
+def four_of(typingctx, pointer, index):
+    """`pointer[index : index + 4]` of float32 as a tuple, in one read of 16 bytes; the address must be a multiple of 16."""
+    result = types.UniTuple(pointer.dtype, 4)
+
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(context.get_value_type(pointer.dtype), 4)
+        place = builder.bitcast(builder.gep(args[0], [args[1]]), vector.as_pointer())
+        value = builder.load(place, align=16)
+        return cgutils.pack_array(builder, [builder.extract_element(value, ir.Constant(ir.IntType(32), i)) for i in range(4)])
+
+    return result(pointer, types.int64), codegen
+
+
+@intrinsic
+def put_four(typingctx, pointer, index, a, b, c, d):
+    """`pointer[index : index + 4] = a, b, c, d` of float32, in one write of 16 bytes; the address must be a multiple of 16."""
+    def codegen(context, builder, signature, args):
+        vector = ir.VectorType(context.get_value_type(pointer.dtype), 4)
+        value = ir.Constant(vector, ir.Undefined)
+        for i, part in enumerate(args[2:]):
+            value = builder.insert_element(value, part, ir.Constant(ir.IntType(32), i))
+        builder.store(value, builder.bitcast(builder.gep(args[0], [args[1]]), vector.as_pointer()), align=16)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, a, b, c, d), codegen
+
