@@ -18,7 +18,9 @@ DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnin
 def show_job(store: Store, row: Mapping[str, Any]) -> Json:
     """The Job object; reads the attempts and the place in the queue."""
     with store.read():
-        return _job(row, store.queue_position(row), store.attempts(row["id"]), store.adjustments(row["id"]))
+        place = store.queue_position(row)
+        eta = None if place is None else store.etas({row["id"]: place}).get(row["id"])
+        return _job({**row, "eta_seconds": eta} if place else row, place, store.attempts(row["id"]), store.adjustments(row["id"]))
 
 
 def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
@@ -26,6 +28,8 @@ def show_jobs(store: Store, rows: Sequence[Mapping[str, Any]]) -> list[Json]:
     with store.read():
         ids = [row["id"] for row in rows]
         places = store.queue_positions(row["id"] for row in rows if row["status"] == "queued")
+        etas = store.etas(places)
+        rows = [{**row, "eta_seconds": etas.get(row["id"])} if row["id"] in places else row for row in rows]
         attempts, changes = store.all_attempts(ids), store.all_adjustments(ids)
         return [_job(row, places.get(row["id"]), attempts.get(row["id"], []), changes.get(row["id"], [])) for row in rows]
 

@@ -11,7 +11,8 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
                  touch_datasets(ids)  outlived_datasets()  contents()
     jobs         add_job(spec, summary, name, epochs, priority, …, datasets=[ids], inline=dataset row)  get_job(id)
                  list_jobs(status, metadata, after, limit) -> (rows, has_more)  update_job(id, name, metadata, priority)
-                 delete_job(id) -> [sha256]  attempts(id)  queue_position(job)  queue_positions(ids)  counts()  touch_job(id)  outlived_jobs()
+                 delete_job(id) -> [sha256]  attempts(id)  queue_position(job)  queue_positions(ids)  etas(places)
+                 counts()  touch_job(id)  outlived_jobs()
     requests     request_cancel(id)  request_pause(id)  resume(id)  adjust(id, changes, epochs)  adjustments(id, after)  published_step(id)
                  (deleting with files: artifacts.delete_job, artifacts.delete_dataset)
     leases       claim(owner, lease_seconds, worker) -> (Claim, job) | None          the worker process

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from math import ceil
 from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
@@ -28,6 +29,11 @@ _AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued",
     jobs.c.priority > bindparam("this_priority"), and_(jobs.c.priority == bindparam("this_priority"), jobs.c.id < bindparam("this_job"))))
 _PLACES = select(jobs.c.id, func.row_number().over(partition_by=jobs.c.owner, order_by=(jobs.c.priority.desc(), jobs.c.id)).label("place")).where(
     jobs.c.status == "queued").subquery()
+
+_LATEST = select(jobs.c.elapsed_seconds).where(jobs.c.status == "succeeded").order_by(jobs.c.id.desc()).limit(20).subquery()
+_PACE = select(select(func.avg(_LATEST.c.elapsed_seconds)).scalar_subquery(),
+               select(func.count()).select_from(jobs).where(jobs.c.status.in_(states.HELD)).scalar_subquery(), func.count(),
+               func.count(jobs.c.owner.distinct())).select_from(jobs).where(jobs.c.status == "queued")
 
 
 class Jobs(Database):
@@ -145,6 +151,16 @@ class Jobs(Database):
         """The place of each of these jobs that is queued."""
         with self.read() as connection:
             return {row.id: row.place for row in connection.execute(select(_PLACES).where(_PLACES.c.id.in_(list(job_ids))))}
+
+    def etas(self, places: Mapping[str, int]) -> dict[str, float]:
+        """Seconds until each of some queued jobs, given with its place, may have ended: if it and those before it take as long as the last twenty
+        that succeeded, side by side as many as run now, owners in turn. Nothing while no job has succeeded.
+        """
+        if not places:
+            return {}
+        with self.read() as connection:
+            seconds, held, queued, owners = connection.execute(_PACE).one()
+        return {} if seconds is None else {job_id: seconds * ceil(min(queued, place * owners) / max(held, 1)) for job_id, place in places.items()}
 
     def waiting(self, whose: str | None = None) -> int:
         """How many jobs are queued: all, or those of one owner."""

@@ -79,3 +79,18 @@ def test_each_claim_is_of_a_job_that_waits(store: Store) -> None:
     ids = set(queue(store, "ada", 20) + queue(store, "ben", 20))
     assert len(served(store, 100)) == 40
     assert {row["id"] for row in store.list_jobs(limit=100)[0] if row["status"] in TERMINAL} == ids
+
+
+def test_an_eta_is_told_of_what_waits_from_how_long_jobs_took_lately(store: Store) -> None:
+    first, = queue(store, "ada")
+    assert store.etas({first: 1}) == {}                         # nothing has ended yet: nobody knows
+    claim, _ = store.claim("here", 60) or pytest.fail("nothing to claim")
+    store.record(claim, job={"elapsed_seconds": 10.0})
+    store.finish(claim, "succeeded", reason="completed", message="")
+    mine = queue(store, "ada", 4)
+    assert store.etas(store.queue_positions(mine)) == dict(zip(mine, (10.0, 20.0, 30.0, 40.0), strict=True))
+    queue(store, "ben", 1)                                      # takes every other turn, as long as he waits
+    assert store.etas(store.queue_positions(mine)) == dict(zip(mine, (20.0, 40.0, 50.0, 50.0), strict=True))
+    served(store, 2, end=False)                                 # two run at once
+    waiting = [job_id for job_id in mine if job_id in store.queue_positions(mine)]
+    assert set(store.etas(store.queue_positions(waiting)).values()) == {10.0, 20.0}
