@@ -7,7 +7,7 @@ from engine.errors import DeviceError
 
 
 def choose(device: str) -> str:
-    """The device, "cpu" or "cuda", of a job that asks for "auto", "cpu" or "cuda". Raises DeviceError where a GPU is asked for and none can be used."""
+    """The device, "cpu" or "cuda", for who asks for "auto", "cpu" or "cuda". Raises DeviceError where a GPU is asked for and none can be used."""
     if device == "cpu":
         return "cpu"
     reason = probe.reason()
