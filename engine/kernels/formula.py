@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
@@ -196,6 +197,25 @@ def pass_text(lines: str, arrays: tuple[str, ...], scalars: tuple[str, ...], wri
             a_x[i] = x - d
     <BLANKLINE>
     """
+    parts = pass_parts(lines, arrays, scalars, writes)
+    head = [f"a_{name} = view(arena, words[{k}] + begin * WIDTH, real)" for k, name in enumerate(arrays)]
+    head += [f"table = view(arena, words[{len(arrays)}], float64)"] + [f"{name} = table[{k}]" for k, name in enumerate(scalars)] + parts.once
+    loop = [f"{name} = a_{name}[i]" for name in arrays] + parts.body + [f"a_{name}[i] = {value}" for name, value in parts.results.items()]
+    text = ["def run(arena, words, begin, end):", *(f"    {t}" for t in head), "    for i in range(end - begin):", *(f"        {t}" for t in loop)]
+    return "\n".join(text) + "\n"
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Lines of a pass: `once`, on scalars alone, of which `once_0`, `once_1` ... are for the `body`; then each array that is written, and by what."""
+
+    once: list[str]
+    body: list[str]
+    results: dict[str, str]
+
+
+def pass_parts(lines: str, arrays: tuple[str, ...], scalars: tuple[str, ...], writes: tuple[str, ...]) -> Pass:
+    """What `pass_text` puts together."""
     assigned = [line.split("=", 1)[0].strip() for line in lines.strip().splitlines()]
     once = _Once(set(scalars))
     body = []
@@ -210,12 +230,7 @@ def pass_text(lines: str, arrays: tuple[str, ...], scalars: tuple[str, ...], wri
             once.names.discard(name)
         known.append(name)
     step = "d" in assigned and "x" in writes and "x" not in assigned
-    head = [f"a_{name} = view(arena, words[{k}] + begin * WIDTH, real)" for k, name in enumerate(arrays)]
-    head += [f"table = view(arena, words[{len(arrays)}], float64)"] + [f"{name} = table[{k}]" for k, name in enumerate(scalars)] + once.lines
-    loop = [f"{name} = a_{name}[i]" for name in arrays] + body
-    loop += [f"a_{name}[i] = x - d" if name == "x" and step else f"a_{name}[i] = {name}" for name in writes]
-    text = ["def run(arena, words, begin, end):", *(f"    {t}" for t in head), "    for i in range(end - begin):", *(f"        {t}" for t in loop)]
-    return "\n".join(text) + "\n"
+    return Pass(once.lines, body, {name: "x - d" if name == "x" and step else name for name in writes})
 
 
 class _Once(ast.NodeTransformer):

@@ -34,6 +34,7 @@ from numba import float32, float64, int32, int64, njit, uint8, uint32, uint64
 from engine.kernels.gpu import cuda, four_of, put_four
 from engine.kernels.intrinsics import bits_of, number_of, view, view_at
 from engine.kernels.vecmath.{dtype} import *
+from engine.kernels.vecmath.circle import cos_{dtype} as cos, sin_{dtype} as sin, tan_{dtype} as tan
 """
 _SIMULATED = """\
 import math
@@ -79,7 +80,7 @@ GRIDS: dict[str, Grid] = {}
 """GPU kernels that have a text of their own."""
 
 WIDE = {"guard", "refresh_scalars", "open_gate", "noise_key", "clip_factor", "add_up", "gather_number", "gather_indicator", "gather_code",
-        "gather_one_hot", "batch_moments_join"}
+        "gather_one_hot", "sample_rows", "batch_moments_join"}
 """CPU kernels that compute some numbers in float64 on purpose, on a GPU too."""
 
 

@@ -64,7 +64,7 @@ def _of_llvm(operation: str, arguments: int, on_gpu: str = "") -> Any:
             if builder.module.triple.startswith("nvptx"):
                 name = f"__nv_{on_gpu or operation}{'f' if x == types.float32 else ''}"
             value = builder.call(cgutils.get_or_insert_function(builder.module, function, name), args)
-            if name.startswith("__nv_fm"):      # C's fmin and fmax pass over NaN
+            if name.startswith(("__nv_fmin", "__nv_fmax")):      # C's fmin and fmax pass over NaN
                 value = builder.select(builder.fcmp_unordered("uno", *args), builder.fadd(*args), value)
             return value
 
@@ -74,15 +74,20 @@ def _of_llvm(operation: str, arguments: int, on_gpu: str = "") -> Any:
         @intrinsic
         def call(typingctx, x):
             return make(x)
-    else:
+    elif arguments == 2:
         @intrinsic
         def call(typingctx, x, y):
             return make(x) if x == y else None
+    else:
+        @intrinsic
+        def call(typingctx, x, y, z):
+            return make(x) if x == y == z else None
     return call
 
 
 sqrt, floor, fabs = _of_llvm("sqrt", 1), _of_llvm("floor", 1), _of_llvm("fabs", 1)
-sin, cos, tan = _of_llvm("sin", 1), _of_llvm("cos", 1), _of_llvm("tan", 1)   # libm: one element at a time
+sin, cos, tan = _of_llvm("sin", 1), _of_llvm("cos", 1), _of_llvm("tan", 1)   # libm: one element at a time; for GPUs see circle.py
+fma = _of_llvm("fma", 3)
 pow = _of_llvm("pow", 2)                                                     # libm
 copysign = _of_llvm("copysign", 2)
 minimum, maximum = _of_llvm("minimum", 2, "fmin"), _of_llvm("maximum", 2, "fmax")    # NaN wins, -0 < +0, as numpy's
