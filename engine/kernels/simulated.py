@@ -118,8 +118,7 @@ class _Warps:
     def __init__(self) -> None:
         self.lock, self.mail, self.barriers = threading.Lock(), dict[tuple[int, int], Any](), dict[int, threading.Barrier]()
 
-    def exchange(self, value: Any, mask: int) -> Any:
-        thread, threads = int(cuda.threadIdx.x), int(cuda.blockDim.x)
+    def exchange(self, thread: int, threads: int, value: Any, mask: int) -> Any:
         warp, lane = thread // 32, thread % 32
         with self.lock:
             barrier = self.barriers.setdefault(warp, threading.Barrier(min(32, threads - 32 * warp), timeout=PATIENCE))
@@ -139,4 +138,4 @@ def begin() -> None:
     _warps.mail.clear()
 
 
-FakeCUDAModule.shfl_xor_sync = staticmethod(lambda mask, value, lanes: _warps.exchange(value, lanes))
+FakeCUDAModule.shfl_xor_sync = lambda self, mask, value, lanes: _warps.exchange(int(self.threadIdx.x), int(self.blockDim.x), value, int(lanes))

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.core import Launch, Node, Scratch, Shape, apply, count
 from engine.kernels.library import define
+from engine.ops import reduction_grid  # noqa: F401
 from engine.ops.shape import axis_of
 
 ROWS_BLOCK, COLUMNS_BLOCK = 4096, 256   # elements, and rows, that one block reduces: float32 stays accurate to 1e-6, and threads have blocks to share

@@ -14,6 +14,7 @@ import numpy as np
 from engine import special
 from engine.core import Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.kernels.library import kernel
+from engine.ops import softmax_grid  # noqa: F401
 from engine.ops.elementwise import same
 from engine.ops.movement import move, strides
 from engine.ops.reduction import Axis, axes_of, reduced, spread
