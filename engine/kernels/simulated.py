@@ -11,7 +11,7 @@ import threading
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import cuda  # noqa: F401  (a word of kernels)
 from numba.cuda.simulator.kernelapi import FakeCUDAModule
 
 from engine import special
