@@ -68,9 +68,18 @@ def _key(name: str, dtype: str, arch: int) -> str:
     return hashlib.sha256(repr((library.folder().name, _versions(), arch, grid.threads(name), text)).encode()).hexdigest()[:32]
 
 
+def _path(name: str, dtype: str, arch: int) -> Path:
+    return env.CACHE / "cubins" / f"{name}-{dtype}-sm{arch}-{_key(name, dtype, arch)}"
+
+
+def is_built(name: str, dtype: str, arch: int) -> bool:
+    """Whether `build` would find it in the cache."""
+    return _path(name, dtype, arch).with_suffix(".json").exists()
+
+
 def build(name: str, dtype: str, arch: int) -> Cubin:
     """A kernel of the library for one number type and compute capability (90 for 9.0), made now or read from the cache."""
-    path = env.CACHE / "cubins" / f"{name}-{dtype}-sm{arch}-{_key(name, dtype, arch)}"
+    path = _path(name, dtype, arch)
     if path.with_suffix(".json").exists():
         found = json.loads(path.with_suffix(".json").read_text())
         return Cubin(found["entry"], path.with_suffix(".cubin").read_bytes(), Report(**found["report"]))

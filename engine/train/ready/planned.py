@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.data.table import Table
+from engine.devices import choose
 from engine.plan.program import Program
 from engine.plan.update import Update
 from engine.train.job import LABELS, Job
@@ -63,7 +64,7 @@ def program_of(built: Built) -> Program:
     """The plans of the job: training, and a pass over each other part of its rows."""
     job, data = built.job, built.job.data
     shapes = {path: array.shape for path, array in built.parameters.items()}
-    program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype)
+    program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype, choose(job.device))
     program.train_with(Update(built.steps, shapes, built.trained, built.missed))
     steps = built.steps_per_epoch if data.steps_per_epoch is not None or built.mode == "with_replacement" else None
     passes = -(-steps * built.batch_size // len(built.index)) if steps else 0       # each with an order of its own

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.train.callbacks.actions import Scores
 from engine.train.run.checkpoint import Checkpoint, numbers, written
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from engine.core import Node, topological
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.graph import interpret
 from engine.plan import control
 from engine.train.ready.build import Built
@@ -23,8 +23,8 @@ def born(built: Built, session: Session) -> str | None:
     last = position >= phase.full_steps
     rows = phase.rows * phase.source.repeats - phase.full_steps * phase.batch if last else phase.batch
     graph = built.make_graph(rows, True)
-    places = phase.batches[int(last)]
-    values: dict[Node, Any] = {graph.batch[name]: places[name].view(session.arena) for name in graph.batch}
+    batch = session.batch(phase, last)
+    values: dict[Node, Any] = {graph.batch[name]: batch[name] for name in graph.batch}
     values |= {node: session.parameters[path] for path, node in graph.parameters.items()}
     values |= {node: session.buffers[path] for path, node in graph.buffers.items()}
     if graph.key is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.plan import control
 from engine.train.callbacks import SkipWhen
 from engine.train.callbacks.actions import Action

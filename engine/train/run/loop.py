@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.errors import CheckpointError, SpecError
 from engine.train.callbacks.actions import Action, Change, KeepCheckpoint, RestoreBest, Rollback, Skip, Stop
 from engine.train.callbacks.changes import read_change

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.errors import Problem, SpecError
 from engine.optim.chain import Chain
 from engine.optim.rules import Descent, Rule
@@ -78,8 +78,7 @@ class Regime:
         """Let the chain have these numbers. `rule` is the one whose learning rate is shown."""
         self.chain = chain
         self.rule = next((step for step in reversed(chain) if isinstance(step, Rule)), Descent(1.0))
-        assert self.session.program.update is not None
-        self.session.program.update.tune(self.session.arena, chain)
+        self.session.tune(chain)
 
     # ---------------------------------------------------------------- what is trained
 
@@ -101,12 +100,12 @@ class Regime:
         known = {path: memory for path, memory in {**self.shelf, **self._memories(updates)}.items() if path not in renewed}
         missed = {path: updates - (known[path].updates if path in known else 0) for path in trained}
         self._build(trained, missed)
-        self.session.arena[:control.NBYTES] = old.arena[:control.NBYTES]
+        self.session.control[:] = old.control
         for name, sums in self.session.sums("train").items():
             sums[...] = old.sums("train")[name]
         for path in set(trained) & set(known):
-            for name, slab in self.session.program.state.items():
-                slab.slots[path].view(self.session.arena)[...] = known[path].state[name]
+            for name, array in self.session.remembered(path).items():
+                array[...] = known[path].state[name]
         self.shelf = {path: memory for path, memory in known.items() if path not in trained}
 
     def _build(self, trained: list[str], missed: Mapping[str, int]) -> None:
@@ -122,18 +121,18 @@ class Regime:
 
     def _memories(self, updates: int) -> dict[str, Memory]:
         """What the session remembers of the arrays that are trained."""
-        state, arena, missed = self.session.program.state, self.session.arena, self.built.missed
-        return {path: Memory(updates - missed.get(path, 0), {name: slab.slots[path].view(arena).copy() for name, slab in state.items()})
+        missed = self.built.missed
+        return {path: Memory(updates - missed.get(path, 0), {name: array.copy() for name, array in self.session.remembered(path).items()})
                 for path in self.built.trained}
 
     def _renew(self, path: str, init: Any, step: int) -> dict[str, Any]:
         """New values, which are functions of the seed, the path and the step."""
         found, array = initialiser(init, path), self.session.parameters[path]
         array[...] = found.array(array.shape, seed=self.built.job.seed, path=f"{path}@{step}", dtype=self.built.job.dtype)
-        program = self.session.program
-        for copied in (program.state[name].slots for name in program.update.copies) if program.update else ():
-            if path in copied:
-                copied[path].view(self.session.arena)[...] = array
+        update = self.session.program.update
+        for name, copied in self.session.remembered(path).items():
+            if update and name in update.copies:
+                copied[...] = array
         return {"from": "trained values", "to": found.kind_name()}
 
     # ---------------------------------------------------------------- checkpoints

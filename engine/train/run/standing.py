@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from engine.devices.cpu.session import Session
+from engine.devices.session import Session
 from engine.plan import control
 
 

@@ -1,0 +1,112 @@
+"""A program at work on a GPU: its arena is there, and the host has a copy of what Python asks for."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from engine import env
+from engine.devices import session
+from engine.devices.cpu.machine import Crew
+from engine.devices.cpu.machine import arena as host_arena
+from engine.devices.cuda import feed, gates, steps
+from engine.devices.cuda.machine import Library, Table
+from engine.devices.cuda.runtime import Room, Runtime, open_gpu
+from engine.plan.memory import align
+from engine.plan.program import Phase, Program
+from engine.plan.slab import Slab, Slot
+
+
+class Session(session.Session):
+    """What a run has changed is copied to the host when Python asks for it; what Python was given is copied back before the next run.
+
+    `memory` has room for all bytes of the arena, but the host pays only for those that it looks at.
+    """
+
+    def __init__(self, program: Program, *, seed: int = 0, threads: int = 1, runtime: Runtime | None = None, library: Library | None = None):
+        self._there: set[tuple[int, int]] = set()       # what is newer on the GPU
+        self._here: set[tuple[int, int]] = set()        # what Python may have changed
+        super().__init__(program, host_arena(program.nbytes), seed)
+        self.crew = Crew(threads)
+        self.runtime = runtime or open_gpu()
+        self._room = Room(self.runtime)
+        area = align(program.nbytes)
+        self._at = self._room.take(area + gates.NBYTES)
+        self.resident = feed.fits(self.runtime, program.outside)
+        self._loop = self._ready(area, library)
+        self._begun = False
+
+    def _ready(self, area: int, library: Library | None) -> steps.Loop:
+        """The loop for all phases."""
+        runtime, program, phases = self.runtime, self.program, self.program.phases.values()
+        addresses = feed.copied(self._room, program.outside) if self.resident else {}
+        kinds = [steps.step_plans(phase, last, area, gathers=not self.resident) for phase in phases for last in (False, True)]
+        self.table = Table(runtime, self._room, [plan for kind in kinds for plan in kind], self._at, addresses, library)
+        found = iter(self.table.launches)
+        each = iter([steps.Recorded([launch for _ in kind for launch in next(found)]) for kind in kinds])
+        feeder = None if self.resident else feed.Gatherer(runtime, program, self._at, self.control)
+        return steps.Loop(runtime, self._at, area, self.control, {name: (next(each), next(each)) for name in program.phases}, feeder)
+
+    def look(self) -> None:
+        """TRAINYARD_DEBUG=1 prints the size of each plan, 2 or more the launches of each kind of step as well."""
+        for name, kinds in self._loop.steps.items() if env.DEBUG else ():
+            phase, sizes = self.program.phases[name], [len(kind.launches) for kind in kinds]
+            print(f"{name}: {phase.steps} steps of {phase.batch} rows, {sizes[0]} launches a step, {sizes[1]} for the last, "
+                  f"arena of {self.program.nbytes:,} bytes on the GPU", file=sys.stderr)
+            for launch in kinds[0].launches if env.DEBUG >= 2 else ():
+                what = "library" if launch.call else f"{launch.blocks} x {launch.threads}"
+                print(f"  {launch.row.kernel}.{launch.row.dtype} {launch.row.size} {what}  {launch.row.label}", file=sys.stderr)
+
+    # ---------------------------------------------------------------- runs
+
+    def run(self, phase: Phase, steps: int, factors: np.ndarray, series: np.ndarray) -> int:
+        self._push()
+        self._there |= self._changed_by(phase)
+        return self._loop.run(phase, steps, np.ascontiguousarray(factors, np.float64), series, self.crew.stop_word)
+
+    def _push(self) -> None:
+        """Let the GPU have what Python may have changed; at first everything that lasts."""
+        spans = self._here if self._begun else {(0, self.program.cursor)}
+        for offset, nbytes in sorted(spans):
+            self.runtime.write(self._at + offset, self.memory[offset: offset + nbytes])
+        self._begun = True
+        self._here.clear()
+
+    def _changed_by(self, phase: Phase) -> set[tuple[int, int]]:
+        """What a run of a phase may change, beside the control block, which is brought home at once."""
+        program = self.program
+        spans: list[Slab | Slot] = [program.sums[phase.name], program.rows[phase.name], *(slot for each in phase.batches for slot in each.values())]
+        if phase.training:
+            spans += [program.parameters, program.buffers, program.gradients, *program.state.values()]
+            spans += [self.scalars()] if program.update else []
+        return {(span.offset, span.nbytes) for span in spans}
+
+    # ---------------------------------------------------------------- what Python sees
+
+    def lend(self, *spans: Slab | Slot) -> None:
+        for key in ((span.offset, span.nbytes) for span in spans):
+            if key in self._there:
+                self._fetch(*key)
+                self._there.discard(key)
+            self._here.add(key)
+
+    def renew(self, *spans: Slab | Slot) -> None:
+        keys = {(span.offset, span.nbytes) for span in spans}
+        self._there -= keys
+        self._here |= keys
+
+    def _fetch(self, offset: int, nbytes: int) -> None:
+        self.runtime.read(self._at + offset, self.memory[offset: offset + nbytes])
+
+    @property
+    def arena(self) -> np.ndarray:
+        """All bytes of the program, fetched as they are now. Bytes that are not asked for by name are not copied back."""
+        if self._begun:
+            self._fetch(self.program.cursor, len(self.memory) - self.program.cursor)
+            for key in list(self._there):
+                self._fetch(*key)
+                self._there.discard(key)
+                self._here.add(key)
+        return self.memory
+
