@@ -44,8 +44,20 @@ def to_ptx(run: Any, arch: tuple[int, int], threads: int) -> tuple[str, str]:
 # ---------------------------------------------------------------- what CUDA's Python has no words for
 
 @intrinsic
+def view_of(typingctx, array, kind):
+    """A pointer to numbers of type `kind` where an array begins: an index of it is not asked whether it is negative, as one of the array is."""
+    result = types.CPointer(kind.instance_type)
+
+    def codegen(context, builder, signature, args):
+        data = cgutils.create_struct_proxy(signature.args[0])(context, builder, args[0]).data
+        return builder.bitcast(data, context.get_value_type(result))
+
+    return result(array, kind), codegen
+
+
+@intrinsic
 def four_of(typingctx, pointer, index):
-    """`pointer[index : index + 4]` of float32 as a tuple, in one read of 16 bytes; the address must be a multiple of 16."""
+    """`pointer[index : index + 4]` as a tuple, in one read of 16 bytes, two in float64; the address must be a multiple of 16."""
     result = types.UniTuple(pointer.dtype, 4)
 
     def codegen(context, builder, signature, args):

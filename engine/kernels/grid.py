@@ -31,7 +31,7 @@ _COMPILED = """\
 import math
 
 from numba import float32, float64, int32, int64, njit, uint8, uint32, uint64
-from engine.kernels.gpu import cuda, four_of, put_four
+from engine.kernels.gpu import cuda, four_of, put_four, view_of
 from engine.kernels.intrinsics import bits_of, number_of, view, view_at
 from engine.kernels.vecmath.{dtype} import *
 from engine.kernels.vecmath.circle import cos_{dtype} as cos, sin_{dtype} as sin, tan_{dtype} as tan

@@ -1,18 +1,20 @@
 """The words of kernels in plain Python, for numba's simulator of a GPU: one thread of the GPU is one thread of Python, arrays are numpy's.
 
 Loaded only where `NUMBA_ENABLE_CUDASIM=1` was set before numba was imported. The simulator knows no warps: `shfl_xor_sync` is added to it here.
+It takes no alignment of shared arrays either: numpy's begin at multiples of 16 anyway.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from typing import Any
 
 import numpy as np
 from numba import cuda  # noqa: F401  (a word of kernels)
-from numba.cuda.simulator.kernelapi import FakeCUDAModule
+from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
 
 from engine import special
 from engine.kernels.vecmath import philox as counters
@@ -47,6 +49,10 @@ def view(arena: np.ndarray, offset: Any, kind: Any) -> np.ndarray:
 
 def view_at(address: Any, kind: Any) -> Any:
     return ctypes.cast(int(address), ctypes.POINTER(np.ctypeslib.as_ctypes_type(kind)))
+
+
+def view_of(array: np.ndarray, kind: Any) -> np.ndarray:
+    return array.view(kind)
 
 
 def load(pointer: np.ndarray, index: Any) -> Any:
@@ -139,3 +145,14 @@ def begin() -> None:
 
 
 FakeCUDAModule.shfl_xor_sync = lambda self, mask, value, lanes: _warps.exchange(int(self.threadIdx.x), int(self.blockDim.x), value, int(lanes))
+
+
+# ---------------------------------------------------------------- shared memory
+
+def _array(self: Any, shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+    """The block's array of the line that asks for it."""
+    caller = sys._getframe(1)
+    return self._allocations.setdefault((caller.f_code.co_filename, caller.f_lineno), np.empty(shape, dtype))
+
+
+FakeCUDAShared.array = _array

@@ -19,6 +19,7 @@ from engine.errors import DtypeError, ShapeError
 from engine.ops.indexing import INDEX_TYPES
 from engine.ops.movement import move
 from engine.ops.recurrent_cells import CELLS, RNN_RELU, Array, Cell, Parts, joined, split
+from engine.ops.recurrent_grid import define_walks, place
 from engine.ops.recurrent_kernels import define_cell
 
 ROWS = 6        # of the batch that walk together: the tallest block of a product
@@ -212,6 +213,31 @@ def _back_launch(cell: Cell) -> Callable[[Node], list[Launch]]:
     return launch
 
 
+def _walk_launch(cell: Cell) -> Callable[[Node], list[Launch]]:
+    def launch(node: Node) -> list[Launch]:
+        x, w, *more = node.inputs
+        rows, steps, units = x.shape[0], x.shape[1], w.shape[0]
+        kernel, room, groups = place(f"{cell.name}_walk", node.dtype, rows, units, cell.forward[0])
+        words = (node, x, w, rows, steps, units, int(node.attrs["reverse"]), *_more_words(x, more), room)
+        return [Launch(kernel, node.dtype, words, groups, cost=ROWS * _cost(cell, steps, units))]
+
+    return launch
+
+
+def _walk_back_launch(cell: Cell) -> Callable[[Node], list[Launch]]:
+    def launch(node: Node) -> list[Launch]:
+        ct, y, w, *more = node.inputs
+        rows, steps, units = y.shape[0], y.shape[1], w.shape[0]
+        turned = Scratch(w.size * np.dtype(w.dtype).itemsize)
+        kernel, room, groups = place(f"{cell.name}_walk_back", node.dtype, rows, units, cell.backward[0] + cell.states)
+        words = (node, node.shape[1], y, rows, steps, units, int(node.attrs["reverse"]), *_more_words(y, more), turned, ct, node.attrs["first"],
+                 ct.shape[1], room)
+        return [move(w.dtype, turned, w, w.shape[::-1], in_steps=(1, w.shape[1])),
+                Launch(kernel, node.dtype, words, groups, cost=ROWS * _cost(cell, steps, units))]
+
+    return launch
+
+
 # ---------------------------------------------------------------- the ops
 
 def _cases(cell: Cell, back: bool) -> tuple[Case, ...]:
@@ -228,14 +254,16 @@ def _cases(cell: Cell, back: bool) -> tuple[Case, ...]:
 
 
 def _register(cell: Cell) -> None:
-    define_cell(cell.name, cell.gates, cell.states, cell.parts, cell.forward, cell.backward)
+    for define in (define_cell, define_walks):
+        define(cell.name, cell.gates, cell.states, cell.parts, cell.forward, cell.backward)
     back = _compose_back(cell)
-    register(Op(f"{cell.name}_grad", shape=_back_shape(cell), oracle=back, launch=_back_launch(cell), public=False, cases=_cases(cell, True),
+    register(Op(f"{cell.name}_grad", shape=_back_shape(cell), oracle=back, launch=_back_launch(cell),
+                cuda=_walk_back_launch(cell), public=False, cases=_cases(cell, True),
                 compose=lambda node: back(*node.inputs, **node.attrs), defaults={"reverse": False, "first": 0},
                 description="The cotangent carried back to the sums of the input of each step, and to the states before the first."))
     register(Op(cell.name, shape=_shape(cell), oracle=lambda x, w, *more, reverse=False: run(cell, x, w, *more, reverse=reverse),
-                launch=_launch(cell), vjp=lambda node, ct: _vjp(cell, node, ct), public=False, cases=_cases(cell, False), formula=cell.formula,
-                compose=lambda node: run(cell, *node.inputs, **node.attrs), defaults={"reverse": False},
+                launch=_launch(cell), cuda=_walk_launch(cell), vjp=lambda node, ct: _vjp(cell, node, ct), public=False, cases=_cases(cell, False),
+                formula=cell.formula, compose=lambda node: run(cell, *node.inputs, **node.attrs), defaults={"reverse": False},
                 description=f"From step to step {cell.formula}."))
 
 

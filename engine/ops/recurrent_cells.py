@@ -1,4 +1,4 @@
-"""The cells of recurrent ops: what one step does, forwards and backwards, as formulas of arrays or nodes, and as text of a kernel.
+"""The cells of recurrent ops: what one step does, forwards and backwards, as formulas of arrays or nodes, and as stages of a kernel.
 
 A cell makes `gates` sums for each unit (blocks side by side, in Flux's order), carries `states` numbers for each unit from step to step, and keeps
 `parts` of them, the states first, for the way back.
@@ -14,7 +14,7 @@ import numpy as np
 
 from engine import special
 from engine.core import Node, apply
-from engine.ops.recurrent_kernels import KEEP_BACK, each, sums, turned
+from engine.ops.recurrent_stages import Keep, Sums, Turned, Walk, each
 
 Array = Any     # an array, or a node
 Parts = Sequence[Array]
@@ -27,7 +27,7 @@ class Cell:
     step    (x, states, w) -> parts
     back    (cotangents of the parts, parts, states before, w) -> (cotangent of x, cotangents of the states before)
     weigh   (cotangents of the parts, parts, states before, cotangent of x) -> cotangent of w
-    forward, backward   how many blocks the kernel needs, and its text
+    forward, backward   how many blocks a kernel needs, and its stages
     scaled  what `recurrent_weigh` does for the last gate's weights; None where it cannot do them
     """
 
@@ -38,8 +38,8 @@ class Cell:
     step: Callable[[Array, Parts, Array], Parts]
     back: Callable[[Parts, Parts, Parts, Array], tuple[Array, Parts]]
     weigh: Callable[[Parts, Parts, Parts, Array], Array]
-    forward: tuple[int, str]
-    backward: tuple[int, str]
+    forward: Walk
+    backward: Walk
     formula: str
     scaled: bool | None = False
 
@@ -73,14 +73,14 @@ def _rnn(name: str, function: Callable[[Array], Array], slope: Callable[[Array],
         dx = d[0] * slope(parts[0])
         return dx, [dx @ w.T]
 
-    return Cell(name, 1, 1, 1, step, back, _weigh, (2, sums(0, 1) + each(f"""\
+    return Cell(name, 1, 1, 1, step, back, _weigh, (2, Sums(0, 1), each(f"""\
 s = load(p1, u)
 store(p0, u, {formula})
-""", blocks=2)), (1, each(f"""\
+""")), (1, each(f"""\
 h = load(y, u)
 store(p0, u, e0[u] * ({slope_formula}))
 store(e0, u, 0.0)
-""", blocks=1, back=True) + KEEP_BACK + turned(0, 1)), f"h = {name.removeprefix('rnn_')}(x + h W)")
+"""), Keep(), Turned(0, 1)), f"h = {name.removeprefix('rnn_')}(x + h W)")
 
 
 RNN_TANH = _rnn("rnn_tanh", np.tanh, lambda h: 1 - h * h, "tanh(s)", "1.0 - h * h")
@@ -105,7 +105,7 @@ def _lstm_back(d: Parts, parts: Parts, before: Parts, w: Array) -> tuple[Array, 
     return dx, [dx @ w.T, dc * f]
 
 
-LSTM = Cell("lstm", 4, 2, 6, _lstm_step, _lstm_back, _weigh, (6, sums(0, 4) + each("""\
+LSTM = Cell("lstm", 4, 2, 6, _lstm_step, _lstm_back, _weigh, (6, Sums(0, 4), each("""\
 i, f, g = sigmoid(p2[u]), sigmoid(p3[u]), tanh(p4[u])
 store(p1, u, f * p1[u] + i * g)
 store(p2, u, i)
@@ -115,7 +115,7 @@ store(p4, u, g)
 o = sigmoid(p5[u])
 store(p0, u, o * tanh(p1[u]))
 store(p5, u, o)
-""", blocks=6)), (5, each("""\
+""")), (5, each("""\
 d, o, top = e0[u], load(y, 5 * units + u), tanh(load(y, units + u))
 store(p3, u, d * top * o * (1.0 - o))
 store(p4, u, e1[u] + d * o * (1.0 - top * top))
@@ -127,7 +127,7 @@ store(p2, u, d * i * (1.0 - g * g))
 """, """\
 store(e0, u, 0.0)
 store(e1, u, p4[u] * load(y, 3 * units + u))
-""", blocks=5, back=True) + KEEP_BACK + turned(0, 4)), "i, f, g, o = x + h W; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c)")
+"""), Keep(), Turned(0, 4)), "i, f, g, o = x + h W; c = sigmoid(f) c + sigmoid(i) tanh(g); h = sigmoid(o) tanh(c)")
 
 
 # ---------------------------------------------------------------- gru: Cho et al. 2014, in the first version of the paper
@@ -152,23 +152,23 @@ def _gru_weigh(d: Parts, parts: Parts, before: Parts, dx: Array) -> Array:
     return before[0].T @ joined(dr, dz, d[3] + dc * parts[1])
 
 
-GRU = Cell("gru", 3, 1, 5, _gru_step, _gru_back, _gru_weigh, (5, sums(0, 3, "steps * width if gate < 2 else -1") + each("""\
+GRU = Cell("gru", 3, 1, 5, _gru_step, _gru_back, _gru_weigh, (5, Sums(0, 3, given=2), each("""\
 r, z, h = sigmoid(p1[u]), sigmoid(p2[u]), p0[u]
 c = tanh(load(x, 2 * units + u) + r * load(p3, u))
 store(p0, u, c + z * (h - c))
 store(p1, u, r)
 store(p2, u, z)
 store(p4, u, c)
-""", blocks=5)), (3, each("""\
+""")), (3, each("""\
 d, r, z, m, c = e0[u], load(y, units + u), load(y, 2 * units + u), load(y, 3 * units + u), load(y, 4 * units + u)
 dc = d * (1.0 - z) * (1.0 - c * c)
 store(p0, u, dc * m * r * (1.0 - r))
 store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
 store(p2, u, dc)
-""", blocks=3, back=True) + KEEP_BACK + each("""\
+"""), Keep(), each("""\
 store(p2, u, p2[u] * load(y, units + u))
 store(e0, u, e0[u] * load(y, 2 * units + u))
-""", blocks=3, back=True) + turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h", True)
+"""), Turned(0, 3)), "r, z = sigmoid(x + h W); c = tanh(x + r (h W)); h = (1 - z) c + z h", True)
 
 
 # ---------------------------------------------------------------- gru_v3: the same in the paper's third version
@@ -194,25 +194,25 @@ def _gru_v3_weigh(d: Parts, parts: Parts, before: Parts, dx: Array) -> Array:
     return joined(before[0].T @ joined(dr, dz), (parts[1] * before[0]).T @ dc)
 
 
-GRU_V3 = Cell("gru_v3", 3, 1, 4, _gru_v3_step, _gru_v3_back, _gru_v3_weigh, (5, sums(0, 2) + each("""\
+GRU_V3 = Cell("gru_v3", 3, 1, 4, _gru_v3_step, _gru_v3_back, _gru_v3_weigh, (5, Sums(0, 2), each("""\
 r = sigmoid(p1[u])
 store(p1, u, r)
 store(p2, u, sigmoid(p2[u]))
 store(p4, u, r * p0[u])
-""", blocks=5) + sums(2, 3, of=4) + each("""\
+"""), Sums(2, 3, of=4), each("""\
 c, h = tanh(p3[u]), p0[u]
 store(p0, u, c + p2[u] * (h - c))
 store(p3, u, c)
-""", blocks=5)), (4, each("""\
+""")), (4, each("""\
 d, z, c = e0[u], load(y, 2 * units + u), load(y, 3 * units + u)
 store(p1, u, d * (load(b, u) - c) * z * (1.0 - z))
 store(p2, u, d * (1.0 - z) * (1.0 - c * c))
 store(e0, u, d * z)
-""", blocks=4, back=True) + turned(2, 3, to=3) + each("""\
+"""), Turned(2, 3, to=3), each("""\
 r, d = load(y, units + u), load(p3, u)
 store(p0, u, d * load(b, u) * r * (1.0 - r))
 store(e0, u, e0[u] + d * r)
-""", blocks=4, back=True) + KEEP_BACK + turned(0, 2)), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h", None)
+"""), Keep(), Turned(0, 2)), "r, z = sigmoid(x + h W); c = tanh(x + (r h) W); h = (1 - z) c + z h", None)
 
 
 CELLS = (RNN_TANH, RNN_RELU, LSTM, GRU, GRU_V3)

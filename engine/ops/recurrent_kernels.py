@@ -1,19 +1,17 @@
-"""The kernels of recurrent ops: a few rows of the batch walk through all their steps, forwards or backwards, with what they carry close at hand.
+"""The CPU's kernels of recurrent ops: a few rows of the batch walk through all their steps, forwards or back, with what they carry at hand.
 
-Everything about a step is kept in blocks [rows, units] that lie end to end: forwards the parts (gate g is part `states + g`), backwards the gates.
-So what a loop reads and what it writes lie apart for all rows together, which is what a compiler wants to see before it makes vectors.
-A cell says what happens as text: products (`sums`, `turned`) and loops (`each`), in which
-    p0, p1, ...: the blocks     x: the input's sums, forwards
-    e0, e1: the cotangents of the states     y: the parts kept of this step     b: the states before, backwards
-No loop has more than four arrays that are written, which is as many as a compiler takes the trouble to tell apart.
+The blocks [rows, units] of a step (see `recurrent_stages`) lie end to end. So what a loop reads and what it writes lie apart for all rows together,
+which is what a compiler wants to see before it makes vectors.
 """
 
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
+from collections.abc import Sequence
 from textwrap import indent
 
 from engine.kernels.library import define
+from engine.ops.recurrent_stages import Each, Keep, Stage, Sums, Turned, Walk
 
 _FORWARD = """\
 def run(arena, words, begin, end):
@@ -73,7 +71,7 @@ _END = """\
                 for u in range(units):
                     store(out, u, e[u])
 """
-KEEP_BACK = """\
+_KEEP_BACK = """\
 for row in range(rows):
     for k in range(GATES):
         p = view(arena, room + k * size + row * units * WIDTH, real)
@@ -96,28 +94,39 @@ def product(arena, c, ldc, s, lds, a, lda, b, ldb, across, rows, k, columns):
             i += height
 
 
-def sums(first: int, last: int, start: str = "steps * width", of: int = 0) -> str:
-    """The parts of gates [first, last): the input's sums (where `start` is not -1), and a block times the weights."""
+def _text(stage: Stage, blocks: int, back: bool) -> str:
+    """What a stage of a step does, for the rows of a range."""
+    match stage:
+        case Sums():
+            return _sums(stage)
+        case Turned():
+            return _turned(stage)
+        case Each(loops):
+            return _each(loops, blocks, back)
+        case Keep():
+            return _KEEP_BACK
+
+
+def _sums(stage: Sums) -> str:
+    start = "steps * width" if stage.given is None else "-1" if stage.given <= stage.first else f"steps * width if gate < {stage.given} else -1"
     return f"""\
-for gate in range({first}, {last}):
-    product(arena, room + (STATES + gate) * size, units, given + gate * units * WIDTH, {start}, room + {of} * size, units,
+for gate in range({stage.first}, {stage.last}):
+    product(arena, room + (STATES + gate) * size, units, given + gate * units * WIDTH, {start}, room + {stage.of} * size, units,
             words[2] + gate * units * across * WIDTH, ldb, across, rows, depth, units)
 """
 
 
-def turned(first: int, last: int, to: int | None = None) -> str:
-    """The blocks of gates [first, last) times the turned weights: added to the cotangent of the first states, or put into a block."""
-    target, start = ("held", "units") if to is None else (f"room + {to} * size", "-1")
+def _turned(stage: Turned) -> str:
+    target, start = ("held", "units") if stage.to is None else (f"room + {stage.to} * size", "-1")
     text = f"""\
-for gate in range({first}, {last}):
+for gate in range({stage.first}, {stage.last}):
     product(arena, {target}, units, {target}, {start}, room + gate * size, units, words[3] + gate * units * ldb * WIDTH, ldb, across,
             rows, units, units)
 """
-    return text if to is not None else "if step > 0 or words[10] == 1:\n" + indent(text, "    ")
+    return text if stage.to is not None else "if step > 0 or words[10] == 1:\n" + indent(text, "    ")
 
 
-def each(*loops: str, blocks: int, back: bool = False) -> str:
-    """What is done for each row: loops over its units, one after the other. A row that has ended keeps its states; its other blocks are zeros."""
+def _each(loops: Sequence[str], blocks: int, back: bool) -> str:
     lines = [f"p{k} = view(arena, room + {k} * size + row * units * WIDTH, real)" for k in range(blocks)]
     if back:
         lines += ["e0, e1 = view(arena, held + row * units * WIDTH, real), view(arena, held + (STATES - 1) * size + row * units * WIDTH, real)",
@@ -140,10 +149,11 @@ for row in range(rows):
 """
 
 
-def define_cell(name: str, gates: int, states: int, parts: int, forward: tuple[int, str], backward: tuple[int, str]) -> None:
-    """Add the two kernels of a cell to the library; each is how many blocks it needs, and its text."""
-    for kernel, blocks, text in ((name, forward[0], _FORWARD + indent(forward[1] + _KEEP, " " * 8)),
-                                 (f"{name}_grad", backward[0], _BACKWARD + indent(backward[1], " " * 8) + _END)):
+def define_cell(name: str, gates: int, states: int, parts: int, forward: Walk, backward: Walk) -> None:
+    """Add the two kernels of a cell to the library; each is how many blocks it needs, and its stages."""
+    for kernel, (blocks, *stages), start, end, back in ((name, forward, _FORWARD, indent(_KEEP, " " * 8), False),
+                                                        (f"{name}_grad", backward, _BACKWARD, _END, True)):
+        text = start + indent("".join(_text(stage, blocks, back) for stage in stages), " " * 8) + end
         for word, number in (("GATES", gates), ("STATES", states), ("PARTS", parts), ("BLOCKS", blocks)):
             text = text.replace(word, str(number))
         define(kernel, text, uses=(product,))
