@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, leaf, register
 from engine.errors import DtypeError, ShapeError
+from engine.ops import convolution_grid_launches as grids
 from engine.ops import convolution_launches as launches
 from engine.ops.convolution_launches import Ints, Slide
 
@@ -186,6 +187,11 @@ def launch(node: Node) -> Sequence[Launch]:
     return make(node, _slide(node, node.ndim - 2))
 
 
+def cuda(node: Node) -> Sequence[Launch]:
+    make = {"conv": grids.conv, "conv_input_grad": grids.conv_input_grad, "conv_weight_grad": grids.conv_weight_grad}[node.op.name]
+    return make(node, _slide(node, node.ndim - 2))
+
+
 LARGE = "many weights"      # too many for differences
 CASES: tuple[tuple[str, Shape, Shape, dict[str, Any]], ...] = (
     ("ragged", (2, 7, 5, 3), (3, 2, 3, 5), {"stride": (2, 1), "low": (1, 0), "high": (2, 1)}),
@@ -211,13 +217,13 @@ def _case(op: str, name: str, x: Shape, w: Shape, attrs: dict[str, Any]) -> Case
     return Case(name, tuple(map(Sample, inputs)), {**more, **attrs}, gradient=name != LARGE)
 
 
-register(Op("conv_weight_grad", shape=weight_shape, oracle=weight_oracle, launch=launch, vjp=weight_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
-            cases=tuple(_case("conv_weight_grad", *case) for case in CASES),
+register(Op("conv_weight_grad", shape=weight_shape, oracle=weight_oracle, launch=launch, cuda=cuda, vjp=weight_vjp, jvp=jvp, defaults=DEFAULTS,
+            public=False, cases=tuple(_case("conv_weight_grad", *case) for case in CASES),
             description="The cotangent of a convolution carried back to its kernel."))
-register(Op("conv_input_grad", shape=input_shape, oracle=input_oracle, launch=launch, vjp=input_vjp, jvp=jvp, defaults=DEFAULTS, public=False,
-            cases=tuple(_case("conv_input_grad", *case) for case in CASES),
+register(Op("conv_input_grad", shape=input_shape, oracle=input_oracle, launch=launch, cuda=cuda, vjp=input_vjp, jvp=jvp, defaults=DEFAULTS,
+            public=False, cases=tuple(_case("conv_input_grad", *case) for case in CASES),
             description="The transpose of a convolution: its cotangent carried back to its input."))
-register(Op("conv", shape=shape, oracle=oracle, launch=launch, vjp=vjp, jvp=jvp, defaults=DEFAULTS,
+register(Op("conv", shape=shape, oracle=oracle, launch=launch, cuda=cuda, vjp=vjp, jvp=jvp, defaults=DEFAULTS,
             cases=(*(_case("conv", *case) for case in CASES),
                    Case("bias", (Sample((2, 4, 3)), Sample((3, 3, 18)), Sample((18,))), {"low": (1,), "high": (1,)}),
                    Case("bias of each channel", (Sample((2, 4, 3)), Sample((2, 1, 3)), Sample((3,))), {"groups": 3})),

@@ -80,12 +80,12 @@ class Slide(NamedTuple):
 
 # ---------------------------------------------------------------- what launches share
 
-def _words(out: Node | Scratch, source: Node | Scratch, other: Node | Scratch, axes: Sequence[Axis], channels: int, groups: int) -> tuple[Any, ...]:
+def words_of(out: Node | Scratch, source: Node | Scratch, other: Node | Scratch, axes: Sequence[Axis], channels: int, groups: int) -> tuple[Any, ...]:
     three = [*[Axis(1, 1, 1, 0, 1, 1)] * (3 - len(axes)), *axes]
     return (out, source, other, *(n for axis in three for n in axis), channels, channels // groups, groups)
 
 
-def _rows(batch: int, axes: Sequence[Axis]) -> int:
+def rows_of(batch: int, axes: Sequence[Axis]) -> int:
     return batch * count(axis.out for axis in axes[:-1])
 
 
@@ -126,11 +126,11 @@ def _product(node: Node | Scratch, source: Node, panels: Scratch, bias: Node | N
              end_to_end: bool) -> Launch:
     """The kernel that multiplies what elements see of `source` with panels; `columns` are those of a group."""
     channels, width, size = source.shape[-1], axes[-1].out, count(axis.taps for axis in axes) * source.shape[-1] // groups
-    rows = _rows(source.shape[0], axes)
+    rows = rows_of(source.shape[0], axes)
     lies = _lying(channels, width, size * columns) if end_to_end else COLUMNS
     strip, nbytes = _room(axes, channels // groups, rows, lies, np.dtype(source.dtype).itemsize)
     chunk = max(1, -(-rows // (BLOCKS * strip)) * strip)
-    words = (*_words(node, source, panels, axes, channels, groups), strip, Scratch(-(-rows // chunk) * nbytes), nbytes, lies, columns,
+    words = (*words_of(node, source, panels, axes, channels, groups), strip, Scratch(-(-rows // chunk) * nbytes), nbytes, lies, columns,
              panels if bias is None else bias, -1 if bias is None else 0, chunk, *place)
     return Launch("conv", source.dtype, words, rows, grain=chunk, cost=width * size * groups * -(-columns // LANES) * LANES / 45)
 
@@ -140,7 +140,7 @@ def _tap_first(axes: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return [axes[-2], *axes[:-2], axes[-1]]
 
 
-def _place(shape: Shape, phases: Sequence[Phase]) -> tuple[int, ...]:
+def place_of(shape: Shape, phases: Sequence[Phase]) -> tuple[int, ...]:
     """Where a phase's first element is in an array of `shape`, and how far it is from one to the next along batch and three axes."""
     steps = strides(shape)
     along = [phase.step * step for phase, step in zip(phases, steps[1:-1], strict=True)]
@@ -157,11 +157,11 @@ def conv(node: Node, slide: Slide) -> Sequence[Launch]:
     whole = [Phase(axis, 0, 1, 0, 1) for axis in axes]
     if w.shape[-2] == 1 and groups > 1:
         source, before = _repeated(x, columns)
-        return [*before, _depthwise(node, source, w, bias, axes, columns, x.shape[0], _place(node.shape, whole))]
+        return [*before, _depthwise(node, source, w, bias, axes, columns, x.shape[0], place_of(node.shape, whole))]
     panels = Scratch(-(-columns // groups // LANES) * LANES * count(w.shape[:-1]) * groups * np.dtype(w.dtype).itemsize)
     packing = _panels(panels, w, groups, columns // groups, _tap_first([*zip(w.shape[:-1], strides(w.shape)[:-1], strict=True)]),
                       (columns // groups, 1), 0)
-    return [*packing, _product(node, x, panels, bias, axes, groups, columns // groups, _place(node.shape, whole), True)]
+    return [*packing, _product(node, x, panels, bias, axes, groups, columns // groups, place_of(node.shape, whole), True)]
 
 
 def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
@@ -177,7 +177,7 @@ def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     for some in product(*phases):
         taps = [(phase.axis.taps, -phase.every * step) for phase, step in zip(some, steps, strict=False)]
         start = sum(phase.last * step for phase, step in zip(some, steps, strict=False))
-        axes, place, size = [phase.axis for phase in some], _place(wide, some), count(n for n, _ in taps)
+        axes, place, size = [phase.axis for phase in some], place_of(wide, some), count(n for n, _ in taps)
         if alone:
             turned = Scratch(size * columns * np.dtype(w.dtype).itemsize)
             found.append(move(w.dtype, turned, w, (*(n for n, _ in taps), columns), in_steps=(*(step for _, step in taps), 1), in_start=start))
@@ -197,7 +197,7 @@ def conv_weight_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     x, ct = node.inputs
     nbytes = node.size * np.dtype(node.dtype).itemsize
     axes = slide.axes(x.shape, node.shape[:-2], ct.shape)
-    rows, alone = _rows(x.shape[0], axes), node.shape[-2] == 1 and slide.groups > 1
+    rows, alone = rows_of(x.shape[0], axes), node.shape[-2] == 1 and slide.groups > 1
     # many weights are cut by columns, few are added up by blocks of rows
     share = max(2, ct.shape[-1] // 128) if node.size > MANY and slide.groups == 1 else 0
     blocks = 1 if share else max(1, min(BLOCKS, rows, MOST // max(nbytes, 1)))
@@ -220,8 +220,8 @@ def _weights(out: Any, node: Node, axes: Sequence[Axis], groups: int, rows: int,
     lies = _lying(channels, width, node.size)
     strip, nbytes = _room(axes, channels // groups, rows * BLOCKS if share else rows, lies, np.dtype(node.dtype).itemsize)
     size = -(-columns // LANES) if share else blocks
-    words = (*_words(out, x, ct, axes, channels, groups), strip, Scratch(-(-size // max(share, 1)) * nbytes), nbytes, lies, columns // groups, block,
-             rows, share)
+    words = (*words_of(out, x, ct, axes, channels, groups), strip, Scratch(-(-size // max(share, 1)) * nbytes), nbytes, lies, columns // groups,
+             block, rows, share)
     return [Launch("conv_weights", node.dtype, words, size, grain=max(share, 1), cost=rows * width * node.size / size / 40)]
 
 
@@ -240,13 +240,13 @@ def _depthwise_weights(out: Any, node: Node, axes: Sequence[Axis], groups: int, 
     x, ct = node.inputs
     columns, block = ct.shape[-1], -(-rows // blocks)
     source, found = _repeated(x, columns)
-    words = (*_words(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
+    words = (*words_of(out, source, ct, axes, columns, columns), *(0,) * 4, block, rows)
     return [*found, Launch("depthwise_weights", node.dtype, words, blocks, cost=block * axes[-1].out * node.size * 0.1)]
 
 
 def _depthwise(out: Node | Scratch, source: Node | Scratch, w: Node | Scratch, bias: Node | None, axes: Sequence[Axis], channels: int, batch: int,
                place: Ints) -> Launch:
     dtype = next(item.dtype for item in (out, source, w) if isinstance(item, Node))
-    words = (*_words(out, source, w, axes, channels, channels), *(0,) * 4, w if bias is None else bias, int(bias is not None), 0, 0, *place)
+    words = (*words_of(out, source, w, axes, channels, channels), *(0,) * 4, w if bias is None else bias, int(bias is not None), 0, 0, *place)
     cost = axes[-1].out * channels * (0.2 + 0.1 * count(axis.taps for axis in axes))
-    return Launch("depthwise", dtype, words, _rows(batch, axes), cost=cost)
+    return Launch("depthwise", dtype, words, rows_of(batch, axes), cost=cost)
