@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from engine import special
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
+from engine.ops import cross_entropy_grid  # noqa: F401
 from engine.ops.indexing import INDEX_TYPES
 
 SUMS = ("contract", "reassoc", "nsz")
@@ -246,16 +248,29 @@ def _launch(node: Node) -> list[Launch]:
     return [Launch("softmax_cross_entropy", node.dtype, (node, logits, labels, _label_bytes(labels), n, room), rows, cost=10 + n)]
 
 
-def _grad_launch(node: Node) -> list[Launch]:
+def _grad_words(node: Node) -> tuple[Any, ...]:
     ct, logits, labels = node.inputs
     step = 1
     if ct.op.name == "broadcast" and ct.inputs[0].size == 1:   # the mean's share is the same for every row
         ct, step = ct.inputs[0], 0
-    words = (node, ct, step, logits, labels, _label_bytes(labels), node.shape[1])
-    if _few(labels, node.shape[1]):
-        words = (*words, _room(node.dtype, node.shape[0]))
+    return node, ct, step, logits, labels, _label_bytes(labels), node.shape[1]
+
+
+def _grad_launch(node: Node) -> list[Launch]:
+    if _few(node.inputs[2], node.shape[1]):
+        words = (*_grad_words(node), _room(node.dtype, node.shape[0]))
         return [Launch("softmax_cross_entropy_few_grad", node.dtype, words, node.shape[0], grain=MANY, cost=3 + 0.5 * node.shape[1])]
-    return [Launch("softmax_cross_entropy_grad", node.dtype, words, node.shape[0], cost=10 + 1.2 * node.shape[1])]
+    return [Launch("softmax_cross_entropy_grad", node.dtype, _grad_words(node), node.shape[0], cost=10 + 1.2 * node.shape[1])]
+
+
+def _grid_launch(node: Node) -> list[Launch]:
+    """On a GPU: of any number of classes, without room."""
+    logits, labels = node.inputs
+    return [Launch("softmax_cross_entropy", node.dtype, (node, logits, labels, _label_bytes(labels), logits.shape[1], 0), node.size)]
+
+
+def _grid_grad_launch(node: Node) -> list[Launch]:
+    return [Launch("softmax_cross_entropy_grad", node.dtype, _grad_words(node), node.shape[0])]
 
 
 def _cases(back: bool) -> tuple[Case, ...]:
@@ -270,7 +285,9 @@ def _cases(back: bool) -> tuple[Case, ...]:
 
 
 register(Op("softmax_cross_entropy_grad", shape=lambda ct, logits, labels: (logits.shape, logits.dtype), oracle=_grad_oracle,
-            launch=_grad_launch, compose=_grad_compose, cases=_cases(True), public=False, description="The cotangent carried back to the logits."))
-register(Op("softmax_cross_entropy", shape=_shape, oracle=_oracle, launch=_launch, vjp=_vjp, compose=_compose, cases=_cases(False),
+            launch=_grad_launch, cuda=_grid_grad_launch, compose=_grad_compose, cases=_cases(True), public=False,
+            description="The cotangent carried back to the logits."))
+register(Op("softmax_cross_entropy", shape=_shape, oracle=_oracle, launch=_launch, cuda=_grid_launch, vjp=_vjp, compose=_compose,
+            cases=_cases(False),
             formula="-sum(targets * log_softmax(logits))",
             description="The cross entropy of each row of logits against its class number, or a row of probabilities; NaN for an unknown class."))

@@ -10,6 +10,7 @@ import numpy as np
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, count, register, root
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
+from engine.ops.indexing_grid import scattering
 
 INDEX_TYPES = ("int32", "int64", "uint8")
 
@@ -148,6 +149,12 @@ def _scatter_launch(node: Node) -> list[Launch]:
     return [Launch("scatter_add", node.dtype, (node, whole, indices, _bytes(indices), indices.size, width, start, step), rows, cost=price)]
 
 
+def _scatter_grid_launch(node: Node) -> list[Launch]:
+    indices, updates = node.inputs
+    width = count(node.shape[1:])
+    return scattering(node, indices, _bytes(indices), width, *_columns(updates, width))
+
+
 def _columns(updates: Node, width: int) -> tuple[Node, int, int]:
     """Where rows of updates lie: an array, the first element, and from row to row. Columns cut from a wider array are read where they are."""
     cut = root(updates)
@@ -161,8 +168,8 @@ def _scatter_forward(node: Node, tangents: Sequence[Node | None]) -> Node | None
     return None if tangents[1] is None else apply("scatter_add", node.inputs[0], tangents[1], **node.attrs)
 
 
-register(Op("scatter_add", shape=_scatter_shape, oracle=_scatter_oracle, launch=_scatter_launch, jvp=_scatter_forward,
-            vjp=lambda node, ct: [None, apply("gather", ct, node.inputs[0])],
+register(Op("scatter_add", shape=_scatter_shape, oracle=_scatter_oracle, launch=_scatter_launch, cuda=_scatter_grid_launch,
+            jvp=_scatter_forward, vjp=lambda node, ct: [None, apply("gather", ct, node.inputs[0])],
             cases=(Case("rows", (_PLACES, Sample((7, 3))), {"rows": 5}),
                    Case("numbers", (Sample((2, 3), 0, 5, "int64"), Sample((2, 3))), {"rows": 5}),
                    Case("outside", (Sample((9,), -3, 9, "int32"), Sample((9, 2))), {"rows": 5}, gradient=False),

@@ -7,7 +7,9 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, register
 from engine.errors import DtypeError, ShapeError
+from engine.kernels.grid import grid
 from engine.kernels.library import kernel
+from engine.ops.teams import TEAMS, THREADS
 
 SUMS = ("contract", "reassoc", "nsz")
 
@@ -53,6 +55,55 @@ def layer_norm_grad_kernel(arena, words, begin, end):
         scale = 1.0 / sqrt(squares * share + epsilon)
         along = along * share * scale * scale
         for i in range(n):
+            store(out, i, scale * (load(ct, i) - slope - (load(x, i) - mean) * along))
+
+
+@grid("layer_norm", threads=THREADS, uses=TEAMS)
+def layer_norm_grid(arena, words, size):
+    """A team of threads for each row. Words: out, in, row length, epsilon."""
+    n, epsilon, room = int32(words[2]), real(number_of(words[3])), cuda.shared.array(32, real)
+    lanes, rows, share = team_of(n), int32(size) // n, 1.0 / real(n)
+    teams, lane = cuda.blockDim.x // lanes, cuda.threadIdx.x % lanes
+    for first in range(cuda.blockIdx.x * teams, rows, cuda.gridDim.x * teams):
+        row = first + cuda.threadIdx.x // lanes
+        mine = n if row < rows else 0
+        x = view(arena, words[1] + row * n * WIDTH, real)
+        y = view(arena, words[0] + row * n * WIDTH, real)
+        total, squares = 0.0, 0.0
+        for i in range(lane, mine, lanes):
+            total += load(x, i)
+        mean = team_sum(total, lanes, room) * share
+        for i in range(lane, mine, lanes):
+            squares += (load(x, i) - mean) * (load(x, i) - mean)
+        scale = 1.0 / sqrt(team_sum(squares, lanes, room) * share + epsilon)
+        for i in range(lane, mine, lanes):
+            store(y, i, (load(x, i) - mean) * scale)
+
+
+@grid("layer_norm_grad", threads=THREADS, uses=TEAMS)
+def layer_norm_grad_grid(arena, words, size):
+    """As on the CPU, a team of threads for each row. Words: out, ct, x, row length, epsilon."""
+    n, epsilon, room = int32(words[3]), real(number_of(words[4])), cuda.shared.array(32, real)
+    lanes, rows, share = team_of(n), int32(size) // n, 1.0 / real(n)
+    teams, lane = cuda.blockDim.x // lanes, cuda.threadIdx.x % lanes
+    for first in range(cuda.blockIdx.x * teams, rows, cuda.gridDim.x * teams):
+        row = first + cuda.threadIdx.x // lanes
+        mine = n if row < rows else 0
+        ct = view(arena, words[1] + row * n * WIDTH, real)
+        x = view(arena, words[2] + row * n * WIDTH, real)
+        out = view(arena, words[0] + row * n * WIDTH, real)
+        total, slope, squares, along = 0.0, 0.0, 0.0, 0.0
+        for i in range(lane, mine, lanes):
+            total += load(x, i)
+            slope += load(ct, i)
+        mean = team_sum(total, lanes, room) * share
+        slope = team_sum(slope, lanes, room) * share
+        for i in range(lane, mine, lanes):
+            squares += (load(x, i) - mean) * (load(x, i) - mean)
+            along += load(ct, i) * (load(x, i) - mean)
+        scale = 1.0 / sqrt(team_sum(squares, lanes, room) * share + epsilon)
+        along = team_sum(along, lanes, room) * share * scale * scale
+        for i in range(lane, mine, lanes):
             store(out, i, scale * (load(ct, i) - slope - (load(x, i) - mean) * along))
 
 

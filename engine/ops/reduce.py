@@ -10,8 +10,10 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, count, register
 from engine.errors import DtypeError, ShapeError
+from engine.kernels.grid import grid
 from engine.kernels.library import kernel
 from engine.ops.reduction import Axis, axes_of, launches, reduced, spread
+from engine.ops.teams import THREADS, team_of
 
 
 def _numpy(axis: Axis) -> Any:
@@ -124,6 +126,49 @@ def argmax_kernel(arena, words, begin, end):
             if value > best or (value != value and best == best):
                 place, best = i, value
         out[k] = place
+
+
+def beats(value, place, best, other):
+    """Whether an element is chosen before another: NaN before numbers, the greater before the less, the first of equals."""
+    if value != value or best != best:
+        return value != value and (best == best or place < other)
+    return value > best or (value == best and place < other)
+
+
+@grid("argmax", threads=THREADS, uses=(team_of, beats))
+def argmax_grid(arena, words, size):
+    """A team of threads for each place, or one thread where neighbours read neighbours. Words: out (int32), in, length, elements from one to the
+    next."""
+    length, step, out = int32(words[2]), int32(words[3]), view(arena, words[0], int32)
+    numbers = cuda.shared.array(32, real)
+    places = cuda.shared.array(32, int32)
+    lanes = team_of(length) if step < 32 else int32(1)
+    teams, lane = cuda.blockDim.x // lanes, cuda.threadIdx.x % lanes
+    for first in range(cuda.blockIdx.x * teams, size, cuda.gridDim.x * teams):
+        k = first + cuda.threadIdx.x // lanes
+        outer = int32(k) // step
+        x = view(arena, words[1] + (outer * length * step + k - outer * step) * WIDTH, real)
+        place, best = int32(length), -INFINITY
+        for i in range(lane, length if k < size else 0, lanes):
+            value = load(x, i * step)
+            if beats(value, i, best, place):
+                place, best = int32(i), value
+        apart = min(lanes, 32) // 2
+        while apart > 0:
+            value, other = cuda.shfl_xor_sync(-1, best, int32(apart)), cuda.shfl_xor_sync(-1, place, int32(apart))
+            if beats(value, other, best, place):
+                place, best = other, value
+            apart //= 2
+        if lanes > 32:
+            if cuda.threadIdx.x % 32 == 0:
+                numbers[cuda.threadIdx.x // 32], places[cuda.threadIdx.x // 32] = best, place
+            cuda.syncthreads()
+            for warp in range(cuda.blockDim.x // 32):
+                if beats(numbers[warp], places[warp], best, place):
+                    place, best = places[warp], numbers[warp]
+            cuda.syncthreads()
+        if lane == 0 and k < size:
+            out[k] = place
 
 
 def _argmax_shape(x: Node, axis: int | None = None, keepdims: bool = False) -> tuple[Shape, str]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from engine.kernels.grid import grid
-from engine.ops.teams import ROWS, SUMS, THREADS
+from engine.ops.teams import TEAMS, THREADS
 
 
 def share(x, top):
@@ -13,7 +13,7 @@ def share(x, top):
     return select(infinite, select(x == INFINITY, real(1), select(x != x, x, real(0))), exp(x - top))
 
 
-@grid("softmax", threads=THREADS, uses=(*ROWS, share))
+@grid("softmax", threads=THREADS, uses=(*TEAMS, share))
 def softmax_grid(arena, words, size):
     """y = exp(x - max) / sum. Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -36,7 +36,7 @@ def softmax_grid(arena, words, size):
             store(y, i, share(load(x, i), top) * scale)
 
 
-@grid("log_softmax", threads=THREADS, uses=ROWS)
+@grid("log_softmax", threads=THREADS, uses=TEAMS)
 def log_softmax_grid(arena, words, size):
     """y = x - max - log(sum(exp(x - max))). Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -59,7 +59,7 @@ def log_softmax_grid(arena, words, size):
             store(y, i, (load(x, i) - top) - shift)
 
 
-@grid("logsumexp", threads=THREADS, uses=ROWS)
+@grid("logsumexp", threads=THREADS, uses=TEAMS)
 def logsumexp_grid(arena, words, size):
     """out[r] = max + log(sum(exp(x - max))). Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -81,7 +81,7 @@ def logsumexp_grid(arena, words, size):
             out[row] = top + log(total) if isfinite(top) else top
 
 
-@grid("softmax_grad", threads=THREADS, uses=SUMS)
+@grid("softmax_grad", threads=THREADS, uses=TEAMS)
 def softmax_grad_grid(arena, words, size):
     """out = y (ct - sum(ct y)). Words: out, ct, y, row length."""
     n, room = int32(words[3]), cuda.shared.array(32, real)
@@ -101,7 +101,7 @@ def softmax_grad_grid(arena, words, size):
             store(out, i, load(y, i) * (load(ct, i) - total))
 
 
-@grid("log_softmax_grad", threads=THREADS, uses=SUMS)
+@grid("log_softmax_grad", threads=THREADS, uses=TEAMS)
 def log_softmax_grad_grid(arena, words, size):
     """out = ct - exp(y) sum(ct). Words: out, ct, y, row length."""
     n, room = int32(words[3]), cuda.shared.array(32, real)

@@ -46,4 +46,21 @@ def team_greatest(x, lanes, room):
     return x
 
 
-SUMS, ROWS = (team_of, team_sum), (team_of, team_sum, team_greatest)
+def tile_sum(x, width, room):
+    """The sums of x over the threads that stand below one another, `width` of them side by side; those of the first line have them.
+
+    `room` is a shared array of as many numbers as the block has threads.
+    """
+    lanes = cuda.blockDim.x // width
+    while lanes > 1:
+        half = (lanes + 1) // 2
+        room[cuda.threadIdx.x] = x
+        cuda.syncthreads()
+        if cuda.threadIdx.x // width + half < lanes:
+            x += room[cuda.threadIdx.x + half * width]
+        cuda.syncthreads()
+        lanes = half
+    return x
+
+
+TEAMS = (team_of, team_sum, team_greatest)
