@@ -115,13 +115,8 @@ class Session(ABC):
     def tune(self, chain: Sequence[OptimiserStep]) -> None:
         """Give the optimiser's steps other hyper-parameters."""
         assert self.program.update is not None
-        self.lend(self.scalars())
+        self.lend(Slot(self.program.update.scalars_at, (self.program.update.nbytes,), "uint8"))
         self.program.update.tune(self.memory, chain)
-
-    def scalars(self) -> Slot:
-        """Where the numbers of the optimiser's steps are."""
-        assert self.program.update is not None
-        return Slot(self.program.update.scalars_at, (self.program.update.nbytes,), "uint8")
 
     def saved(self) -> dict[str, np.ndarray]:
         """Everything that decides what comes next, by name, as arrays to be read or written: control, parameters, buffers, state, and what the epoch

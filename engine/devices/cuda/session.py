@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from engine.plan.memory import align
 from engine.plan.program import Phase, Program
 from engine.plan.slab import Slab, Slot
 
+Region = tuple[int, int]
+"""Where some bytes of the arena begin and end."""
+
 
 class Session(session.Session):
     """What a run has changed is copied to the host when Python asks for it; what Python was given is copied back before the next run.
@@ -25,8 +29,9 @@ class Session(session.Session):
     """
 
     def __init__(self, program: Program, *, seed: int = 0, threads: int = 1, runtime: Runtime | None = None, library: Library | None = None):
-        self._there: set[tuple[int, int]] = set()       # what is newer on the GPU
-        self._here: set[tuple[int, int]] = set()        # what Python may have changed
+        self._regions = list(regions(program))
+        self._there: set[Region] = set()        # what is newer on the GPU
+        self._here: set[Region] = set()         # what Python may have changed
         super().__init__(program, host_arena(program.nbytes), seed)
         self.crew = Crew(threads)
         self.runtime = runtime or open_gpu()
@@ -67,46 +72,53 @@ class Session(session.Session):
 
     def _push(self) -> None:
         """Let the GPU have what Python may have changed; at first everything that lasts."""
-        spans = self._here if self._begun else {(0, self.program.cursor)}
-        for offset, nbytes in sorted(spans):
-            self.runtime.write(self._at + offset, self.memory[offset: offset + nbytes])
+        for start, end in sorted(self._here) if self._begun else [(0, self.program.cursor)]:
+            self.runtime.write(self._at + start, self.memory[start:end])
         self._begun = True
         self._here.clear()
 
-    def _changed_by(self, phase: Phase) -> set[tuple[int, int]]:
+    def _changed_by(self, phase: Phase) -> set[Region]:
         """What a run of a phase may change, beside the control block, which is brought home at once."""
-        program = self.program
-        spans: list[Slab | Slot] = [program.sums[phase.name], program.rows[phase.name], *(slot for each in phase.batches for slot in each.values())]
         if phase.training:
-            spans += [program.parameters, program.buffers, program.gradients, *program.state.values()]
-            spans += [self.scalars()] if program.update else []
-        return {(span.offset, span.nbytes) for span in spans}
+            return set(self._regions)
+        return self._touched(self.program.sums[phase.name], self.program.rows[phase.name]) | {self._regions[-1]}
 
     # ---------------------------------------------------------------- what Python sees
 
     def lend(self, *spans: Slab | Slot) -> None:
-        for key in ((span.offset, span.nbytes) for span in spans):
-            if key in self._there:
-                self._fetch(*key)
-                self._there.discard(key)
-            self._here.add(key)
+        regions = self._touched(*spans)
+        self._fetch(regions & self._there)
+        self._here |= regions - {self._regions[-1]}
 
     def renew(self, *spans: Slab | Slot) -> None:
-        keys = {(span.offset, span.nbytes) for span in spans}
-        self._there -= keys
-        self._here |= keys
+        regions = self._touched(*spans)
+        self._there -= regions
+        self._here |= regions
 
-    def _fetch(self, offset: int, nbytes: int) -> None:
-        self.runtime.read(self._at + offset, self.memory[offset: offset + nbytes])
+    def _touched(self, *spans: Slab | Slot) -> set[Region]:
+        wanted = [(span.offset, span.offset + span.nbytes) for span in spans]
+        return {(start, end) for start, end in self._regions if any(first < end and start < last for first, last in wanted)}
+
+    def _fetch(self, regions: set[Region]) -> None:
+        for start, end in sorted(regions):
+            self.runtime.read(self._at + start, self.memory[start:end])
+        self._there -= regions
 
     @property
     def arena(self) -> np.ndarray:
-        """All bytes of the program, fetched as they are now. Bytes that are not asked for by name are not copied back."""
+        """All bytes of the program, as they are now, to be read."""
         if self._begun:
-            self._fetch(self.program.cursor, len(self.memory) - self.program.cursor)
-            for key in list(self._there):
-                self._fetch(*key)
-                self._there.discard(key)
-                self._here.add(key)
+            self._fetch(set(self._there))
+            self._fetch({(self.program.cursor, len(self.memory))})
         return self.memory
 
+
+def regions(program: Program) -> Iterator[Region]:
+    """The parts of the arena that are copied as a whole, in their order; the bytes of batches are the last."""
+    kept: list[Slab | Slot] = [program.parameters, program.buffers, program.gradients, *program.state.values()]
+    for slabs in (program.sums, program.rows):
+        kept += slabs.values()
+    if (update := program.update) is not None:
+        kept.append(Slot(update.scalars_at, (update.nbytes,), "uint8"))
+    yield from sorted((slab.offset, slab.offset + slab.nbytes) for slab in kept if slab.nbytes)
+    yield program.cursor, max([program.cursor, *(plan.base for phase in program.phases.values() for plan in phase.plans[1::5])])
