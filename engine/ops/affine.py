@@ -14,8 +14,9 @@ from engine.errors import ShapeError
 from engine.ops.matmul import launch_in_registers
 from engine.ops.matmul import oracle as product_oracle
 from engine.ops.matmul import shape as product_shape
+from engine.ops.matmul_grid import GATE, RELU, ROW
+from engine.ops.matmul_grid import launches as launch_on_gpu
 
-ROW, RELU, GATE = 1, 2, 3      # how to finish
 TURNS = {"transpose_a": False, "transpose_b": False}
 
 
@@ -67,9 +68,11 @@ def _cases(third: int, **attrs: Any) -> tuple[Case, ...]:
 AFFINE = register(Op(
     "affine", shape=_affine_shape, oracle=_affine_oracle, compose=_affine_compose, public=False, defaults={**TURNS, "relu": False},
     launch=lambda node: launch_in_registers(node, RELU if node.attrs["relu"] else ROW, node.inputs[2], 0),
+    cuda=lambda node: launch_on_gpu(node, RELU if node.attrs["relu"] else ROW),
     cases=(*_cases(1, relu=False), *(Case(f"{case.name}, relu", case.inputs, {**case.attrs, "relu": True}, False) for case in _cases(1, relu=True))),
     formula="a @ b + bias", description="A matrix product and a bias, and relu of that where asked."))
 GATED = register(Op(
     "gated_product", shape=_gated_shape, oracle=lambda a, b, gate, **turns: product_oracle(a, b, **turns) * (gate > 0), compose=_gated_compose,
     launch=lambda node: launch_in_registers(node, GATE, node.inputs[2], node.shape[1]), public=False, defaults=TURNS,
+    cuda=lambda node: launch_on_gpu(node, GATE),
     cases=_cases(2), formula="(a @ b) * (gate > 0)", description="A matrix product where the gate is above zero, else 0: the way back through relu."))

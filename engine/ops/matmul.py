@@ -16,6 +16,7 @@ import numpy as np
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
+from engine.ops import matmul_grid
 
 SMALL = 1 << 23          # multiply-adds up to which operands need no copying
 SMALL_TURNED = 1 << 18   # the same where the right operand must be turned first
@@ -235,7 +236,8 @@ def _case(name: str, a: Shape, b: Shape, gradient: bool = True, **attrs: Any) ->
 
 
 MATMUL = register(Op(
-    "matmul", shape=shape, oracle=oracle, launch=launch, vjp=vjp, jvp=jvp, defaults={"transpose_a": False, "transpose_b": False},
+    "matmul", shape=shape, oracle=oracle, launch=launch, cuda=matmul_grid.launches, vjp=vjp, jvp=jvp,
+    defaults={"transpose_a": False, "transpose_b": False},
     formula="a @ b", description="Matrix product, of the last two axes.",
     cases=(
         _case("small", (5, 7), (7, 3)), _case("one by one", (1, 1), (1, 1)), _case("empty batch", (0, 4), (4, 3)),
