@@ -21,6 +21,7 @@ from engine.errors import DtypeError, ShapeError
 from engine.kernels.formula import compute, cost, kernel_text, names_in, operations, parse
 from engine.kernels.library import define
 from engine.ops.composition import times, to_nodes
+from engine.ops.elementwise_grid import define_formula
 
 CT = ast.Name("ct", ast.Load())
 SHAPES: tuple[tuple[str, Shape], ...] = (("ragged", (7, 5)), ("long", (131,)), ("empty batch", (0, 5)), ("one", (1,)), ("scalar", ()))
@@ -101,6 +102,7 @@ def fused(name: str, tree: ast.expr, operands: tuple[str, ...], *, attributes: M
           vjp: Any = None, jvp: Any = None) -> Op:
     """The op and the kernel of one formula. Without an `oracle` numpy computes the formula: then differences of the forward oracle check it."""
     define(name, kernel_text(tree, operands, tuple(attributes), numbers=public))
+    define_formula(name, tree, operands, tuple(attributes))
     price = cost(tree)
 
     def shape(*nodes: Node, **given: float) -> tuple[Shape, str]:

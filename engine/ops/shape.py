@@ -9,6 +9,7 @@ import numpy as np
 from engine.core import DTYPES, FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, broadcast_shape, count, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import define
+from engine.ops.elementwise_grid import define_cast
 from engine.ops.movement import move, strides
 
 
@@ -149,6 +150,7 @@ for _source in DTYPES:
     for i in range(end - begin):
         store(y, i, {_target}(load(x, i)))
 """)
+        define_cast(f"cast_{_source}_{_target}", _source, _target)
 
 
 def _cast_shape(x: Node, dtype: str) -> tuple[Shape, str]:

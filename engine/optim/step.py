@@ -15,8 +15,7 @@ from zlib import crc32
 import numpy as np
 
 from engine.core import Node, Shape
-from engine.kernels.formula import pass_text
-from engine.kernels.library import define
+from engine.optim.passes import define_pass
 from engine.spec import Family, Spec
 
 steps = Family("optimiser", {"clip_gradient": "clip_grad", "l2": "weight_decay", "clipnorm": "clip_norm", "clipvalue": "clip_grad"})
@@ -109,8 +108,8 @@ def define_passes(cls: type[OptimiserStep], prefix: str) -> None:
     lines = "\n".join(line for line in cls.lines.splitlines() if line)
     name = f"{prefix}_{cls.kind_name()}"
     if prefix == "rule":
-        define(name, pass_text(lines, cls.arrays(), cls.scalars(), ("x", *cls.state)))
-        define(f"{name}_onward", pass_text(lines + "\ng = d", cls.arrays(), cls.scalars(), ("g", *cls.state)))
+        define_pass(name, lines, cls.arrays(), cls.scalars(), ("x", *cls.state))
+        define_pass(f"{name}_onward", lines + "\ng = d", cls.arrays(), cls.scalars(), ("g", *cls.state))
     else:
         changed = ("g",) if not cls.last else ("x",) if "\nx = " in f"\n{lines}" else ()
-        define(name, pass_text(lines, cls.arrays(), cls.scalars(), (*changed, *cls.state)))
+        define_pass(name, lines, cls.arrays(), cls.scalars(), (*changed, *cls.state))

@@ -6,8 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from engine.kernels.formula import pass_text
-from engine.kernels.library import define
+from engine.optim.passes import define_pass
 from engine.optim.step import OptimiserStep, define_passes, steps
 from engine.spec import Family
 
@@ -28,8 +27,8 @@ def transform(cls: type[OptimiserStep]) -> type[Any]:
     return steps.add(transforms.add(cls))
 
 
-define("transform_scale", pass_text("g = factor * g", ("x", "g"), ("factor",), ("g",)))
-define("rule_step", pass_text("d = factor * g", ("x", "g"), ("factor",), ("x",)))    # what follows a list that does not end with a rule
+define_pass("transform_scale", "g = factor * g", ("x", "g"), ("factor",), ("g",))
+define_pass("rule_step", "d = factor * g", ("x", "g"), ("factor",), ("x",))    # what follows a list that does not end with a rule
 
 
 @transform

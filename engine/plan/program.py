@@ -112,7 +112,7 @@ class Program:
     def finish(self) -> None:
         """Make all plans. They share the bytes behind the slabs, for only one of them runs at a time."""
         constants = {id(graph): self._constants(graph.results()) for phase in self.phases.values() for graph in phase.graphs if graph is not None}
-        self.update_parts = self.update.parts() if self.update else []
+        self.update_parts = self.update.parts(self.device) if self.update else []
         for part in self.update_parts:
             if isinstance(part, Computed):
                 part.placed |= self._constants([node for node, _ in part.results])

@@ -14,6 +14,7 @@ import numpy as np
 from engine.core import Launch, Node, Scratch, Shape, apply, count, leaf
 from engine.graph.rewrite import simplify
 from engine.optim.averages import EMA
+from engine.optim.passes import launches
 from engine.optim.rules import Descent, Rule, closing, makes_step
 from engine.optim.step import OptimiserStep, noise_place, order
 from engine.optim.transforms import ClipGlobalNorm, ClipNorm
@@ -123,29 +124,29 @@ class Update:
 
     # ---------------------------------------------------------------- what it does
 
-    def parts(self) -> list[list[Launch] | Computed]:
-        """One update, in the order in which the steps act."""
+    def parts(self, device: str = "cpu") -> list[list[Launch] | Computed]:
+        """One update on a device, in the order in which the steps act."""
         parts: list[list[Launch] | Computed] = [self._refresh()]
         for i, waiting in self.order:
             gate = self._gate(waiting)
-            parts.append([replace(launch, gate=gate) for launch in self._step(i)])
+            parts.append([replace(launch, gate=gate) for launch in self._step(i, device)])
             parts += [Computed(*self._computed(r, i), gate) for r, region in enumerate(self.regions) if region.computes(i)]
         return [part for part in parts if part]
 
     def _refresh(self) -> list[Launch]:
         """Gates and scalar tables, made ready for this update."""
-        launches = []
+        found = []
         for waiting in self.waits:
             counts = [self.table_at(0, k) + 8 * self.chain[k].scalars().index("steps") for k in waiting]
-            launches.append(Launch("open_gate", self.dtype, (self._pace_at(waiting), len(counts), *counts), 1))
+            found.append(Launch("open_gate", self.dtype, (self._pace_at(waiting), len(counts), *counts), 1))
         for waiting in dict.fromkeys(waiting for _, waiting in self.order):
             tables = [(self.table_at(r, i), region.missed) for r, region in enumerate(self.regions) for i, mine in self.order
                       if mine == waiting and i < self.given]
             words = (self._pace_at(waiting), len(tables), *(word for table in tables for word in table))
-            launches += [Launch("refresh_scalars", self.dtype, words, 1)] if tables else []
-        return launches
+            found += [Launch("refresh_scalars", self.dtype, words, 1)] if tables else []
+        return found
 
-    def _step(self, i: int) -> list[Launch]:
+    def _step(self, i: int, device: str) -> list[Launch]:
         """One step of the chain over all regions but those that are computed as a whole."""
         step = self.chain[i]
         if isinstance(step, ClipGlobalNorm):
@@ -157,17 +158,17 @@ class Update:
         regions = [r for r, region in enumerate(self.regions) if not region.computes(i)]
         if step.noise:
             key = Launch("noise_key", self.dtype, (self._key_at(i), self.table_at(0, i)), 1)
-            return [key, *(launch for r in regions for launch in self._noisy(r, i))]
-        return [self._pass(r, i) for r in regions]
+            return [key, *(launch for r in regions for launch in self._noisy(r, i, device))]
+        return [launch for r in regions for launch in self._pass(r, i, device)]
 
-    def _pass(self, number: int, i: int) -> Launch:
+    def _pass(self, number: int, i: int, device: str) -> list[Launch]:
         region, step = self.regions[number], self.regions[number].steps[i]
         name = f"transform_{step.kind_name()}"
         if isinstance(step, Rule):
             name = f"rule_{step.kind_name()}" + ("" if i == closing(self.chain) else "_onward")
         places = self._places(region, i)
-        words = (*(Place(places[array]) for array in step.arrays()), self.table_at(number, i))
-        return Launch(name, self.dtype, words, region.size, grain=16, cost=0.3 + 0.2 * len(step.arrays()))
+        arrays = [Place(places[array]) for array in step.arrays()]
+        return launches(name, self.dtype, arrays, self.table_at(number, i), region.size, 0.3 + 0.2 * len(arrays), device)
 
     def _places(self, region: Region, i: int) -> dict[str, int]:
         """Where a step finds the arrays of a region."""
@@ -175,16 +176,16 @@ class Update:
         return {"x": self.parameters.offset + region.parameter_at * self.width, "g": self.gradients.offset + at,
                 **{name: self.slabs[f"{i}.{name}"].offset + at for name in self.chain[i].state}}
 
-    def _noisy(self, number: int, i: int) -> list[Launch]:
+    def _noisy(self, number: int, i: int, device: str) -> list[Launch]:
         """Random numbers for each array, and the pass that uses them: the same numbers however arrays are put into regions."""
-        launches = []
+        found = []
         for path in self.regions[number].paths:
             x, g = self.parameters.slots[path], self.gradients.slots[path]
             noise = Scratch(g.nbytes)
-            launches.append(Launch("normal", self.dtype, (noise, self._key_at(i), noise_place(path, i), 0), g.size, grain=4, cost=2.0))
-            words = (Place(x.offset), Place(g.offset), noise, self.table_at(number, i))
-            launches.append(Launch(f"transform_{self.chain[i].kind_name()}", self.dtype, words, g.size, grain=16, cost=1.0))
-        return launches
+            found.append(Launch("normal", self.dtype, (noise, self._key_at(i), noise_place(path, i), 0), g.size, grain=4, cost=2.0))
+            arrays = [Place(x.offset), Place(g.offset), noise]
+            found += launches(f"transform_{self.chain[i].kind_name()}", self.dtype, arrays, self.table_at(number, i), g.size, 1.0, device)
+        return found
 
     def _computed(self, number: int, i: int) -> tuple[dict[Node, int], list[tuple[Node, int]]]:
         """The graph of a rule on one array as a whole: places of its leaves, results and where they go."""

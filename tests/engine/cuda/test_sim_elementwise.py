@@ -1,0 +1,63 @@
+"""Elementwise ops and casts, in the simulator."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+from engine import ops, optim  # noqa: F401
+from engine.core import OPS, Case, Op, apply, leaf
+from engine.devices.cuda import build
+from engine.kernels import grid
+from engine.ops.elementwise_grid import UNITS
+from tests.engine.cuda.simulate import aligned, check, launch, run, simulator, table
+
+inside, test_in_the_simulator = simulator(__file__)
+
+ELEMENTWISE = sorted(name for name in OPS if name in grid.GRIDS and grid.GRIDS[name].units == UNITS)
+SHAPES = [((6, 4), (4,)), ((6, 4), (6, 1)), ((4,), (6, 4)), ((6, 1), (1, 4)), ((3, 5), (5,)), ((3, 5), (3, 1)), ((6, 4), ()), ((), (3, 5)),
+          ((0, 4), (4,))]
+
+
+@inside
+@pytest.mark.parametrize(("op", "case"), table(*ELEMENTWISE, "cast"))
+def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
+    check(op, case)
+
+
+@inside
+@pytest.mark.parametrize(("op", "case"), table("divide", "where", "gelu_grad", "elu", "power"))
+def test_kernels_agree_with_the_oracle_in_double_precision(op: Op, case: Case) -> None:
+    check(op, case, "float64")
+
+
+@inside
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_an_operand_that_is_stretched_is_read_where_it_is(shapes: tuple[tuple[int, ...], ...]) -> None:
+    rng = np.random.default_rng(1)
+    leaves = [leaf(s) for s in shapes]
+    values = {n: rng.normal(size=n.shape).astype("float32") for n in leaves}
+    np.testing.assert_array_equal(run(apply("subtract", *leaves), values), np.subtract(*values.values()))
+
+
+@inside
+@pytest.mark.parametrize("size", [0, 1, 31, 33, 512])
+@pytest.mark.parametrize("off", [(0, 0, 0), (4, 0, 0), (0, 8, 12), (4, 4, 4)])
+def test_operands_may_begin_anywhere(size: int, off: tuple[int, ...]) -> None:
+    arena = aligned(3 * 4096)
+    places = [4096 * k + by for k, by in enumerate(off)]
+    x, y = (arena[at: at + 4 * size].view(np.float32) for at in places[1:])
+    x[:], y[:] = np.arange(size), 0.5
+    words = np.array([places[0], 0, places[1], 0, 1, places[2], 0, 1], np.int64)
+    launch("add", "float32", arena, words, size)
+    np.testing.assert_array_equal(arena[places[0]: places[0] + 4 * size].view(np.float32), np.arange(size) + np.float32(0.5))
+    assert not arena[places[0] + 4 * size: places[1]].any()
+
+
+@pytest.mark.parametrize("name", ["tanh", "where", "rule_adam", "cast_float32_int32"])
+def test_four_numbers_are_read_and_written_at_once(name: str) -> None:
+    pytest.importorskip("cuda.core", reason="numba-cuda is not installed")
+    _, text = build.to_ptx(name, "float32", 90)
+    assert re.search(r"ld\.(global\.)?v4", text) and re.search(r"st\.(global\.)?v4", text)
