@@ -14,7 +14,8 @@ import numpy as np
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import define, kernel
-from engine.ops.moments import block_of, flat, lanes_of
+from engine.ops.batch_norm_grid import define_rows
+from engine.ops.moments import ACROSS, LEAST_ROWS, block_of, flat, lanes_of
 
 # ---------------------------------------------------------------- kernels
 
@@ -38,7 +39,9 @@ _READ = "view(arena, words[{}], real)", "real(number_of(words[{}]))"
 def _rows(name: str, rows: str, *names: str) -> None:
     """`share` is a number, any other name an array."""
     found = "; ".join(f"{n} = {_READ[n == 'share'].format(5 + k)}" for k, n in enumerate(names)) or "pass"
-    define(name, _ROWS.format(names=found, rows="; ".join(f"out[{k} * columns + c] = {row}" for k, row in enumerate(rows.split("; ")))))
+    made = "; ".join(f"out[{k} * columns + c] = {row}" for k, row in enumerate(rows.split("; ")))
+    define(name, _ROWS.format(names=found, rows=made))
+    define_rows(name, found, made)
 
 
 _rows("batch_norm_rows", "moments[i]; weight[i] * scale; bias[i]", "weight", "bias")
@@ -121,12 +124,13 @@ def _launch(node: Node) -> list[Launch]:
     return [prepare, Launch("batch_norm", node.dtype, (node, x, rows, columns), x.size, grain=columns, cost=0.2, elementwise=True)]
 
 
-def _sums_launch(node: Node) -> list[Launch]:
+def _sums_launch(node: Node, on_gpu: bool = False) -> list[Launch]:
     ct, x, moments = node.inputs
     prepare, rows, columns = _made_with(node, "batch_norm_sums_rows", 2, moments)
-    block, blocks = block_of(x)
+    block, blocks = block_of(x, LEAST_ROWS if on_gpu else 1)
     parts, lanes = Scratch(2 * blocks * columns * _width(x)), blocks * lanes_of(x.shape[-1])
-    return [prepare, Launch("batch_norm_sums_blocks", x.dtype, (parts, ct, x, rows, x.size, block, columns), blocks, cost=0.3 * block),
+    kernel, size = ("batch_norm_sums_tiles", blocks * -(-columns // ACROSS)) if on_gpu else ("batch_norm_sums_blocks", blocks)
+    return [prepare, Launch(kernel, x.dtype, (parts, ct, x, rows, x.size, block, columns), size, cost=0.3 * block),
             Launch("sum_across", x.dtype, (node, parts, lanes, max(lanes, 1), 1, 1.0, x.shape[-1]), node.size, cost=0.2 * lanes)]
 
 
@@ -227,8 +231,9 @@ def _cases(*kinds: str) -> tuple[Case, ...]:
                  for name, shape in shapes)
 
 
-register(Op("batch_norm_sums", shape=_sums_shape, oracle=_sums_oracle, launch=_sums_launch, compose=_sums_compose, cases=_cases("x", "x", "m"),
-            defaults={"epsilon": 1e-5}, public=False, description="The cotangents of batch_norm's bias and weight."))
+register(Op("batch_norm_sums", shape=_sums_shape, oracle=_sums_oracle, launch=_sums_launch,
+            cuda=lambda node: _sums_launch(node, True), compose=_sums_compose, cases=_cases("x", "x", "m"), defaults={"epsilon": 1e-5},
+            public=False, description="The cotangents of batch_norm's bias and weight."))
 register(Op("batch_norm_grad", shape=_grad_shape, oracle=_grad_oracle, launch=_grad_launch, compose=_grad_compose,
             cases=_cases("x", "x", "m", "c", "s"), defaults={"epsilon": 1e-5}, public=False,
             description="The cotangent carried back through batch_norm and the moments of its batch."))

@@ -12,6 +12,6 @@ inside, test_in_the_simulator = simulator(__file__)
 
 
 @inside
-@pytest.mark.parametrize(("op", "case"), table("sum", "mean", "prod", "max", "min"))
+@pytest.mark.parametrize(("op", "case"), table("sum", "mean", "prod", "max", "min", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_sums"))
 def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
     check(op, case)
