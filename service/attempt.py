@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from engine.data.table import Table
-from engine.errors import CheckpointError, SpecError
+from engine.errors import CheckpointError, DeviceError, SpecError
 from engine.train import Job, Recent, start
 from engine.train.ready.inherit import initial_arrays
 from engine.train.run.adopt import Carried
@@ -47,15 +47,19 @@ class Taken:
     checkpoints: list[Row]
 
 
-def take(store: Store, owner: str, lease_seconds: float, threads: int, most: int = 1 << 30) -> Taken | None:
-    """Claim the next job, with its event `job.started`; None when there is none. `most`: running jobs of one token."""
+def take(store: Store, owner: str, lease_seconds: float, threads: int, most: int = 1 << 30, device: str = "cpu",
+         others: bool = True) -> Taken | None:
+    """Claim the next job for this device (with `others`, or for any), with its event `job.started`; None when there is none.
+
+    `most`: running jobs of one token.
+    """
     with store.write("claim"):
-        if (found := store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads}, most)) is None:
+        if (found := store.claim(owner, lease_seconds, {"pid": os.getpid(), "threads": threads}, most, device, others)) is None:
             return None
         claim, row = found
         checkpoints = store.checkpoints(claim.job_id)
         step = checkpoints[0]["step"] if checkpoints else 0
-        data = {"attempt": claim.attempt, "device": "cpu", "threads": threads, "versions": VERSIONS, "rows": row["summary"].get("rows"),
+        data = {"attempt": claim.attempt, "device": device, "threads": threads, "versions": VERSIONS, "rows": row["summary"].get("rows"),
                 "resumed_from": step}
         store.record(claim, events=[Event("job.started", f"Attempt {claim.attempt} starts" + (f" from step {step}." if step else "."), data)])
         return Taken(claim, row, checkpoints)
@@ -68,6 +72,7 @@ class Attempt:
         self.store, self.settings, self.heart, self.threads, self.recent = store, settings, heart, threads, recent
         self.claim, self.row, self.checkpoints = taken.claim, taken.row, taken.checkpoints
         self.run: Any = None
+        self.lost_device = False                # whether its device failed: the process that it was in is of no more use
         self.became = ""                        # what the job is after this attempt; "" when this one had no say in it
         self.stopping = False
         self.published = self.taken_up = 0      # the furthest step that was ever told, and how many live changes the run knows
@@ -122,17 +127,19 @@ class Attempt:
         except StaleFence:
             self.recording.rest()
         except Exception as error:
+            self.lost_device = isinstance(error, DeviceError)
             self._fail(endings.of(error), self.recording.rest())
 
     # ---------------------------------------------------------------- training
 
     def _train(self) -> Mapping[str, Any]:
         """Run to the end; returns the data of the run's last event."""
-        job = Job.model_validate(self.row["spec"])
+        job = Job.model_validate({**self.row["spec"], "device": self.row["device"]})
         self.heart.limit_memory(job.limits.max_memory_bytes or self.settings.max_memory_bytes)
         if self.claim.attempt > 1:
             artifacts.sweep_job(self.store, self.claim.job_id)
         crash_point(f"train.{self.row['name']}")
+        crash_point(f"device.{self.row['name']}", DeviceError("error 700, an illegal memory access"))
         self._begin(job, open_tables(self.store, job.references()))
         if self.stopping:
             self.run.stop_word[0] = 1

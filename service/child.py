@@ -22,15 +22,20 @@ from service.settings import Settings
 
 PR_SET_PDEATHSIG = 1
 LISTENING = "TRAINYARD_LISTENING"       # number of the API's listening socket, made by the supervisor, so that no client is refused in a restart
+GPU = "TRAINYARD_GPU"                   # set for the worker of a GPU: its number
+DEVICE_LOST = 87                        # the exit status of a worker whose GPU failed under it: no later job can use its context
 OWNER = "TRAINYARD_OWNER"               # the name under which a worker claims and its supervisor renews
 ONE_THREAD = {f"{name}_NUM_THREADS": "1" for name in ("OPENBLAS", "OMP", "MKL", "NUMBA")}     # the engine cuts work itself: same bits, less memory
 
 
 def start(module: str, settings: Settings, *, inherit: Sequence[int] = (), complaints: int | None = None,
-          **variables: str) -> subprocess.Popen[bytes]:
-    """Spawn `python -m module` as a child; `complaints`: where its stderr goes. Call it from the main thread: a child dies with the thread that
+          gpus: str | None = "", **variables: str) -> subprocess.Popen[bytes]:
+    """Spawn `python -m module` as a child; `complaints`: where its stderr goes; `gpus`: those that it sees, by
+    default none (None: those that this process sees). Call it from the main thread: a child dies with the thread that
     made it."""
     environment = {**os.environ, **described(settings), **ONE_THREAD, "MALLOC_ARENA_MAX": "2", **variables}
+    if gpus is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpus
     command = [sys.executable, "-m", "service.child", str(os.getpid()), module]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=complaints, env=environment, pass_fds=inherit, process_group=0, cwd=_root())
 

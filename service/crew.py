@@ -79,10 +79,10 @@ class Child:
 
 
 class Worker(Child):
-    """A worker as seen from outside."""
+    """A worker as seen from outside; `gpu` is what CUDA calls the one that it has, "" without one."""
 
-    def __init__(self, settings: Settings, owner: str, number: int):
-        super().__init__("service.worker", settings, **{child.OWNER: owner, tally.SLOT: f"{os.getpid()}.{number}"})
+    def __init__(self, settings: Settings, owner: str, number: int, gpu: str = ""):
+        super().__init__("service.worker", settings, gpus=gpu, **{child.OWNER: owner, child.GPU: gpu, tally.SLOT: f"{os.getpid()}.{number}"})
         self.heart: Heartbeat | None = None
         self.seen: tuple[int, int] = (0, 0)     # fence and progress at the last look
         self.looked_at = time.monotonic()
@@ -146,6 +146,10 @@ class Crew:
         self.kills = oom_kills()
         self.look_at = self.renew_at = 0.0
 
+    def give(self, gpus: Sequence[str]) -> None:
+        """Start a worker for each of these GPUs, beside the others."""
+        self.workers += [Worker(self.settings, self.owner, number, gpu) for number, gpu in enumerate(gpus, len(self.workers))]
+
     @property
     def ready(self) -> bool:
         """Whether a job would be taken up at once."""
@@ -180,6 +184,8 @@ class Crew:
         if code < 0:
             name = signal.Signals(-code).name if -code in list(signal.Signals) else "unknown"
             return Verdict(f"signal_{-code}", "system", f"The worker was ended by signal {-code} ({name}).")
+        if code == child.DEVICE_LOST:
+            return Verdict("device_lost", "system", "The GPU failed under the worker.")
         return Verdict(f"exit_{code}", "system", f"The worker ended by itself with exit status {code}.")
 
     def _look(self) -> None:

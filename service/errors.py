@@ -117,8 +117,8 @@ def overloaded(detail: str, seconds: int = 1) -> ServiceError:
 _hits: dict[str, int] = {}
 
 
-def crash_point(name: str) -> None:
-    """Die here, as by a power cut, when `TRAINYARD_CRASH_POINT` is `name` or `name:N` (the N-th pass, from 1)."""
+def crash_point(name: str, failing: Exception | None = None) -> None:
+    """Die here, as by a power cut, or fail in the given way, when `TRAINYARD_CRASH_POINT` is `name` or `name:N` (the N-th pass, from 1)."""
     wanted = os.environ.get("TRAINYARD_CRASH_POINT")
     if not wanted:
         return
@@ -126,6 +126,8 @@ def crash_point(name: str) -> None:
     if place == name:
         _hits[name] = _hits.get(name, 0) + 1
         if _hits[name] == int(hit or 1):
+            if failing is not None:
+                raise failing
             os._exit(CRASHED)
 
 

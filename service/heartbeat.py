@@ -13,7 +13,7 @@ from pathlib import Path
 
 STARTING, IDLE, BUSY = range(3)
 PHASES = ("starting", "idle", "busy")
-_PHASE, _PROGRESS, _LIMIT, _BEFORE, _ALIVE, _NUMBERS = 0, 1, 2, 3, 4, 8
+_PHASE, _PROGRESS, _LIMIT, _BEFORE, _ALIVE, _HAS_GPU, _NUMBERS = 0, 1, 2, 3, 4, 5, 8
 
 
 class Heartbeat:
@@ -54,6 +54,15 @@ class Heartbeat:
     @property
     def silence(self) -> float:
         return (time.monotonic_ns() - self._numbers[_ALIVE]) / 1e9
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this worker trains on a GPU."""
+        return bool(self._numbers[_HAS_GPU])
+
+    @has_gpu.setter
+    def has_gpu(self, has: bool) -> None:
+        self._numbers[_HAS_GPU] = has
 
     @property
     def memory_limit(self) -> int:

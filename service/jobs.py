@@ -37,6 +37,9 @@ TERMINAL_EVENTS = tuple(f"job.{state}" for state in STATES if state in TERMINAL)
 EVENTS = ("job.queued", "job.started", "job.pausing", "job.paused", "job.resumed", "job.requeued", "job.cancelling", *TERMINAL_EVENTS,
           "epoch", "step", "checkpoint", "evaluation", "adjusted", "nonfinite", "stopped_early", "warning")
 
+DEVICES = ("cpu", "cuda")
+ANY = "auto"        # a job that either kind of worker may begin; whoever does keeps it, for the sake of its bits
+
 # What a job becomes when its worker lets go of it, by the state it was in.
 LET_GO: dict[str, Status] = {"running": "queued", "pausing": "paused", "cancelling": "cancelled"}
 
@@ -47,6 +50,15 @@ class IllegalTransition(ValueError):
     def __init__(self, old: str, new: str):
         super().__init__(f"a {old} job cannot become {new}")
         self.old, self.new = old, new
+
+
+def awaited(device: str) -> tuple[str, str]:
+    """(status_reason, words) for what a queued job waits for.
+
+    >>> awaited("cuda")
+    ('waiting_for_device', 'a GPU')
+    """
+    return ("waiting_for_device", "a GPU") if device == "cuda" else ("waiting_for_worker", "a worker")
 
 
 def allowed(state: str) -> tuple[str, ...]:

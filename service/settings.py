@@ -22,6 +22,8 @@ class Settings(BaseSettings):
     url: str = Field(default="http://127.0.0.1:8000", description="the service that the command line talks to")
     token: str = Field(default="", repr=False, description="bearer token; empty: none on loopback, generated and printed once elsewhere")
     workers: int = Field(default=1, ge=0, description="jobs trained at the same time, a process each")
+    gpus: str = Field(default="all", pattern=r"^(all|none|\d+( *, *\d+)*)$", description="GPUs that train, each a job at a time beside those of "
+                      "the workers: all, none, or their numbers, such as 0,2")
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, description="threads of all workers together")
 
     lease_seconds: float = Field(default=15, gt=0, description="a worker unheard of for so long loses its job")

@@ -1,7 +1,8 @@
 """The root of the tree of processes: it trains nothing and answers nothing, so little can happen to it.
 
     supervisor ── API            python -m service.app          answers; the supervisor makes its listening socket
-               ├─ worker         python -m service.worker       trains, one job at a time; as many as the settings say
+               ├─ worker         python -m service.worker       trains, one job at a time; as many as the settings say, and one for each GPU
+       ├─ probe          python -m service.probe        looks for GPUs, and ends
                ├─ predictor      python -m service.predictor    from the first prediction on
                └─ courier        python -m service.courier      delivers webhooks, from the first one on
 
@@ -26,7 +27,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import artifacts, child, logs, tally
+from service import artifacts, child, devices, logs, tally
 from service.crew import Child, Crew
 from service.errors import ServiceError
 from service.settings import Settings
@@ -94,6 +95,7 @@ class Supervisor:
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
         self.owner = child.name_of("serve" if with_api else "worker")
         self.crew = Crew(settings, self.store, self.wake.folder, self.owner)
+        self.search: devices.Search | None = None
         self.api: Child | None = None
         if self.listening is not None:
             fd = self.listening.fileno()
@@ -106,6 +108,7 @@ class Supervisor:
     def run(self) -> int:
         bell, wanted, told = self._signals(), self.wake.listen("predictor"), self.wake.listen(TOPIC)
         self._take_over()
+        self.search = devices.Search(self.settings, self.wake.folder)
         while not self.stopping:
             self._turn()
             ready, _, _ = select.select([bell, wanted.socket, told.socket], [], [], TURN_SECONDS)
@@ -149,6 +152,8 @@ class Supervisor:
 
     def _turn(self) -> None:
         self.crew.keep()
+        if self.search is not None and self.search.look() and self.search.found:
+            self.crew.give(devices.names(self.search.found.gpus))
         if self.api is not None:
             self._keep_api(self.api)
         if self.predictor is not None and (code := self.predictor.keep()) is not None:
@@ -167,7 +172,7 @@ class Supervisor:
                 raise CannotServe(f"the API does not start: it ended {api.failures} times, lastly with status {code}")
         if api.process is not None and not api.ready and self._answers():
             api.ready = True
-        if api.ready and self.crew.ready and not self.announced:
+        if api.ready and self.crew.ready and self.search and self.search.found and not self.announced:
             self.announced = True
             print(f"Trainyard is ready at http://{_in_url(self.settings.host)}:{self.settings.port}", flush=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -35,10 +36,13 @@ class Worker:
     def __init__(self, settings: Settings):
         self.settings = settings
         self.owner = os.environ.get(child.OWNER) or child.name_of("worker")
+        self.device = "cuda" if os.environ.get(child.GPU) else "cpu"
         self.threads = max(1, settings.threads // max(1, settings.workers))
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self._tell)
         self.heart = Heartbeat(self.wake.folder)
+        self.heart.has_gpu = self.device == "cuda"
+        self.with_gpus: list[Heartbeat] = []    # the workers that go first, where it does not matter to a job who trains it
         self.recent = Recent()
         self.attempt: Attempt | None = None
         self.draining = False
@@ -46,7 +50,7 @@ class Worker:
     def run(self) -> None:
         compiler.register("numba:run_pass", Compiling(self.heart))
         threading.Thread(target=self._watch, name="watch", daemon=True).start()
-        warm_up()
+        warm_up(self.device)
         queue = self.wake.listen("queue")
         traces.begin("worker")
         signal.signal(signal.SIGTERM, self._drain)
@@ -55,21 +59,31 @@ class Worker:
             if not self._work():
                 queue.wait(POLL_SECONDS)
 
+    def _is_first(self) -> bool:
+        """Whether it may begin jobs for any device: on a GPU always, else where no GPU is free."""
+        free = [heart for heart in self.with_gpus if heart.phase == heartbeat.IDLE and heart.silence < self.settings.lease_seconds]
+        return self.device == "cuda" or not free
+
     def _work(self) -> bool:
         """Train the next job; False when there is none."""
         try:
-            taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads, self.settings.max_running_per_token)
+            taken = take(self.store, self.owner, self.settings.lease_seconds, self.threads, self.settings.max_running_per_token,
+                         device=self.device, others=self._is_first())
         except StorageFull as error:
             log.error("%s", error.detail)
             return False
         if taken is None:
             return False
         self.heart.phase = heartbeat.BUSY
+        if self.device == "cuda":
+            self.wake.notify("queue")       # those without a GPU have left this job alone, and the ones behind it
         self.attempt = Attempt(self.store, self.settings, self.heart, taken, self.threads, self.recent)
         try:
             if self.draining:
                 self.attempt.stop()
             watched(self.attempt)
+            if self.attempt.lost_device:
+                sys.exit(child.DEVICE_LOST)
         finally:
             self.attempt = None
             self.heart.limit_memory(0)
@@ -96,6 +110,7 @@ class Worker:
         while True:
             words = self.wake.wait("stop", LOOK_SECONDS)
             self.heart.live()
+            self.with_gpus = [heart for heart in heartbeat.hearts(self.wake.folder).values() if heart.has_gpu]
             if (attempt := self.attempt) is None:
                 continue
             if attempt.run is not None and attempt.run.progress != seen:
@@ -133,10 +148,10 @@ class Compiling(compiler.Listener):
     on_end = on_start
 
 
-def warm_up() -> None:
+def warm_up(device: str) -> None:
     """Train a toy, so that the first job finds everything loaded, compiled and in memory."""
     table = Table.from_columns({"x": np.zeros((4, 2), np.float32), "y": [0, 1, 0, 1]})
-    for _ in start(Job.model_validate(FIRST), {"inline": table}).events():
+    for _ in start(Job.model_validate({**FIRST, "device": device}), {"inline": table}).events():
         pass
     gc.collect()
     gc.freeze()

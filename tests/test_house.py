@@ -13,8 +13,8 @@ ENGINE = [{"errors", "env", "special"}, {"spec", "kernels"}, {"core"}, {"ops"}, 
           {"train", "catalogue"}, {"export"}]
 SERVICE = [{"settings", "errors", "notation", "unfinished"}, {"jobs"}, {"logs", "tally"}, {"traces"}, {"store"},
            {"stream", "artifacts", "origins", "webhooks"}, {"datasets", "samples"},
-           {"child", "heartbeat", "tables", "endings", "recording", "backup"}, {"rows", "kserve", "weights"},
-           {"attempt", "worker", "predictor", "ask", "courier"}, {"crew", "supervisor"}, {"routes"}, {"app", "client"}, {"cli"}]
+           {"child", "devices", "heartbeat", "tables", "endings", "recording", "backup"}, {"rows", "kserve", "weights"},
+           {"attempt", "worker", "probe", "predictor", "ask", "courier"}, {"crew", "supervisor"}, {"routes"}, {"app", "client"}, {"cli"}]
 FILES = sorted(path for folder in ("engine", "service") for path in (ROOT / folder).rglob("*.py"))
 MOST_LINES, MOST_FUNCTION_LINES_P95 = 300, 40
 OPTIONAL = {"torch", "jax", "sklearn"}

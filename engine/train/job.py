@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, Tag, field_validator
-from pydantic_core import PydanticCustomError
 
 from engine.nn.layers import AnyLayer
 from engine.nn.losses import losses
@@ -37,12 +36,6 @@ class Weighted(Spec):
             if name not in info.data.get("losses", weights):
                 raise ValueError(f"there is no loss for an output {name!r}")
         return weights
-
-
-def _refuse_cuda(value: Any) -> Any:
-    if value == "cuda":
-        raise PydanticCustomError("no_device", "this version trains on the CPU only: leave 'device' out, or say 'cpu'", {"code": "no_device"})
-    return value
 
 
 AnyMetric = metrics.union()
@@ -77,7 +70,7 @@ class Job(Spec):
     callbacks: list[AnyCallback] = []  # type: ignore[valid-type]
     trainable: Annotated[list[str] | None, BeforeValidator(lambda v: [v] if isinstance(v, str) else v)] = None
     initial: Initial | None = None
-    device: Annotated[Literal["auto", "cpu"], BeforeValidator(_refuse_cuda)] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
     limits: Limits = Limits()
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0

@@ -52,7 +52,7 @@ PROBLEMS = {
     "invalid_text": "The text has half a character in it.",
     "duplicate_name": "A name comes twice in one object.",
     "too_deep": "The JSON is nested too deep.",
-    "no_device": "The device is not there, or this version does not train on it.",
+    "no_device": "The device is not there. The detail says what is missing and how to install it; /v1/limits lists the devices.",
     "unknown_parameter": "There is no query parameter of this name here.",
     "unknown_status": "Jobs have no such state.",
     "unknown_event_type": "There is no event of this type.",

@@ -18,7 +18,7 @@ from engine.errors import Problem, SpecError
 from engine.spec import problems
 from engine.train.job import LABELS, Job
 from engine.train.ready.build import Summary
-from service import artifacts, datasets, traces
+from service import artifacts, datasets, devices, traces
 from service.errors import ServiceError, invalid_spec, too_large
 from service.jobs import EVENTS, new_id
 from service.routes import credentials
@@ -88,7 +88,7 @@ def candidate(api: Api, raw: Json, begin: Callable[[Api, Job], Start] = from_ini
     inline = inline_data(raw)
     table = None if inline is None else _read(inline)
     job = parse(api, raw, table)
-    untold = webhooks.problems(job.callbacks, api.settings.webhook_allow, EVENTS)
+    untold = [*webhooks.problems(job.callbacks, api.settings.webhook_allow, EVENTS), *_missing_device(api, job.device)]
     tables, contents = _tables(api, job)
     if table is not None:
         tables[INLINE], contents[INLINE] = table, hashlib.sha256(json.dumps(inline).encode()).hexdigest()
@@ -125,7 +125,13 @@ def parse(api: Api, raw: Json, inline: Table | None) -> Job:
     try:
         return Job.model_validate(raw)
     except ValidationError as error:
-        raise invalid_spec([*problems(error, raw), *_wrong_names(api, raw.get("data"), inline)]) from None
+        raise invalid_spec([*problems(error, raw), *_wrong_names(api, raw.get("data"), inline), *_missing_device(api, raw.get("device"))]) from None
+
+
+def _missing_device(api: Api, device: Any) -> list[Problem]:
+    """A GPU that is asked for, where there is none that trains."""
+    found = devices.told(api.wake.folder) if device == "cuda" else devices.Devices()
+    return [Problem("/device", "no_device", f"there is no GPU to train on: {found.reason}", "auto")] if found.reason else []
 
 
 def _wrong_names(api: Api, data: Any, table: Table | None) -> list[Problem]:

@@ -18,6 +18,7 @@ from engine.train.job import Job
 from engine.train.ready.build import Summary
 from engine.train.ready.inherit import carry, fitting, header_of, source_of
 from service.errors import ServiceError, invalid_spec
+from service.jobs import ANY, awaited
 from service.routes import shapes
 from service.routes.api import Api, Closed, Here
 from service.routes.beginnings import Beginning, Fit, Start, hold_checkpoint
@@ -172,7 +173,7 @@ class Fork:
         if self.keeps:
             carried = carry(job, summary, Job.model_validate(parent["spec"]), begun.header, notes)
             best = begun.header.meta["best"] if carried.comparable and carried.monitor else {}
-            begun = replace(begun, about={**about, "carried": carried.as_dict()}, columns=self._columns(begun, best, job.epochs),
+            begun = replace(begun, about={**about, "carried": carried.as_dict()}, columns=self._columns(begun, best, parent, job),
                             checkpoint={**(begun.checkpoint or {}), "best": not begun.header.within and best.get("epoch") == about["epoch"]})
             return Fit(begun, notes.problems, [warning.as_dict() for warning in notes.warnings])
         source = source_of(begun.header, about["best_weights"], f"the checkpoint of {self.parent_id}")
@@ -186,12 +187,13 @@ class Fork:
                    **({"paths": paths} if len(paths) < len(wanted) else {})}
         return Fit(begun, notes.problems, [warning.as_dict() for warning in notes.warnings], initial)
 
-    def _columns(self, begun: Beginning, best: Mapping[str, Any], epochs: int) -> Json:
+    def _columns(self, begun: Beginning, best: Mapping[str, Any], parent: Row, job: Job) -> Json:
         """How far the new job has come without a step of its own."""
         row = begun.checkpoint or {}
         found = {name: row[name] for name in ("epoch", "step", "metrics")}
-        told = f"The job waits for a worker, to go on from epoch {row['epoch']}, step {row['step']} of {self.parent_id}."
-        return {**found, "progress": row["epoch"] / epochs, "message": told,
+        device = parent["device"] if job.device == ANY else job.device
+        told = f"The job waits for {awaited(device)[1]}, to go on from epoch {row['epoch']}, step {row['step']} of {self.parent_id}."
+        return {**found, "progress": row["epoch"] / job.epochs, "message": told,
                 "best": {"epoch": best["epoch"], "metrics": best["metrics"]} if best.get("epoch") else None}
 
     def _place(self, pointer: str) -> str:

@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.responses import Response
 
-from service import heartbeat
+from service import devices, heartbeat
 from service.errors import ServiceError
 from service.routes import metering
 from service.routes.api import Api, Closed, Here, in_thread
@@ -108,9 +108,10 @@ def _disk(api: Api) -> str:
 
 
 @router.get("/version", responses=documented())
-async def get_version() -> Response:
+async def get_version(api: Here) -> Response:
     """What runs here."""
-    return Answer(VERSIONS)
+    gpus = devices.told(api.wake.folder).gpus
+    return Answer({**VERSIONS, "devices": ["cpu", "cuda"] if gpus else ["cpu"]})
 
 
 def _installed(name: str) -> str | None:
@@ -122,7 +123,7 @@ def _installed(name: str) -> str | None:
 
 _version = _installed("trainyard") or "0.1.0"
 VERSIONS: Json = present(version=_version, api="v1", schema=SCHEMA, engine=_version, numba=_installed("numba"), numpy=_installed("numpy"),
-                         python=platform.python_version(), devices=["cpu"])
+                         python=platform.python_version())
 
 
 @router.get("/v1/limits", responses=documented())
@@ -134,7 +135,14 @@ async def get_limits(api: Here) -> Response:
 def limits(api: Api) -> dict[str, Any]:
     settings = api.settings
     return {**{name.removeprefix("max_"): getattr(settings, name) for name in LIMITS}, "json_depth": 32, "idempotency_seconds": 24 * 3600,
-            "audit_seconds": settings.audit_seconds}
+            "audit_seconds": settings.audit_seconds,
+            "devices": {"cpu": {"workers": settings.workers, "threads": settings.threads}, "cuda": _gpus(api)}}
+
+
+def _gpus(api: Api) -> Json:
+    """The GPUs that train, a job each at a time, or why there is none."""
+    found = devices.told(api.wake.folder)
+    return {"gpus": list(found.gpus), **({"reason": found.reason} if found.reason else {})}
 
 
 @router.get("/metrics", responses={200: {"description": "Prometheus text format", "content": {"text/plain": {"schema": {"type": "string"}}}},

@@ -128,6 +128,7 @@ class Job(BaseModel):
     evaluation: Object | None = None
     class_names: list[Any] | None = None
     parameters: int | None = None
+    device: str
     attempt: int
     worker: Object | None = None
     attempts: list[Attempt]

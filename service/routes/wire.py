@@ -10,7 +10,7 @@ from service.routes.render import Json, present
 from service.store import Store
 from service.store.changes import Row
 
-JOB = ("status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds",
+JOB = ("status", "status_reason", "spec", "created_at", "started_at", "finished_at", "epoch", "epochs", "step", "progress", "eta_seconds", "device",
        "metrics", "best", "evaluation", "attempt", "worker", "parent", "warnings", "message", "hint", "error", "priority", "metadata")
 DATASET = ("id", "name", "format", "bytes", "sha256", "rows", "columns", "warnings", "created_at")
 

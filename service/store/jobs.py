@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from math import ceil
 from typing import Any
 
-from sqlalchemy import Connection, and_, bindparam, delete, exists, func, insert, or_, select, union_all, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, func, insert, or_, select, union_all, update
 
 from service import jobs as states
 from service.errors import conflict, not_found
@@ -19,15 +19,20 @@ from service.store.models import newest
 from service.store.outbox import hooks_of
 from service.store.tables import JOB_PARTS, attempts, datasets, deliveries, job_datasets, job_metadata, jobs, models
 
-WAITING = "waiting_for_worker"
 ATTEMPT = ("attempt", "started_at", "ended_at", "ended_by", "from_step", "to_step")
 _ATTEMPTS = select(attempts.c.job_id, *(attempts.c[name] for name in ATTEMPT)).where(
     attempts.c.job_id.in_(bindparam("these", expanding=True))).order_by(attempts.c.job_id, attempts.c.attempt)
 EMPTY: Row = {"attempt": 0, "fence": 0, "losses": 0, "seq": 0, "version": 1, "epoch": 0, "step": 0, "progress": 0.0, "elapsed_seconds": 0.0,
-              "metrics": {}, "status": "queued", "status_reason": WAITING, "message": "The job waits for a worker."}
+              "metrics": {}, "status": "queued"}
+_DEVICE = bindparam("this_device", type_=jobs.c.device.type)
 _AHEAD = select(func.count()).select_from(jobs).where(jobs.c.status == "queued", jobs.c.owner == bindparam("this_owner"), or_(
-    jobs.c.priority > bindparam("this_priority"), and_(jobs.c.priority == bindparam("this_priority"), jobs.c.id < bindparam("this_job"))))
-_PLACES = select(jobs.c.id, func.row_number().over(partition_by=jobs.c.owner, order_by=(jobs.c.priority.desc(), jobs.c.id)).label("place")).where(
+    jobs.c.priority > bindparam("this_priority"), and_(jobs.c.priority == bindparam("this_priority"), jobs.c.id < bindparam("this_job"))),
+    or_(jobs.c.device.in_((states.ANY, _DEVICE)), _DEVICE == states.ANY))
+_IN_TURN = (jobs.c.priority.desc(), jobs.c.id)
+_OF_ANY = func.sum(case((jobs.c.device == states.ANY, 1), else_=0)).over(partition_by=jobs.c.owner, order_by=_IN_TURN)
+_PLACES = select(jobs.c.id, case(
+    (jobs.c.device == states.ANY, func.row_number().over(partition_by=jobs.c.owner, order_by=_IN_TURN)),
+    else_=_OF_ANY + func.row_number().over(partition_by=(jobs.c.owner, jobs.c.device), order_by=_IN_TURN)).label("place")).where(
     jobs.c.status == "queued").subquery()
 
 _LATEST = select(jobs.c.elapsed_seconds).where(jobs.c.status == "succeeded").order_by(jobs.c.id.desc()).limit(20).subquery()
@@ -45,7 +50,10 @@ class Jobs(Database):
 
         409 when one of the datasets was removed meanwhile.
         """
-        job = {**EMPTY, "id": job_id or states.new_id("job"), "name": name, "spec": dict(spec), "summary": dict(summary),
+        device = spec.get("device") or states.ANY
+        why, what = states.awaited(device)
+        job = {**EMPTY, "status_reason": why, "message": f"The job waits for {what}.", "device": device,
+               "id": job_id or states.new_id("job"), "name": name, "spec": dict(spec), "summary": dict(summary),
                "metadata": dict(metadata or {}), "priority": priority, "max_attempts": max_attempts, "epochs": epochs, "parent": parent,
                "warnings": list(warnings), "retain_seconds": retain_seconds, "created_at": states.now(), "owner": owner(),
                "webhooks": hooks_of(spec), "traceparent": traceparent}
@@ -57,7 +65,7 @@ class Jobs(Database):
             if inline is not None:
                 reads.append(insert_dataset(connection, {**inline, "job_id": job["id"]})["id"])
             connection.execute(insert(jobs), {**job, "seq": 1})
-            append(connection, job, [Event("job.queued", EMPTY["message"])])
+            append(connection, job, [Event("job.queued", job["message"])])
             if reads:
                 connection.execute(insert(job_datasets), [{"job_id": job["id"], "dataset_id": dataset_id} for dataset_id in reads])
             _index_metadata(connection, job["id"], job["metadata"])
@@ -140,12 +148,12 @@ class Jobs(Database):
         return found
 
     def queue_position(self, job: Mapping[str, Any]) -> int | None:
-        """1 for the queued job that is claimed next of its owner's; None when it is not queued."""
+        """1 for the queued job that is claimed next of its owner's by a worker that may train it; None when it is not queued."""
         if job["status"] != "queued":
             return None
         with self.read() as connection:
             return 1 + connection.execute(_AHEAD, {"this_owner": job["owner"], "this_priority": job["priority"],
-                                                  "this_job": job["id"]}).scalar_one()
+                                                  "this_job": job["id"], "this_device": job["device"]}).scalar_one()
 
     def queue_positions(self, job_ids: Iterable[str]) -> dict[str, int]:
         """The place of each of these jobs that is queued."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Unpack
 
-from sqlalchemy import Connection, bindparam, func, insert, or_, select, text, update
+from sqlalchemy import Connection, and_, bindparam, func, insert, or_, select, update
 
 from service import jobs as states
 from service.jobs import LET_GO, Claim, Event
@@ -19,49 +19,55 @@ from service.store.tables import attempts, jobs
 FAR = 10    # a lease whose end is more lease times away than this, before or behind, was written by another clock: it is over, and nobody's fault
 
 _EXPIRED = or_(jobs.c.lease_expires_at < bindparam("now"), jobs.c.lease_expires_at > bindparam("far"))
-_ANY = select(jobs.c.id).where(or_(jobs.c.status == "queued", _EXPIRED)).limit(1)
+_TAKEN = bindparam("taken", expanding=True)
+_ANY = select(jobs.c.id).where(or_(and_(jobs.c.status == "queued", jobs.c.device.in_(_TAKEN)), _EXPIRED)).limit(1)
 _ORPHANS = select(jobs).where(_EXPIRED)
 _HELD = [jobs.c[name] for name in ("id", "fence", "attempt", "status", "step", "stop_requested_at", "worker")]
 
 # Owners take turns: who has fewest jobs running, of equals who was served longest ago. Priority orders the jobs of one owner. Every look is at the
-# front of an index, so that a claim costs the number of owners who wait, not of jobs.
+# front of an index, so that a claim costs the number of owners who wait, not of jobs: but for those in front that another kind of worker trains.
 _QUEUE, _MORE, _HERS = jobs.alias("waiting"), jobs.alias("more"), jobs.alias("hers")
 _FIRST = select(func.min(_QUEUE.c.owner).label("owner")).where(_QUEUE.c.status == "queued").cte("owners", recursive=True)
 _OWNERS = _FIRST.union_all(select(select(func.min(_MORE.c.owner)).where(_MORE.c.status == "queued", _MORE.c.owner > _FIRST.c.owner).scalar_subquery())
                            .where(_FIRST.c.owner.isnot(None)))
-_HEAD = select(_QUEUE.c.id).where(_QUEUE.c.status == "queued", _QUEUE.c.owner == _OWNERS.c.owner).order_by(
+_HEAD = select(_QUEUE.c.id).where(
+    _QUEUE.c.status == "queued", _QUEUE.c.owner == _OWNERS.c.owner, _QUEUE.c.device.in_(_TAKEN)).order_by(
     _QUEUE.c.priority.desc(), _QUEUE.c.id).limit(1).with_for_update(skip_locked=True).correlate(_OWNERS).scalar_subquery()
 _BUSY = select(func.count()).select_from(_HERS).where(
     _HERS.c.status.in_(sorted(states.HELD)), _HERS.c.owner == _OWNERS.c.owner).correlate(_OWNERS).scalar_subquery()
 _SERVED = select(func.max(_HERS.c.started_at)).where(_HERS.c.owner == _OWNERS.c.owner).correlate(_OWNERS).scalar_subquery()
-_NEXT = select(_HEAD.label("id")).select_from(_OWNERS).where(
-    _OWNERS.c.owner.isnot(None), or_(_OWNERS.c.owner == OWN, bindparam("most") > _BUSY)).order_by(_BUSY, _SERVED.nulls_first(), text("id")).limit(1)
+_HEADS = select(_HEAD.label("id"), _BUSY.label("busy"), _SERVED.label("served")).select_from(_OWNERS).where(
+    _OWNERS.c.owner.isnot(None), or_(_OWNERS.c.owner == OWN, bindparam("most") > _BUSY)).subquery("heads")
+_NEXT = select(_HEADS.c.id).where(_HEADS.c.id.isnot(None)).order_by(_HEADS.c.busy, _HEADS.c.served.nulls_first(), _HEADS.c.id).limit(1)
 _CLAIM = update(jobs).where(jobs.c.id == _NEXT.scalar_subquery()).values(
     status="running", status_reason=None, message="A worker has taken the job.", fence=jobs.c.fence + 1, attempt=jobs.c.attempt + 1,
     version=jobs.c.version + 1, lease_owner=bindparam("this_owner"), lease_expires_at=bindparam("expires"),
-    worker=bindparam("worker_now", type_=jobs.c.worker.type),
+    device=bindparam("this_device", type_=jobs.c.device.type), worker=bindparam("worker_now", type_=jobs.c.worker.type),
     started_at=func.coalesce(jobs.c.started_at, bindparam("moment"))).returning(*jobs.c)
 
 
 class Leases(Database):
     def claim(self, owner: str, lease_seconds: float, worker: Mapping[str, Any] | None = None,
-              most: int = 1 << 30) -> tuple[Claim, Row] | None:
+              most: int = 1 << 30, device: str = "cpu", others: bool = True) -> tuple[Claim, Row] | None:
         """Take the next queued job for `owner` (the supervisor that will renew the lease): of the owner whose turn it is the job of highest
         priority, the oldest of equals. An owner has at most `most` running, but for what the service's own token queued.
+        It is one for `device`, or with `others` one for any, which from here on is one for this device.
 
         Jobs whose lease has expired go back to the queue (or end) first. `worker` is {"pid", "threads"}. None when nothing waits.
         """
         moment = states.seconds_now()
         bounds = {"now": moment, "far": moment + FAR * lease_seconds}
+        taken = [device, states.ANY] if others else [device]
         with self.read() as connection:
-            if connection.execute(_ANY, bounds).scalar() is None:
+            if connection.execute(_ANY, {**bounds, "taken": taken}).scalar() is None:
                 return None
         with self.write("claim") as connection:
             for row in connection.execute(_ORPHANS, bounds).mappings().all():
                 self._expire(connection, dict(row), abs(row["lease_expires_at"] - moment) <= FAR * lease_seconds)
                 self.tell("lease_expired", row["id"])
             row = connection.execute(_CLAIM, {"this_owner": owner, "expires": states.seconds_now() + lease_seconds, "moment": states.now(),
-                                              "most": most, "worker_now": dict(worker) if worker else None}).mappings().first()
+                                              "this_device": device, "taken": taken, "most": most,
+                                              "worker_now": dict(worker) if worker else None}).mappings().first()
             if row is None:
                 return None
             job = dict(row)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import insert, update
+from sqlalchemy import insert, select, update
 
 from service import jobs as states
 from service.store.changes import Row
@@ -25,6 +25,9 @@ class Origins(Database):
             raise ValueError(f"a job does not begin with {sorted(unknown)}")
         with self.write("begin_from") as connection:
             found: Row = {"origin": dict(origin), **(columns or {})}
+            if origin.get("kind") == "fork" and job.get("device") == states.ANY:      # it goes on with the bits of one longer job
+                found["device"] = connection.execute(select(jobs.c.device).where(jobs.c.id == origin.get("job"))).scalar() or states.ANY
+                found["status_reason"] = states.awaited(found["device"])[0]
             connection.execute(update(jobs).where(jobs.c.id == job["id"]).values(**found))
             if checkpoint is not None:
                 row = {"kept": False, **checkpoint, "last": True, "job_id": job["id"], "fence": 0, "created_at": states.now()}

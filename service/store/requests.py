@@ -12,7 +12,6 @@ from service.errors import ServiceError, conflict
 from service.jobs import Event
 from service.store.changes import Row, change, ending, find
 from service.store.database import Database
-from service.store.jobs import WAITING
 from service.store.tables import adjustments, blocks, checkpoints
 
 ADJUSTABLE = ("queued", "running", "paused")
@@ -60,8 +59,9 @@ class Requests(Database):
             job = find(connection, job_id)
             if job["status"] != "paused":
                 raise _refused(job, "resumed")
-            message = "The job waits for a worker to go on."
-            columns = {"status": "queued", "status_reason": WAITING, "message": message}
+            why, what = states.awaited(job["device"])
+            message = f"The job waits for {what} to go on."
+            columns = {"status": "queued", "status_reason": why, "message": message}
             job = change(connection, job, [Event("job.resumed", message)], columns)
             self.tell("queue", job_id)
             self.tell("events", job_id)

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from service.jobs import STATES
 from service.store.asking import owner
 
-SCHEMA = "0002"     # the newest migration; a store that is at another one is not opened
+SCHEMA = "0003"     # the newest migration; a store that is at another one is not opened
 
 
 class Json(TypeDecorator[Any]):
@@ -77,12 +77,11 @@ jobs = _table(
     Column("status", Text, nullable=False),
     Column("status_reason", Text),
     Column("priority", Integer, nullable=False),
-    Column("spec", Json, nullable=False),
-    Column("summary", Json, nullable=False),
-    Column("metadata", Json, nullable=False),
+    *(Column(name, Json, nullable=False) for name in ("spec", "summary", "metadata")),
     Column("parent", Text),
     Column("origin", Json),                                     # the file of another job, or of a user, that it begins with
     # who holds it
+    Column("device", Text, nullable=False, server_default="auto"),      # what trains it: cpu, cuda, or auto until the first claim
     Column("attempt", Integer, nullable=False),                 # counts claims
     Column("fence", Integer, nullable=False),                   # rises at each claim; older writers are refused
     Column("losses", Integer, nullable=False),                  # workers lost in a row without a new checkpoint
@@ -104,8 +103,7 @@ jobs = _table(
     Column("metrics", Json, nullable=False),
     Column("best", Json),
     Column("evaluation", Json),
-    Column("message", Text),
-    Column("hint", Text),
+    *(Column(name, Text) for name in ("message", "hint")),
     Column("error", Json),
     Column("warnings", Json, nullable=False),
     Column("retain_seconds", Float),
@@ -119,7 +117,7 @@ jobs = _table(
     CheckConstraint(f"status IN {STATES}", name="jobs_status"),
     CheckConstraint("(lease_owner IS NOT NULL) = (status IN ('running', 'pausing', 'cancelling'))", name="jobs_held"),
 )
-Index("jobs_queue", jobs.c.status, jobs.c.owner, jobs.c.priority.desc(), jobs.c.id)
+Index("jobs_queue", jobs.c.status, jobs.c.owner, jobs.c.priority.desc(), jobs.c.id, jobs.c.device)
 Index("jobs_owned", jobs.c.owner, jobs.c.id)
 Index("jobs_listed", jobs.c.status, jobs.c.id)
 Index("jobs_served", jobs.c.owner, jobs.c.started_at)          # whose turn it is

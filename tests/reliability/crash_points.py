@@ -254,6 +254,7 @@ OTHERS = {
     "migrate.before_commit": "the schema has changed | others see it",
     "migrate.after_commit": "the schema has changed | the service starts",
     "train.{self.row['name']}": "a job is claimed | it is trained: for tests that poison a job by its name (R12)",
+    "device.{self.row['name']}": "a job is claimed | it is trained: its device fails in the worker, which lives to tell",
 }
 
 POINTS = [*(f"{name}.{moment}" for name in TRANSACTIONS for moment in COMMITS), *(f"{place}.{moment}" for place in FILES for moment in FILE_MOMENTS),
