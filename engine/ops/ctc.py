@@ -11,6 +11,7 @@ import numpy as np
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, leaf, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
+from engine.ops import ctc_grid  # noqa: F401
 from engine.ops.indexing import INDEX_TYPES
 
 # The states of a sample are its labels with a blank, the last class, before, between and after them: 2 L + 1. A way of spreading stays in its state,
@@ -228,12 +229,13 @@ def _grad_compose(node: Node) -> Node:
 
 # ---------------------------------------------------------------- launches
 
-def _launch(node: Node) -> list[Launch]:
+def _launch(node: Node, kept: int | None = None) -> list[Launch]:
+    """`kept`: how many times a sample's room has space for, if not for all."""
     x, labels = node.inputs[-2:]
     batch, times, classes = x.shape
     most = labels.shape[1]
     row = 2 * most + 3
-    nbytes = (8 + (3 + times) * np.dtype(node.dtype).itemsize) * row // 64 * 64 + 64
+    nbytes = (8 + (3 + times if kept is None else kept) * np.dtype(node.dtype).itemsize) * row // 64 * 64 + 64
     words = (node, *node.inputs, np.dtype(labels.dtype).itemsize, times, classes, most, Scratch(batch * nbytes), nbytes)
     return [Launch(node.op.name, node.dtype, words, batch, cost=6.0 * times * (2 * most + 1) * len(node.inputs))]
 
@@ -249,7 +251,7 @@ def _cases(back: bool) -> tuple[Case, ...]:
 
 register(Op("ctc_grad", shape=lambda ct, x, labels: (x.shape, x.dtype), oracle=_grad_oracle, launch=_launch, compose=_grad_compose,
             cases=_cases(True), public=False, description="The cotangent carried back through ctc."))
-register(Op("ctc", shape=_shape, oracle=_oracle, launch=_launch, compose=_compose, cases=_cases(False),
+register(Op("ctc", shape=_shape, oracle=_oracle, launch=_launch, cuda=lambda node: _launch(node, 2), compose=_compose, cases=_cases(False),
             vjp=lambda node, ct: [apply("ctc_grad", ct, *node.inputs), None],
             formula="-log(sum over ways of product over time of exp(x))",
             description="The CTC loss of log probabilities [batch, time, classes] and labels [batch, most]; the last class is the blank."))

@@ -10,7 +10,7 @@ from tests.engine.cuda.simulate import check, simulator, table
 
 inside, test_in_the_simulator = simulator(__file__)
 NAMES = ("softmax", "softmax_grad", "log_softmax", "log_softmax_grad", "logsumexp", "softmax_cross_entropy", "softmax_cross_entropy_grad",
-         "layer_norm", "layer_norm_grad", "argmax", "gather", "scatter_add", "one_hot")
+         "layer_norm", "layer_norm_grad", "argmax", "gather", "scatter_add", "one_hot", "ctc", "ctc_grad")
 
 
 @inside

@@ -9,9 +9,10 @@ from engine.core import Case, Op
 from tests.engine.cuda.simulate import check, simulator, table
 
 inside, test_in_the_simulator = simulator(__file__)
+NAMES = ("sum", "mean", "prod", "max", "min", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_sums")
 
 
 @inside
-@pytest.mark.parametrize(("op", "case"), table("sum", "mean", "prod", "max", "min", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_sums"))
+@pytest.mark.parametrize(("op", "case"), table(*NAMES))
 def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
     check(op, case)
