@@ -18,8 +18,8 @@ from engine.kernels import grid
 from engine.plan.plan import Plan, Row
 
 THREADS = 2048      # that a multiprocessor holds at once: a launch has no more blocks than fill all of them
-PRODUCT = "product"
-"""The kernel of rows that a library may make instead: C = A B."""
+PRODUCT = "product_"
+"""What the kernels are called whose rows a library may make instead."""
 
 FUNCTIONS: dict[str, Callable[[str], int]] = {}
 """Functions whose addresses rows ask for by name, by number type: a GPU has none."""
@@ -74,7 +74,7 @@ class Table:
         for number, row in enumerate(plan.rows):
             words = self.at + 8 * int(next(self._starts))
             if row.size:
-                call = self._library(row) if self._library and row.kernel == PRODUCT and not gates[number] else None
+                call = self._library(row) if self._library and row.kernel.startswith(PRODUCT) and not gates[number] else None
                 blocks, threads = _shape(row, self._runtime.processors)
                 arguments = (self._arena, words, row.size, row.grain, gates[number], when)
                 yield Bound(self._kernels[row.kernel, row.dtype], blocks, threads, arguments, row, call)

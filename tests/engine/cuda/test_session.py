@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import numpy as np
@@ -9,23 +10,22 @@ import pytest
 
 from engine.data.table import Table
 from engine.devices.cpu.session import Session as OnCpu
-from engine.devices.cuda import machine
+from engine.devices.cuda import feed, machine, steps
 from engine.devices.cuda.session import Session as OnGpu
+from engine.errors import DeviceError
 from engine.kernels.blas import gemm_address
 from engine.train import Job, start
 from engine.train.ready import assemble
-from engine.train.run import regime
-from engine.train.run.checkpoint import unpack
 from engine.train.run.events import Event
 from engine.train.run.loop import Run
-from tests.engine.cuda.host import Host
+from tests.engine.cuda.host import Host, Launched
 
 ROWS = 45       # 36 to train with, in batches of 8: four full ones and one of 4
 
 
-def table() -> Table:
+def table(rows: int = ROWS) -> Table:
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((ROWS, 4)).astype(np.float32)
+    x = rng.standard_normal((rows, 4)).astype(np.float32)
     return Table.from_columns({"x": x, "y": (x[:, 0] > 0).astype(np.int64) + (x[:, 1] * x[:, 2] > 0)})
 
 
@@ -86,7 +86,8 @@ JOBS: dict[str, dict[str, Any]] = {
     "rolled back": {"optimiser": {"kind": "descent", "learning_rate": 1e30}, "callbacks": [{"kind": "on_nonfinite", "action": "rollback"}]},
     "frozen on the way": {"callbacks": [{"kind": "freeze", "paths": ["layers.0.*"], "at": {"epoch": 2}}]},
     "slower on a plateau": {"optimiser": {"kind": "adam", "learning_rate": 0.3}, "callbacks": [{"kind": "reduce_on_plateau", "patience": 1}]},
-    "tested, and evaluated in training": {"evaluate_train": True, "data": {"dataset": "d", "target": "y", "batch_size": 8, "test": {"fraction": 0.3}}},
+    "evaluated in training, and tested": {"evaluate_train": True,
+                                          "data": {"dataset": "d", "target": "y", "batch_size": 8, "test": {"fraction": 0.3}}},
 }
 
 
@@ -98,3 +99,119 @@ def test_a_run_tells_what_it_tells_on_the_cpu(changes: dict[str, Any], request: 
     assert type(run.session) is OnGpu
     assert told(events_of(run)) == expected
     assert max(gpus[0].graphs) > 100        # several steps in one graph
+
+
+def test_a_run_stopped_anywhere_goes_on_on_either_device_to_the_same_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = events_of(run_of(job()))
+    gpus = request.getfixturevalue("gpus")
+    on_gpu, rng = assemble.OnCpu, np.random.default_rng(1)
+    checkpoint = None
+    for attempt in range(40):
+        monkeypatch.setattr(assemble, "OnCpu", on_gpu if attempt % 2 == 0 else OnCpu)
+        run = run_of(job(), checkpoint=checkpoint)
+        events, begun, steps = [], run.step, int(rng.integers(1, 9))
+        for event in _interrupted(run, begun + steps):
+            events.append(event)
+        if events[-1].data["status"] == "succeeded":
+            assert events[-2].payload == whole[-2].payload and events[-1].data == whole[-1].data and attempt > 3 and len(gpus) > 2
+            return
+        checkpoint = run.checkpoint()
+    raise AssertionError("the run did not end")
+
+
+def _interrupted(run: Run, until: int) -> Any:
+    """Events of a run whose stop word is set after some steps."""
+    stretch = run._stretch
+
+    def counted() -> Any:
+        run.seconds_per_step = 1.0
+        yield from stretch()
+        if run.step >= until:
+            run.stop_word[0] = 1
+
+    run._stretch = counted  # type: ignore[method-assign]
+    yield from run.events()
+
+
+def test_data_that_does_not_fit_is_gathered_by_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job(), job(callbacks=[{"kind": "skip_when", "above": 1.1}], evaluate_train=True),
+            job(optimiser={"kind": "descent", "learning_rate": 1e30})]
+    expected = [told(events_of(run_of(spec))) for spec in jobs]
+    request.getfixturevalue("gpus")
+    monkeypatch.setattr(feed, "SHARE", 0.0)
+    for spec, events in zip(jobs, expected, strict=True):
+        run = run_of(spec)
+        assert isinstance(run.session, OnGpu) and not run.session.resident
+        assert told(events_of(run)) == events
+        assert not any(launched.kernel[0].startswith(("gather", "sample")) for launched in run.session.runtime.done)    # type: ignore[attr-defined]
+
+
+def test_more_steps_than_the_table_of_factors_holds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = {"optimiser": {"kind": "adam", "learning_rate": 0.02, "schedule": {"kind": "inverse"}}}
+    expected = told(events_of(run_of(job(**schedule))))
+    request.getfixturevalue("gpus")
+    monkeypatch.setattr(steps, "MOST", 3)
+    assert told(events_of(run_of(job(**schedule)))) == expected
+
+
+def test_a_stop_ends_a_run_between_two_graphs(gpus: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "LONGEST", 0.0)
+    run = run_of(job())
+    phase, session = run.train, run.session
+
+    def stop(launched: Launched) -> None:
+        if launched.kernel[0] == "end_step" and session.runtime.done.count(launched) == 2:     # type: ignore[attr-defined]
+            run.stop_word[0] = 1
+
+    gpus[0].after = stop
+    assert session.run(phase, 4, np.ones(4), np.zeros((4, 2))) == 2
+    assert (run.step, run.position) == (2, 2)
+
+
+def test_progress_is_seen_during_a_pass_of_validation(gpus: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "GROWTH", 1)
+    run = run_of(job(evaluate_train=True, data={"dataset": "d", "target": "y", "batch_size": 8}), rows=table(1500))
+    seen = set()
+    gpus[0].after = lambda launched: seen.add(run.progress)
+    assert run.session.run_pass(run.session.program.phases["full_train"])
+    assert len(seen) > 2 and {step for step, _ in seen} == {0}
+
+
+def test_memory_is_given_back_with_the_session(gpus: list[Host]) -> None:
+    run = run_of(job(callbacks=[{"kind": "freeze", "paths": ["layers.0.*"], "at": {"epoch": 2}}]))
+    events_of(run)
+    assert len(gpus) == 2 and gpus[1].pieces
+    del run
+    gc.collect()
+    assert not gpus[0].pieces and not gpus[1].pieces        # and nothing was written behind any of them
+
+
+def test_arrays_are_copied_only_where_python_asks_for_them(gpus: list[Host]) -> None:
+    run = run_of(job())
+    session, gpu = run.session, gpus[0]
+    ones, series = np.ones(8), np.zeros((8, 2))
+    session.run(run.train, 4, ones, series)
+    gpu.asked.clear()
+    session.run(run.train, 1, ones, series)
+    assert gpu.asked.count("write") == 2        # control area and control block
+    assert gpu.asked.count("read") == 2         # control block and series
+    before = {path: array.copy() for path, array in session.parameters.items()}
+    gpu.asked.clear()
+    assert all((array == before[path]).all() for path, array in session.parameters.items()) and not gpu.asked
+    session.parameters["layers.3.bias"][...] = 7.0
+    session.run_pass(session.program.phases["valid"])
+    assert (session.parameters["layers.3.bias"] == 7.0).all()
+    again = session.parameters["layers.0.weight"]
+    session.run(run.train, 1, ones, series)
+    assert (session.parameters["layers.0.weight"] != before["layers.0.weight"]).any() and again is session.parameters["layers.0.weight"]
+
+
+def test_an_error_of_a_launch_names_the_kernel(gpus: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    run = run_of(job())
+
+    def fail(*arguments: Any) -> None:
+        raise DeviceError("a launch failed: no reason")
+
+    monkeypatch.setattr(gpus[0], "launch", fail)
+    with pytest.raises(DeviceError, match=r"kernel sample_rows\.float32 for .*: a launch failed: no reason"):
+        run.session.run(run.train, 1, np.ones(1), np.zeros((1, 2)))
