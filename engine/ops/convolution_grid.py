@@ -45,7 +45,7 @@ class Tile(NamedTuple):
         return -(-rows // self.rows) * -(-columns // self.columns)
 
 
-THIN, NARROW, SMALL, LARGE = Tile("thin", 2, 4, 4), Tile("narrow", 4, 4, 4), Tile("small", 8, 4, 4), Tile("large", 8, 8, 8)
+THIN, NARROW, SMALL, LARGE = Tile("thin", 2, 2, 4), Tile("narrow", 4, 4, 4), Tile("small", 8, 4, 4), Tile("large", 8, 8, 8)
 
 
 # ---------------------------------------------------------------- where things are

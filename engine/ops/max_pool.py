@@ -11,6 +11,7 @@ import numpy as np
 from engine.core import Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, leaf, register
 from engine.kernels.library import kernel
 from engine.ops.pooling import CASES, DEFAULTS, Windows, pooled_shape, reach, windows_of
+from engine.ops.pooling_grid import pool
 
 
 @kernel("max_pool", uses=(reach,))
@@ -212,6 +213,15 @@ def _grad_launch(node: Node) -> list[Launch]:
     return [Launch("max_pool_grad", node.dtype, (node, ct, x, room, *place), images, cost=cost)]
 
 
+def _cuda(node: Node) -> list[Launch]:
+    return pool("max_pool_each", node, Windows.of(**node.attrs).words(node.inputs[0].shape, node.shape))
+
+
+def _grad_cuda(node: Node) -> list[Launch]:
+    ct, x = node.inputs
+    return pool("max_pool_each_grad", node, Windows.of(**node.attrs).words(x.shape, ct.shape))
+
+
 def _sample(shape: Shape) -> Sample:
     return Sample(shape, distinct=True)
 
@@ -220,8 +230,9 @@ def _grad_case(name: str, shape: Shape, attrs: dict[str, Any]) -> Case:
     return Case(name, (Sample(pooled_shape(leaf(shape), **attrs)[0]), _sample(shape)), attrs)
 
 
-register(Op("max_pool_grad", shape=_grad_shape, oracle=_grad_oracle, launch=_grad_launch, compose=_grad_compose, defaults=DEFAULTS, public=False,
-            cases=tuple(_grad_case(*case) for case in CASES), description="The cotangent carried back to the first greatest element of each window."))
-register(Op("max_pool", shape=pooled_shape, oracle=_oracle, launch=_launch, vjp=_vjp, compose=_compose, defaults=DEFAULTS,
+register(Op("max_pool_grad", shape=_grad_shape, oracle=_grad_oracle, launch=_grad_launch, cuda=_grad_cuda, compose=_grad_compose, defaults=DEFAULTS,
+            public=False, cases=tuple(_grad_case(*case) for case in CASES),
+            description="The cotangent carried back to the first greatest element of each window."))
+register(Op("max_pool", shape=pooled_shape, oracle=_oracle, launch=_launch, cuda=_cuda, vjp=_vjp, compose=_compose, defaults=DEFAULTS,
             cases=tuple(Case(name, (_sample(shape),), attrs) for name, shape, attrs in CASES),
             description="The greatest element of each window over the axes between batch and channels."))

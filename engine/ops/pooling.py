@@ -17,6 +17,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, apply, count, leaf, register
 from engine.errors import DtypeError, ShapeError
 from engine.kernels.library import kernel
+from engine.ops.pooling_grid import pool
 
 Ints = Sequence[int]
 
@@ -181,13 +182,23 @@ def _grad_launch(node: Node) -> list[Launch]:
     return [Launch("mean_pool_grad", node.dtype, words, count(node.shape[:-2]), cost=count(node.shape[-2:]) * (0.5 + 0.4 * overlap))]
 
 
+def _cuda(node: Node) -> list[Launch]:
+    return pool("mean_pool_each", node, Windows.of(**node.attrs).words(node.inputs[0].shape, node.shape))
+
+
+def _grad_cuda(node: Node) -> list[Launch]:
+    windows = Windows.of(**{name: value for name, value in node.attrs.items() if name != "shape"})
+    return pool("mean_pool_each_grad", node, windows.words(node.shape, node.inputs[0].shape))
+
+
 def _grad_case(name: str, shape: Shape, attrs: Mapping[str, Ints]) -> Case:
     return Case(name, (Sample(pooled_shape(leaf(shape), **attrs)[0]),), {"shape": shape, **attrs})
 
 
 DEFAULTS = {"stride": None, "low": None, "high": None}
-register(Op("mean_pool_grad", shape=_grad_shape, oracle=_grad_oracle, launch=_grad_launch, vjp=_pool_again, jvp=_linear, defaults=DEFAULTS,
-            public=False, cases=tuple(_grad_case(*case) for case in CASES), description="The cotangent shared out to the elements of each window."))
-register(Op("mean_pool", shape=pooled_shape, oracle=_oracle, launch=_launch, vjp=_grad, jvp=_linear, defaults=DEFAULTS,
+register(Op("mean_pool_grad", shape=_grad_shape, oracle=_grad_oracle, launch=_grad_launch, cuda=_grad_cuda, vjp=_pool_again, jvp=_linear,
+            defaults=DEFAULTS, public=False, cases=tuple(_grad_case(*case) for case in CASES),
+            description="The cotangent shared out to the elements of each window."))
+register(Op("mean_pool", shape=pooled_shape, oracle=_oracle, launch=_launch, cuda=_cuda, vjp=_grad, jvp=_linear, defaults=DEFAULTS,
             cases=tuple(Case(name, (Sample(shape),), attrs) for name, shape, attrs in CASES),
             description="The mean of each window over the axes between batch and channels, padding counted as zeros."))

@@ -1,0 +1,141 @@
+"""Pooling on a GPU: a thread for each number, channels beside each other. In gradients each element asks the windows that cover it.
+
+Words as on the CPU: 0 output, 1 and 2 inputs, 3 nothing; from 4 on D H W of the whole, of what is pooled, of the window, of the stride and of the
+padding before; 19 channels.
+"""
+
+# pyright: reportUndefinedVariable=false
+from __future__ import annotations
+
+from engine.core import Launch, Node
+from engine.kernels.grid import grid
+from engine.ops.convolution_grid import quotient
+
+
+def window(numbers, at, axis):
+    """(first, last + 1) of the elements of an axis that window number `at` covers."""
+    start = at * numbers[13 + axis] - numbers[16 + axis]
+    return max(start, 0), min(start + numbers[10 + axis], numbers[4 + axis])
+
+
+def windows_over(numbers, at, axis):
+    """(first, last + 1) of the windows that cover an element of an axis."""
+    step, reach = numbers[13 + axis], at + numbers[16 + axis]
+    return quotient(max(reach - numbers[10 + axis] + step, 0), step), min(quotient(reach, step) + 1, numbers[7 + axis])
+
+
+@grid("mean_pool_each", threads=256, units=256, uses=(quotient, window))
+def mean_pool_each(arena, words, size):
+    """Numbers of the output."""
+    numbers = cuda.shared.array(20, int32)
+    if cuda.threadIdx.x < 16:
+        numbers[4 + cuda.threadIdx.x] = words[4 + cuda.threadIdx.x]
+    cuda.syncthreads()
+    out, x, channels = view(arena, words[0], real), view(arena, words[1], real), numbers[19]
+    share = 1.0 / real(numbers[10] * numbers[11] * numbers[12])
+    for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
+        element = quotient(at, channels)
+        row = quotient(element, numbers[9])
+        plane = quotient(row, numbers[8])
+        image = quotient(plane, numbers[7])
+        d0, d1 = window(numbers, plane - image * numbers[7], 0)
+        h0, h1 = window(numbers, row - plane * numbers[8], 1)
+        w0, w1 = window(numbers, element - row * numbers[9], 2)
+        total = 0.0
+        for d in range(d0, d1):
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    total += x[(((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + at - element * channels]
+        out[at] = total * share
+
+
+@grid("mean_pool_each_grad", threads=256, units=256, uses=(quotient, windows_over))
+def mean_pool_each_grad(arena, words, size):
+    """Numbers of the input: each element is given a share by every window that covers it. Input: ct."""
+    numbers = cuda.shared.array(20, int32)
+    if cuda.threadIdx.x < 16:
+        numbers[4 + cuda.threadIdx.x] = words[4 + cuda.threadIdx.x]
+    cuda.syncthreads()
+    out, ct, channels = view(arena, words[0], real), view(arena, words[1], real), numbers[19]
+    share = 1.0 / real(numbers[10] * numbers[11] * numbers[12])
+    for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
+        element = quotient(at, channels)
+        row = quotient(element, numbers[6])
+        plane = quotient(row, numbers[5])
+        image = quotient(plane, numbers[4])
+        d0, d1 = windows_over(numbers, plane - image * numbers[4], 0)
+        h0, h1 = windows_over(numbers, row - plane * numbers[5], 1)
+        w0, w1 = windows_over(numbers, element - row * numbers[6], 2)
+        total = 0.0
+        for d in range(d0, d1):
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    total += ct[(((image * numbers[7] + d) * numbers[8] + h) * numbers[9] + w) * channels + at - element * channels] * share
+        out[at] = total
+
+
+@grid("max_pool_each", threads=256, units=256, uses=(quotient, window))
+def max_pool_each(arena, words, size):
+    """Numbers of the output."""
+    numbers = cuda.shared.array(20, int32)
+    if cuda.threadIdx.x < 16:
+        numbers[4 + cuda.threadIdx.x] = words[4 + cuda.threadIdx.x]
+    cuda.syncthreads()
+    out, x, channels = view(arena, words[0], real), view(arena, words[1], real), numbers[19]
+    for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
+        element = quotient(at, channels)
+        row = quotient(element, numbers[9])
+        plane = quotient(row, numbers[8])
+        image = quotient(plane, numbers[7])
+        d0, d1 = window(numbers, plane - image * numbers[7], 0)
+        h0, h1 = window(numbers, row - plane * numbers[8], 1)
+        w0, w1 = window(numbers, element - row * numbers[9], 2)
+        best = real(-INFINITY)
+        for d in range(d0, d1):
+            for h in range(h0, h1):
+                for w in range(w0, w1):
+                    value = x[(((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + at - element * channels]
+                    best = select((value > best) | (value != value), value, best)
+        out[at] = best
+
+
+@grid("max_pool_each_grad", threads=256, units=256, uses=(quotient, window, windows_over))
+def max_pool_each_grad(arena, words, size):
+    """Numbers of the input: what the windows are given in which an element is the first greatest, or the first NaN. Inputs: ct, x."""
+    numbers = cuda.shared.array(20, int32)
+    if cuda.threadIdx.x < 16:
+        numbers[4 + cuda.threadIdx.x] = words[4 + cuda.threadIdx.x]
+    cuda.syncthreads()
+    out, ct, x, channels = view(arena, words[0], real), view(arena, words[1], real), view(arena, words[2], real), numbers[19]
+    for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
+        element = quotient(at, channels)
+        row = quotient(element, numbers[6])
+        plane = quotient(row, numbers[5])
+        image = quotient(plane, numbers[4])
+        c, d, h, w = at - element * channels, plane - image * numbers[4], row - plane * numbers[5], element - row * numbers[6]
+        i0, i1 = windows_over(numbers, d, 0)
+        j0, j1 = windows_over(numbers, h, 1)
+        k0, k1 = windows_over(numbers, w, 2)
+        mine, total = x[at], 0.0
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                for k in range(k0, k1):
+                    d0, d1 = window(numbers, i, 0)
+                    h0, h1 = window(numbers, j, 1)
+                    w0, w1 = window(numbers, k, 2)
+                    lost = False
+                    for d in range(d0, d1):
+                        for h in range(h0, h1):
+                            for w in range(w0, w1):
+                                there = (((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + c
+                                other = x[there]
+                                lost |= (other > mine) | ((other == mine) & (there < at)) | ((other != other) & ((there < at) | (mine == mine)))
+                    if not lost:
+                        total += ct[(((image * numbers[7] + i) * numbers[8] + j) * numbers[9] + k) * channels + c]
+        out[at] = total
+
+
+def pool(kernel: str, node: Node, place: tuple[int, ...]) -> list[Launch]:
+    """The launch of one of these kernels, where `place` are the words of the windows."""
+    first, *more = node.inputs
+    return [Launch(kernel, node.dtype, (node, first, more[0] if more else 0, 0, *place), node.size)]
