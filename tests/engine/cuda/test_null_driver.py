@@ -1,0 +1,30 @@
+"""The whole way of the host on a driver that computes nothing: context, memory, modules, launches, graphs, and everything given back."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine.cuda.null import driver
+
+
+def test_a_program_goes_through_the_driver(tmp_path: Path) -> None:
+    pytest.importorskip("cuda.core", reason="numba-cuda is not installed")
+    driver(tmp_path)
+    done = subprocess.run([sys.executable, "-m", "tests.engine.cuda.null_run"], env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["finished"] == found["steps"] and found["passed"]
+    (step, _), (test, _) = found["launches"]
+    launched, replayed, captured = found["counts"]
+    assert launched == step + test                          # the first step of each kind goes as it is
+    assert found["graphs"][-1] > 1 and captured == step * sum(found["graphs"])
+    assert len(found["graphs"]) <= replayed < found["steps"]
+    assert found["bias"] == [0.0, 0.0, 0.0]                 # copied there and back
+    assert found["live"] == 0
