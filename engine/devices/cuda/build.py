@@ -11,8 +11,9 @@ import json
 import os
 import re
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,9 @@ from engine.kernels import grid, library
 
 ARCHITECTURES = (75, 80, 90, 100)
 """Compute capabilities that are checked: Turing, Ampere, Hopper, Blackwell. Code for 75 runs on 86 and 89 as well, made for them on the spot."""
+
+LOWEST = ARCHITECTURES[0]
+"""PTX is made for this one and assembled for each: the code is the same, and one compilation serves all."""
 
 REGISTERS = 65536
 """Of one multiprocessor, shared by the threads that run there: a block of 256 has 256 for each thread, of which a thread can have 255."""
@@ -98,8 +102,12 @@ def _write(path: Path, data: bytes) -> None:
 
 def _make(name: str, dtype: str, arch: int) -> Cubin:
     start = time.perf_counter()
-    entry, ptx = to_ptx(name, dtype, arch)
-    code, said = _assemble(ptx, arch)
+    try:
+        entry, ptx = _lowest(name, dtype, grid.source(name, dtype))
+        code, said = _assemble(ptx, arch)
+    except Exception:           # of several kinds: a kernel may need more than the lowest one has
+        entry, ptx = to_ptx(name, dtype, arch)
+        code, said = _assemble(ptx, arch)
     words = {word: sum(map(int, re.findall(pattern, said))) for word, pattern in _SAID.items()}
     wide, local = len(_WIDE.findall(ptx)), len(re.findall(r"\b(?:ld|st)\.local", ptx))
     return Cubin(entry, code, Report(**words, wide=wide, local=local, seconds=round(time.perf_counter() - start, 3)))
@@ -108,6 +116,12 @@ def _make(name: str, dtype: str, arch: int) -> Cubin:
 _WIDE = re.compile(r"^\s+(?!mov|ld|cvt\.rn\.f32)\S*\.f64\b", re.MULTILINE)     # arithmetic; words hold float64, which is read and narrowed
 _SAID = {"registers": r"Used (\d+) registers",
          "spills": r"(\d+) bytes spill stores", "stack": r"(\d+) bytes stack frame", "shared": r"(\d+) bytes smem"}
+
+
+@lru_cache(maxsize=32)
+def _lowest(name: str, dtype: str, source: str) -> tuple[str, str]:
+    """`to_ptx` for the lowest architecture, while the source is this one."""
+    return to_ptx(name, dtype, LOWEST)
 
 
 def to_ptx(name: str, dtype: str, arch: int) -> tuple[str, str]:
@@ -144,24 +158,35 @@ def faults(name: str, dtype: str, report: Report) -> list[str]:
     return found + ([f"{report.registers} registers, of {most} at most"] if report.registers > most else [])
 
 
+def _sum(arch: int, dtype: str, made: dict[str, Cubin], bad: int) -> str:
+    """The last line of a table."""
+    widest = max(made, key=lambda name: made[name].report.registers)
+    spilling, bare = sum(cubin.report.spills > 0 for cubin in made.values()), sum(cubin.report.registers <= 32 for cubin in made.values())
+    return (f"sm_{arch} {dtype}: {len(made)} kernels, {bad} with faults, {spilling} spilling, {bare} of at most 32 registers, "
+            f"{made[widest].report.registers} at most ({widest}), {sum(len(cubin.code) for cubin in made.values()) / 1e6:.1f} MB of code, "
+            f"{sum(cubin.report.seconds for cubin in made.values()):.0f} s")
+
+
 def main() -> None:
-    """Print the table of kernels by architecture: registers, shared bytes, seconds to make, and what is wrong with them."""
+    """Print the table of kernels by architecture: registers, shared bytes, seconds to make, and what is wrong with them; and a line for each."""
     parser = argparse.ArgumentParser(prog="python -m engine.devices.cuda.build", description=main.__doc__)
     parser.add_argument("names", nargs="*")
     parser.add_argument("--arch", nargs="*", type=int, default=[90])
     parser.add_argument("--dtype", nargs="*", default=["float32"])
     asked = parser.parse_args()
     import_module("engine.train")      # all ops, rules and data kernels are known once it is there
-    bad = 0
+    made: dict[tuple[int, str], dict[str, Cubin]] = {(arch, dtype): {} for dtype in asked.dtype for arch in asked.arch}
+    bad = Counter[tuple[int, str]]()
     for name in asked.names or grid.names():
-        for dtype in asked.dtype:
-            for arch in asked.arch:
-                report = build(name, dtype, arch).report
-                wrong = faults(name, dtype, report)
-                bad += bool(wrong)
-                said = f"{report.registers:4} registers {report.shared:6} shared {report.seconds:6.2f} s"
-                print(f"{name:36} {dtype} sm_{arch:<4} {said}  {'; '.join(wrong)}", flush=True)
-    raise SystemExit(1 if bad else 0)
+        for (arch, dtype), cubins in made.items():
+            cubin = cubins[name] = build(name, dtype, arch)
+            report, wrong = cubin.report, faults(name, dtype, cubin.report)
+            bad[arch, dtype] += bool(wrong)
+            said = f"{report.registers:4} registers {report.spills:4} spilled {report.shared:6} shared {report.seconds:6.2f} s"
+            print(f"{name:36} {dtype} sm_{arch:<4} {said}  {'; '.join(wrong)}", flush=True)
+    for (arch, dtype), cubins in made.items():
+        print(_sum(arch, dtype, cubins, bad[arch, dtype]))
+    raise SystemExit(1 if bad.total() else 0)
 
 
 if __name__ == "__main__":
