@@ -10,14 +10,15 @@ import io
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from importlib import import_module
-from itertools import chain, islice
+from itertools import chain
 
 from engine.data.inference import MISSING, PAIRS, number, says, seconds
 from service.datasets.draft import Draft
 from service.datasets.formats import Options, check_types
 from service.datasets.limits import DatasetError, Limits
+from service.datasets.rows import OPEN, Piece, checked, filled, lines_of, refusal, unfit
 from service.datasets.texts import Block, Open, Plain, Texts, Warnings, block_size, check_width, write
 
 LARGE = 1 << 22   # characters that `quick` takes together
@@ -33,33 +34,6 @@ class Layout:
     header: bool
     names: list[str]
     warnings: Warnings
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Whole rows of a file, as lines; `before` counts the lines of the file before them."""
-
-    text: str | list[str]
-    before: int
-    delimiter: str
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return io.StringIO(self.text, newline="").readlines() if isinstance(self.text, str) else self.text
-
-    def reader(self):
-        return csv.reader(self.lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
-
-    def line(self, row: int) -> int:
-        """The line where a row ends: looked for only when an error must say it."""
-        reader = self.reader()
-        next(islice(filter(filled, reader), row, None))
-        return self.before + reader.line_num
-
-
-def filled(row: list[str]) -> bool:
-    """Not a blank line."""
-    return len(row) > 1 or bool(row and row[0].strip())
 
 
 def read(draft: Draft, opened: Open, options: Options, limits: Limits, quick: bool = False) -> Warnings:
@@ -80,18 +54,6 @@ def read_as(encoding: str, draft: Draft, opened: Open, options: Options, limits:
     return layout.warnings + write(draft, layout.names, options.types, lambda: blocks(opened, layout, limits, quick))
 
 
-def lines_of(text: str, before: int, limits: Limits) -> list[str]:
-    """The lines of a text as CSV has them, each within the cap."""
-    lines = io.StringIO(text, newline="").readlines()
-    if max(map(len, lines), default=0) > limits.row_characters:
-        line = before + 1 + next(i for i, line in enumerate(lines) if len(line) > limits.row_characters)
-        raise DatasetError("row_too_long", f"line {line} is longer than {limits.row_characters:,} characters: has the file rows?", line=line)
-    if "\0" in text:
-        line = before + 1 + next(i for i, line in enumerate(lines) if "\0" in line)
-        raise DatasetError("nul_byte", f"line {line} has a NUL byte: this is not text; save the file as UTF-8 text", line=line)
-    return lines
-
-
 class Pieces:
     """The rows of a file that are not blank, a piece at a time: each ends with a line, outside quotes."""
 
@@ -110,15 +72,14 @@ class Pieces:
                     yield found
                     continue
                 for start in range(0, max(1, len(fresh)), self.size):
-                    if (piece := self.careful(fresh[start:start + self.size])) is not None:
-                        yield piece
+                    yield from self.careful(fresh[start:start + self.size])
 
     def large(self, fresh: str) -> tuple[Piece, list[Texts]] | None:
         """All rows that are whole by now, at once; None where the careful reader must take them."""
         if self.columns is None:
             return None
         whole = self.rest + fresh
-        cut = whole.rfind("\n") + 1 if fresh else len(whole)
+        cut = outside(whole) if fresh else len(whole)
         found = self.columns(whole[:cut].encode(), len(self.layout.names), self.layout.delimiter, self.limits.row_characters)
         if found is None:
             return None
@@ -126,22 +87,33 @@ class Pieces:
         self.rest, self.before = whole[cut:], self.before + whole.count("\n", 0, cut)
         return piece, found
 
-    def careful(self, fresh: str) -> tuple[Piece, list[list[str]]] | None:
-        """The rows that are whole by now, each looked at; None where the first is not. The file ends with an empty text."""
-        self.rest += fresh
-        lines = lines_of(self.rest, self.before, self.limits)
-        piece = Piece(lines[:-1] if fresh else lines, self.before, self.layout.delimiter)
-        reader = piece.reader()
-        try:
-            rows = list(filter(filled, reader))
-        except csv.Error as error:
-            if fresh and "unexpected end of data" in str(error) and len(self.rest) <= self.size + self.limits.row_characters:
-                return None
-            line = self.before + reader.line_num
-            detail = f"line {line}: {error}; a text that contains quotes or the delimiter is written in quotes, with quotes in it doubled"
-            raise DatasetError("malformed_row", detail, line=line) from None
-        self.rest, self.before = "".join(lines[-1:]) if fresh else "", self.before + len(piece.lines)
-        return piece, rows
+    def careful(self, fresh: str) -> Iterator[tuple[Piece, list[list[str]]]]:
+        """The rows that are whole by now, each looked at; then the error of the next one, if it has any. The file ends with an empty text.
+
+        What is told does not depend on where the pieces of text begin: rows come first, then what is wrong first.
+        """
+        text = self.rest + fresh
+        lines = lines_of(text)
+        bad = unfit(text, lines, self.limits)
+        piece = Piece(lines[:bad] if bad is not None else lines[:-1] if fresh else lines, self.before, self.layout.delimiter)
+        rows, count, wrong = piece.rows(self.limits.row_characters)
+        if rows:
+            yield piece, rows
+        if wrong is not None and (wrong.what != OPEN or not (fresh or bad is not None)):
+            raise wrong.error()
+        if bad is not None:
+            raise refusal(lines[bad], self.before + bad + 1, self.limits)
+        self.rest, self.before = "".join(lines[count:]), self.before + count
+
+
+def outside(text: str) -> int:
+    """Where the last row ends that is whole: after a line feed that has no odd number of quotes before it."""
+    cut = text.rfind("\n") + 1
+    odd = text.count('"', 0, cut) % 2
+    while odd:
+        end, cut = cut, text.rfind("\n", 0, text.rfind('"', 0, cut)) + 1
+        odd ^= text.count('"', cut, end) % 2
+    return cut
 
 
 def sample_of(opened: Open, encoding: str, limits: Limits) -> list[str]:
@@ -149,9 +121,9 @@ def sample_of(opened: Open, encoding: str, limits: Limits) -> list[str]:
     with opened() as stream:
         text = io.TextIOWrapper(stream, encoding, newline="")
         start, fresh = text.read(SAMPLE), text.read(SAMPLE)
-        while fresh and len(lines_of(start, 0, limits)) < 3:
+        while fresh and len(checked(start, limits)) < 3:
             start, fresh = start + fresh, text.read(SAMPLE)
-    lines = lines_of(start, 0, limits)
+    lines = checked(start, limits)
     return lines[:-1] if fresh else lines
 
 

@@ -64,14 +64,21 @@ def write(draft: Draft, names: Sequence[str], types: Mapping[str, Kind], blocks:
             raise DatasetError(f"not_a_{found.kind}", f"column {name!r}, row {bad.index}: {bad}", row=bad.index, column=name) from None
     writers = [draft.column(name, reading.kind, reading.dtype, classes=reading.classes) for name, reading in zip(names, readings, strict=True)]
     for block in blocks():
+        wrong: list[tuple[BadCell, str, Kind]] = []
         for name, reading, writer, values in zip(names, readings, writers, block.columns, strict=True):
             try:
                 values.append(writer, reading)
             except BadCell as bad:
-                row, line = block.first + bad.index, block.line(bad.index)
-                detail = f"line {line} (row {row}), column {name!r}: {bad}; mend it, leave it empty if it is missing, or give the column another type"
-                raise DatasetError(f"not_a_{reading.kind}", detail, row=row, line=line, column=name) from None
+                wrong.append((bad, name, reading.kind))
+        if wrong:       # the first one of the file is told of, wherever blocks end
+            raise bad_cell(block, *min(wrong, key=lambda found: found[0].index))
     return [{"code": code, "column": name, "detail": detail} for name, found in zip(names, guesses, strict=True) for code, detail in found.warnings()]
+
+
+def bad_cell(block: Block, bad: BadCell, name: str, kind: Kind) -> DatasetError:
+    row, line = block.first + bad.index, block.line(bad.index)
+    detail = f"line {line} (row {row}), column {name!r}: {bad}; mend it, leave it empty if it is missing, or give the column another type"
+    return DatasetError(f"not_a_{kind}", detail, row=row, line=line, column=name)
 
 
 def guess(names: Sequence[str], types: Mapping[str, Kind], blocks: Iterator[Block]) -> list[Guess]:

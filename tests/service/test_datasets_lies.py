@@ -168,7 +168,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", GOOD)
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_flipped_bytes_give_a_table_or_a_dataset_error(tmp_path_factory, name, data):
     home = tmp_path_factory.mktemp("flips")
