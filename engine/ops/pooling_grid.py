@@ -15,16 +15,21 @@ from engine.ops.convolution_grid import quotient
 def window(numbers, at, axis):
     """(first, last + 1) of the elements of an axis that window number `at` covers."""
     start = at * numbers[13 + axis] - numbers[16 + axis]
-    return max(start, 0), min(start + numbers[10 + axis], numbers[4 + axis])
+    return int32(max(start, 0)), int32(min(start + numbers[10 + axis], numbers[4 + axis]))
 
 
 def windows_over(numbers, at, axis):
     """(first, last + 1) of the windows that cover an element of an axis."""
     step, reach = numbers[13 + axis], at + numbers[16 + axis]
-    return quotient(max(reach - numbers[10 + axis] + step, 0), step), min(quotient(reach, step) + 1, numbers[7 + axis])
+    return quotient(max(reach - numbers[10 + axis] + step, 0), step), int32(min(quotient(reach, step) + 1, numbers[7 + axis]))
 
 
-@grid("mean_pool_each", threads=256, units=256, uses=(quotient, window))
+def index(numbers, first, image, d, h, w, c):
+    """Where a number is in an array whose axes are the words from `first` on."""
+    return int32((((image * numbers[first] + d) * numbers[first + 1] + h) * numbers[first + 2] + w) * numbers[19] + c)
+
+
+@grid("mean_pool_each", threads=128, units=128, uses=(quotient, window, index))
 def mean_pool_each(arena, words, size):
     """Numbers of the output."""
     numbers = cuda.shared.array(20, int32)
@@ -35,6 +40,7 @@ def mean_pool_each(arena, words, size):
     share = 1.0 / real(numbers[10] * numbers[11] * numbers[12])
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
+        c = int32(at - element * channels)
         row = quotient(element, numbers[9])
         plane = quotient(row, numbers[8])
         image = quotient(plane, numbers[7])
@@ -45,11 +51,11 @@ def mean_pool_each(arena, words, size):
         for d in range(d0, d1):
             for h in range(h0, h1):
                 for w in range(w0, w1):
-                    total += x[(((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + at - element * channels]
+                    total += x[index(numbers, 4, image, d, h, w, c)]
         out[at] = total * share
 
 
-@grid("mean_pool_each_grad", threads=256, units=256, uses=(quotient, windows_over))
+@grid("mean_pool_each_grad", threads=128, units=128, uses=(quotient, windows_over, index))
 def mean_pool_each_grad(arena, words, size):
     """Numbers of the input: each element is given a share by every window that covers it. Input: ct."""
     numbers = cuda.shared.array(20, int32)
@@ -60,6 +66,7 @@ def mean_pool_each_grad(arena, words, size):
     share = 1.0 / real(numbers[10] * numbers[11] * numbers[12])
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
+        c = int32(at - element * channels)
         row = quotient(element, numbers[6])
         plane = quotient(row, numbers[5])
         image = quotient(plane, numbers[4])
@@ -70,11 +77,11 @@ def mean_pool_each_grad(arena, words, size):
         for d in range(d0, d1):
             for h in range(h0, h1):
                 for w in range(w0, w1):
-                    total += ct[(((image * numbers[7] + d) * numbers[8] + h) * numbers[9] + w) * channels + at - element * channels] * share
+                    total += ct[index(numbers, 7, image, d, h, w, c)] * share
         out[at] = total
 
 
-@grid("max_pool_each", threads=256, units=256, uses=(quotient, window))
+@grid("max_pool_each", threads=128, units=128, uses=(quotient, window, index))
 def max_pool_each(arena, words, size):
     """Numbers of the output."""
     numbers = cuda.shared.array(20, int32)
@@ -84,6 +91,7 @@ def max_pool_each(arena, words, size):
     out, x, channels = view(arena, words[0], real), view(arena, words[1], real), numbers[19]
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
+        c = int32(at - element * channels)
         row = quotient(element, numbers[9])
         plane = quotient(row, numbers[8])
         image = quotient(plane, numbers[7])
@@ -94,12 +102,12 @@ def max_pool_each(arena, words, size):
         for d in range(d0, d1):
             for h in range(h0, h1):
                 for w in range(w0, w1):
-                    value = x[(((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + at - element * channels]
+                    value = x[index(numbers, 4, image, d, h, w, c)]
                     best = select((value > best) | (value != value), value, best)
         out[at] = best
 
 
-@grid("max_pool_each_grad", threads=256, units=256, uses=(quotient, window, windows_over))
+@grid("max_pool_each_grad", threads=128, units=128, uses=(quotient, window, windows_over, index))
 def max_pool_each_grad(arena, words, size):
     """Numbers of the input: what the windows are given in which an element is the first greatest, or the first NaN. Inputs: ct, x."""
     numbers = cuda.shared.array(20, int32)
@@ -109,10 +117,11 @@ def max_pool_each_grad(arena, words, size):
     out, ct, x, channels = view(arena, words[0], real), view(arena, words[1], real), view(arena, words[2], real), numbers[19]
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
+        c = int32(at - element * channels)
         row = quotient(element, numbers[6])
         plane = quotient(row, numbers[5])
         image = quotient(plane, numbers[4])
-        c, d, h, w = at - element * channels, plane - image * numbers[4], row - plane * numbers[5], element - row * numbers[6]
+        d, h, w = plane - image * numbers[4], row - plane * numbers[5], element - row * numbers[6]
         i0, i1 = windows_over(numbers, d, 0)
         j0, j1 = windows_over(numbers, h, 1)
         k0, k1 = windows_over(numbers, w, 2)
@@ -127,11 +136,11 @@ def max_pool_each_grad(arena, words, size):
                     for d in range(d0, d1):
                         for h in range(h0, h1):
                             for w in range(w0, w1):
-                                there = (((image * numbers[4] + d) * numbers[5] + h) * numbers[6] + w) * channels + c
+                                there = index(numbers, 4, image, d, h, w, c)
                                 other = x[there]
                                 lost |= (other > mine) | ((other == mine) & (there < at)) | ((other != other) & ((there < at) | (mine == mine)))
                     if not lost:
-                        total += ct[(((image * numbers[7] + i) * numbers[8] + j) * numbers[9] + k) * channels + c]
+                        total += ct[index(numbers, 7, image, i, j, k, c)]
         out[at] = total
 
 
