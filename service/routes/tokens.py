@@ -27,7 +27,7 @@ BODY = shapes.json_body({"type": "object", "additionalProperties": False, "prope
     "name": {"type": "string", "maxLength": LONGEST_NAME, "default": ""},
     "scopes": {"anyOf": [{"enum": list(SCOPES)}, {"type": "array", "items": {"enum": list(SCOPES)}, "minItems": 1}], "default": ["submit"]},
     "owner": {"type": "string", "maxLength": LONGEST_NAME, "description": "tokens of one owner see the same jobs, datasets and models"},
-    "expires_in_seconds": {"type": "number", "exclusiveMinimum": 0, "maximum": LONGEST_SECONDS}}})
+    "expires_in_seconds": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": LONGEST_SECONDS}}})
 
 
 @router.post("/v1/tokens", status_code=201, responses={201: {"model": shapes.Token}, **documented(400, 409, 413, 415, 422)}, openapi_extra=BODY)
