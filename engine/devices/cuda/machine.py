@@ -57,15 +57,18 @@ class Bound:
 
 
 class Table:
-    """Plans, each behind the gate of its section (0 for none), over the arena at an address. `launches[i]` are those of the i-th plan."""
+    """Plans, each behind the gate of its section, over the arena at an address. `launches[i]` are those of the i-th plan.
+
+    A library heeds no gates: it is asked only for rows of sections behind the gate `harmless`, where it does no harm to make them once more.
+    """
 
     def __init__(self, runtime: Runtime, room: Room, plans: Sequence[tuple[Plan, int]], arena: int, addresses: Addresses,
-                 library: Library | None = None):
+                 library: Library | None = None, harmless: int = 0):
         rows = [row for plan, _ in plans for row in plan.rows]
         words = np.array([_value(word, row.dtype, addresses) for row in rows for word in row.words], np.int64)
         self.at, self.nbytes = room.hold(words), words.nbytes
         self._starts = iter(np.cumsum([0, *(len(row.words) for row in rows)]))
-        self._runtime, self._arena, self._library = runtime, arena, library
+        self._runtime, self._arena, self._library, self._harmless = runtime, arena, library, harmless
         self._kernels = runtime.load({(row.kernel, row.dtype) for row in rows if row.size})
         self.launches = [list(self._bound(plan, when)) for plan, when in plans]
 
@@ -74,7 +77,8 @@ class Table:
         for number, row in enumerate(plan.rows):
             words = self.at + 8 * int(next(self._starts))
             if row.size:
-                call = self._library(row) if self._library and row.kernel.startswith(PRODUCT) and not gates[number] else None
+                possible = row.kernel.startswith(PRODUCT) and not gates[number] and when == self._harmless
+                call = self._library(row) if self._library and possible else None
                 blocks, threads = _shape(row, self._runtime.processors)
                 arguments = (self._arena, words, row.size, row.grain, gates[number], when)
                 yield Bound(self._kernels[row.kernel, row.dtype], blocks, threads, arguments, row, call)

@@ -12,6 +12,7 @@ from engine.devices import session
 from engine.devices.cpu.machine import Crew
 from engine.devices.cpu.machine import arena as host_arena
 from engine.devices.cuda import feed, gates, steps
+from engine.devices.cuda.blas import open_blas
 from engine.devices.cuda.machine import Library, Table
 from engine.devices.cuda.runtime import Room, Runtime, open_gpu
 from engine.plan.memory import align
@@ -38,6 +39,8 @@ class Session(session.Session):
         self._room = Room(self.runtime)
         area = align(program.nbytes)
         self._at = self._room.take(area + gates.NBYTES)
+        if runtime is None and (blas := open_blas(self.runtime.arch, self._room.take)):
+            library = blas.plan
         self.resident = feed.fits(self.runtime, program.outside)
         self._loop = self._ready(area, library)
         self._begun = False
@@ -47,7 +50,7 @@ class Session(session.Session):
         runtime, program, phases = self.runtime, self.program, self.program.phases.values()
         addresses = feed.copied(self._room, program.outside) if self.resident else {}
         kinds = [steps.step_plans(phase, last, area, gathers=not self.resident) for phase in phases for last in (False, True)]
-        self.table = Table(runtime, self._room, [plan for kind in kinds for plan in kind], self._at, addresses, library)
+        self.table = Table(runtime, self._room, [plan for kind in kinds for plan in kind], self._at, addresses, library, area + gates.GO)
         found = iter(self.table.launches)
         each = iter([steps.Recorded([launch for _ in kind for launch in next(found)]) for kind in kinds])
         feeder = None if self.resident else feed.Gatherer(runtime, program, self._at, self.control)
