@@ -9,6 +9,8 @@ so a product has the same bits on any GPU.
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
+import ast
+import copy
 import inspect
 import re
 from collections.abc import Iterable, Sequence
@@ -73,7 +75,7 @@ def product(arena, words, size):
     right = cuda.shared.array(ROOM, real)
     next_a = cuda.local.array(16, real)
     next_b = cuda.local.array(16, real)
-    sums = cuda.local.array(SUMS, real)
+    sums = cuda.local.array(EACH * EACH, real)
     lefts = cuda.local.array(EACH, real)
     rights = cuda.local.array(EACH, real)
     for unit in range(cuda.blockIdx.x, size, cuda.gridDim.x):
@@ -83,8 +85,9 @@ def product(arena, words, size):
         end = min(k, begin + part)
         a_at, b_at = words[1] + s * m * k * WIDTH, words[2] + s * k * n * WIDTH
         a_fours, b_fours = a_at % 16 == 0 and a_ld % 4 == 0, b_at % 16 == 0 and b_ld % 4 == 0
-        for e in range(SUMS):
-            sums[e] = 0.0
+        for e in range(EACH):
+            for f in range(EACH):
+                sums[e * EACH + f] = 0.0
         p = begin - DEPTH
         while p < end:
             following = p + DEPTH
@@ -159,12 +162,38 @@ def product(arena, words, size):
                     c[8 * e * n + 8 * f] = sums[e * EACH + f]
 
 
+class WriteOut(ast.NodeTransformer):
+    """Write out loops over loops over EACH, so that each number of a square has a name of its own: a compiler that leaves a loop would put the whole
+    square into memory.
+    """
+
+    def __init__(self, each: int):
+        self.each = each
+
+    def visit_For(self, node: ast.For) -> Any:
+        self.generic_visit(node)
+        if ast.unparse(node.iter) != "range(EACH)" or not any(isinstance(line, ast.For) for line in node.body):
+            return node
+        name = ast.unparse(node.target)
+        return [_Put(name, number).visit(copy.deepcopy(line)) for number in range(self.each) for line in node.body]
+
+
+class _Put(ast.NodeTransformer):
+    """Put a number in place of a name."""
+
+    def __init__(self, name: str, number: int):
+        self.name, self.number = name, number
+
+    def visit_Name(self, node: ast.Name) -> Any:
+        return ast.Constant(self.number) if node.id == self.name else node
+
+
 def _define(width: int) -> None:
     """The kernel for tiles of one width, which are as deep as 4 KiB of each operand make them."""
     stride = width + (2 if width == 64 else 1)      # so that the rows of a tile that a warp writes at once lie in different banks
-    numbers = {"SIDE": width, "EACH": width // 8, "SUMS": (width // 8) ** 2, "STRIDE": stride, "ROOM": 1024 // width * stride,
-               "DEPTH": f"({4096 // width} // WIDTH)"}
-    text = re.sub(r"\b(" + "|".join(numbers) + r")\b", lambda word: str(numbers[word[0]]), inspect.getsource(product))
+    numbers = {"SIDE": width, "EACH": width // 8, "STRIDE": stride, "ROOM": 1024 // width * stride, "DEPTH": f"({4096 // width} // WIDTH)"}
+    text = ast.unparse(WriteOut(width // 8).visit(ast.parse(inspect.getsource(product))))
+    text = re.sub(r"\b(" + "|".join(numbers) + r")\b", lambda word: str(numbers[word[0]]), text)
     define_grid(f"product_{width}", text, threads=64, uses=(rounded,))
 
 
