@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag
 from engine.core import Launch, Shape, count
 from engine.data.fit import Notes
 from engine.data.fitted import FittedInput
+from engine.kernels.grid import grid
 from engine.kernels.library import kernel
 from engine.spec import Family, Spec
 
@@ -81,6 +82,54 @@ def augment_noise(arena, words, begin, end):
         for k in range(min(4, end - 4 * block)):
             z = r0 * cos_turn(t0) if k == 0 else r0 * sin_turn(t0) if k == 1 else r1 * cos_turn(t1) if k == 2 else r1 * sin_turn(t1)
             y[4 * block + k] = x[4 * block + k] + std * z
+
+
+@grid("augment_pixels", threads=256)
+def augment_pixels_grid(arena, words, size):
+    """A block of threads per row, a thread per number; words as on the CPU."""
+    whole, what, size0, size1, size2 = view(arena, 0, int64), words[2], words[4], words[5], words[6]
+    numbers = size0 * size1 * size2
+    for r in range(cuda.blockIdx.x, size, cuda.gridDim.x):
+        a, b, _, _ = philox(int64(r), words[3], whole[1], 3, whole[0])
+        x, y = view(arena, words[1] + r * numbers * WIDTH, real), view(arena, words[0] + r * numbers * WIDTH, real)
+        down, right = int64(a) % (2 * words[7] + 1) - words[7], int64(b) % (2 * words[8] + 1) - words[8]
+        top, left = int64(a) % (size0 - words[7] + 1), int64(b) % (size1 - words[8] + 1)
+        p = uint32(cuda.threadIdx.x)
+        while p < numbers:
+            pixel = int64(uint32(p) // uint32(size2))
+            i = int64(uint32(pixel) // uint32(size1))
+            j, k = pixel - i * size1, int64(p) - pixel * size2
+            if what == 0:
+                turned = int64(a) % 2 == 1
+                y[p] = x[(i * size1 + (size1 - 1 - j if turned else j)) * size2 + k]
+            elif what == 1:
+                inside = 0 <= i - down < size0 and 0 <= j - right < size1
+                y[p] = x[((i - down) * size1 + j - right) * size2 + k] if inside else 0.0
+            else:
+                v = min(max((real(i) + 0.5) * (real(words[7]) / real(size0)) - 0.5, 0.0), real(words[7] - 1))
+                u = min(max((real(j) + 0.5) * (real(words[8]) / real(size1)) - 0.5, 0.0), real(words[8] - 1))
+                i0, j0 = int64(v), int64(u)
+                i1, j1, dv, du = min(i0 + 1, words[7] - 1), min(j0 + 1, words[8] - 1), v - real(i0), u - real(j0)
+                above = x[((top + i0) * size1 + left + j0) * size2 + k] * (1.0 - du) + x[((top + i0) * size1 + left + j1) * size2 + k] * du
+                below = x[((top + i1) * size1 + left + j0) * size2 + k] * (1.0 - du) + x[((top + i1) * size1 + left + j1) * size2 + k] * du
+                y[p] = above * (1.0 - dv) + below * dv
+            p = uint32(p + cuda.blockDim.x)
+
+
+@grid("augment_noise", threads=256, units=1024)
+def augment_noise_grid(arena, words, size):
+    """A thread per four numbers; words as on the CPU."""
+    whole, std = view(arena, 0, int64), real(number_of(words[3]))
+    x, y = view(arena, words[1], real), view(arena, words[0], real)
+    block = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while 4 * int64(block) < size:
+        a, b, c, d = philox(int64(block), words[2], whole[1], 1, whole[0])
+        r0, t0 = sqrt(-2.0 * log(real((a >> SPARE) + 1) * UNIT)), real(b >> SPARE) * UNIT
+        r1, t1 = sqrt(-2.0 * log(real((c >> SPARE) + 1) * UNIT)), real(d >> SPARE) * UNIT
+        for k in range(min(4, size - 4 * int64(block))):
+            z = r0 * cos_turn(t0) if k == 0 else r0 * sin_turn(t0) if k == 1 else r1 * cos_turn(t1) if k == 2 else r1 * sin_turn(t1)
+            y[4 * int64(block) + k] = x[4 * int64(block) + k] + std * z
+        block = uint32(block + cuda.gridDim.x * cuda.blockDim.x)
 
 
 # ---------------------------------------------------------------- specs

@@ -10,6 +10,7 @@ import numpy as np
 from engine.core import Address, Launch
 from engine.data.feed import Feed, Span
 from engine.data.permutation import domain, drawing_key, drawn_row, mixed, network, scrambled, shuffled_row
+from engine.kernels.grid import grid
 from engine.kernels.library import kernel
 
 SOURCES = ("float32", "float64", "int32", "int64", "uint8")
@@ -77,6 +78,33 @@ def gather_number(arena, words, begin, end):
                 y[i] = real((v - shift[i * step]) * scale[i * step])
 
 
+@grid("gather_number", threads=256, uses=(read_number, log1p_wide), wide=True)
+def gather_number_grid(arena, words, size):
+    """A thread per number; words as on the CPU."""
+    stride, width, kind, step, missing, has_missing, log = words[1], words[2], words[4], words[9], words[10], words[11], words[12]
+    index, y = view(arena, words[5], int64), view(arena, words[0], real)
+    shift, scale, fill = view_at(words[6], float64), view_at(words[7], float64), view_at(words[8], float64)
+    x0, x4 = view_at(words[3], float32), view_at(words[3], uint8)
+    plain = has_missing == 0 and log == 0 and step == 0
+    at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while at < size * width:
+        r = int64(uint32(at) // uint32(width))
+        i = int64(at) - r * width
+        place = index[r] * width + i
+        if plain and kind == 0:
+            y[r * stride + i] = (real(x0[place]) - real(shift[0])) * real(scale[0])
+        elif plain and kind == 4:
+            y[r * stride + i] = (real(x4[place]) - real(shift[0])) * real(scale[0])
+        else:
+            v = read_number(words[3], kind, place)
+            if has_missing == 1 and (v != v or (kind > 1 and v == float64(missing))):
+                v = fill[i * step]
+            if log == 1:
+                v = log1p_wide(v)
+            y[r * stride + i] = real((v - shift[i * step]) * scale[i * step])
+        at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
+
+
 @kernel("gather_indicator", uses=(read_number,))
 def gather_indicator(arena, words, begin, end):
     """1.0 where a number is missing. Words: out, stride, width, source, its type, rows, missing."""
@@ -88,6 +116,19 @@ def gather_indicator(arena, words, begin, end):
             y[i] = 1.0 if v != v or (words[4] > 1 and v == float64(words[6])) else 0.0
 
 
+@grid("gather_indicator", threads=256, uses=(read_number,), wide=True)
+def gather_indicator_grid(arena, words, size):
+    """A thread per number; words as on the CPU."""
+    index, y, width = view(arena, words[5], int64), view(arena, words[0], real), words[2]
+    at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while at < size * width:
+        r = int64(uint32(at) // uint32(width))
+        i = int64(at) - r * width
+        v = read_number(words[3], words[4], index[r] * width + i)
+        y[r * words[1] + i] = 1.0 if v != v or (words[4] > 1 and v == float64(words[6])) else 0.0
+        at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
+
+
 @kernel("gather_code", uses=(read_number, read_code))
 def gather_code(arena, words, begin, end):
     """Class numbers as int32. Words: out, stride, width, source, its type, rows, lookup (0: none), entries, base, classes, unknown."""
@@ -96,6 +137,18 @@ def gather_code(arena, words, begin, end):
         y = view(arena, words[0] + r * words[1] * 4, int32)
         for i in range(words[2]):
             y[i] = int32(read_code(words, index[r] * words[2] + i))
+
+
+@grid("gather_code", threads=256, uses=(read_number, read_code), wide=True)
+def gather_code_grid(arena, words, size):
+    """A thread per code; words as on the CPU."""
+    index, y, width = view(arena, words[5], int64), view(arena, words[0], int32), words[2]
+    at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while at < size * width:
+        r = int64(uint32(at) // uint32(width))
+        i = int64(at) - r * width
+        y[r * words[1] + i] = int32(read_code(words, index[r] * width + i))
+        at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
 
 
 @kernel("gather_one_hot", uses=(read_number, read_code))
@@ -111,6 +164,20 @@ def gather_one_hot(arena, words, begin, end):
             code = read_code(words, index[r] * words[2] + i)
             if 0 <= code < classes:
                 y[i * classes + code] = 1.0
+
+
+@grid("gather_one_hot", threads=256, uses=(read_number, read_code), wide=True)
+def gather_one_hot_grid(arena, words, size):
+    """A thread per number: each reads the code of its `classes` numbers; words as on the CPU."""
+    index, y, width, classes = view(arena, words[5], int64), view(arena, words[0], real), words[2], words[9]
+    at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while at < size * width * classes:
+        column = int64(uint32(at) // uint32(classes))
+        r = int64(uint32(column) // uint32(width))
+        i = int64(at) - r * width * classes
+        code = read_code(words, index[r] * width + column - r * width)
+        y[r * words[1] + i] = 1.0 if code == int64(at) - column * classes else 0.0
+        at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
 
 
 @kernel("sample_rows", uses=(mixed, drawing_key, scrambled, network, domain, shuffled_row, drawn_row))

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from engine.core import Launch, Node, Scratch, Shape, constant, count
+from engine.kernels.grid import GRIDS, define_grid, grid
 from engine.kernels.library import KERNELS, define, kernel
 
 _KERNEL_TYPE = {1: "float32", 4: "float32", 8: "float64"}   # moving bits needs only their width; single bytes have a kernel of their own
@@ -71,8 +72,63 @@ def turn_kernel(arena, words, begin, end):
         row += rows
 
 
+@grid("move", threads=256, units=1024)
+def move_grid(arena, words, size):
+    """A thread per element, or per four where rows, steps and addresses are multiples of four elements; words as on the CPU."""
+    rank, y, x = words[4], view(arena, words[0], real), view(arena, words[2], real)
+    out_step, in_step, out_first, in_first = int32(words[3 + 3 * rank]), int32(words[4 + 3 * rank]), int32(words[1]), int32(words[3])
+    uneven = (words[1] | words[2 + 3 * rank]) & 3 | words[0] & 15
+    if in_step == 1:
+        uneven |= words[3] & 3 | words[2] & 15
+    for axis in range(rank - 1):
+        uneven |= (words[6 + 3 * axis] | words[7 + 3 * axis] * in_step) & 3
+    each = 4 if WIDTH > 1 and uneven == 0 and out_step == 1 and (in_step == 0 or in_step == 1) else 1
+    at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while at < size // each:
+        place, to, fro = int32(at * each), out_first, in_first
+        for axis in range(rank - 1, 0, -1):
+            outer = int32(uint32(place) // uint32(words[5 + 3 * axis]))
+            i = int32(place - outer * words[5 + 3 * axis])
+            to, fro, place = int32(to + i * words[6 + 3 * axis]), int32(fro + i * words[7 + 3 * axis]), outer
+        to, fro = int32(to + place * words[6]), int32(fro + place * words[7])
+        if each == 1:
+            store(y, to, load(x, fro))
+        elif in_step == 1:
+            a, b, c, d = four_of(x, fro)
+            put_four(y, to, a, b, c, d)
+        else:
+            value = load(x, fro)
+            put_four(y, to, value, value, value, value)
+        at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
+
+
+@grid("turn", threads=256)
+def turn_grid(arena, words, size):
+    """Squares of 32 by 32 elements by way of shared memory, so that rows are read and rows are written; words as on the CPU."""
+    height, width, batch_step, step = words[3], words[4], words[5], words[6]
+    x, y = view(arena, words[1], real), view(arena, words[0], real)
+    square = cuda.shared.array((32, 33), real)       # a column's elements are in 32 banks
+    lane, warp, warps = cuda.threadIdx.x % 32, cuda.threadIdx.x // 32, cuda.blockDim.x // 32
+    across = (width + 31) // 32
+    squares = (height + 31) // 32 * across
+    for unit in range(cuda.blockIdx.x, size // height * squares, cuda.gridDim.x):
+        b = unit // squares
+        n = (unit - b * squares) // across * 32
+        m = (unit - b * squares) % across * 32
+        for k in range(warp, 32, warps):
+            if m + k < width and n + lane < height:
+                square[k, lane] = load(x, words[2] + b * batch_step + (m + k) * step + n + lane)
+        cuda.syncthreads()
+        for k in range(warp, 32, warps):
+            if n + k < height and m + lane < width:
+                store(y, (b * height + n + k) * width + m + lane, square[lane, k])
+        cuda.syncthreads()
+
+
 for _name in ("move", "turn"):
     define(f"{_name}_bytes", KERNELS[_name].text.replace("real", "uint8").replace("WIDTH", "1"))
+    _grid = GRIDS[_name]
+    define_grid(f"{_name}_bytes", _grid.text.replace("real", "uint8").replace("WIDTH", "1"), _grid.threads, _grid.units)
 
 
 def strides(shape: Shape) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Shape, count, register
 from engine.errors import DtypeError, ShapeError
+from engine.kernels.grid import define_grid, grid
 from engine.kernels.library import define, kernel
 
 UNIFORM, NORMAL, BERNOULLI = range(3)   # purposes: the last word of the counter
@@ -37,6 +38,22 @@ _KERNEL = """def run(arena, words, begin, end):
         k = i - 4 * whole
         y[i] = v0 if k == 0 else v1 if k == 1 else v2
 """
+_GRID = """def run(arena, words, size):
+    # As on the CPU; a thread makes the four numbers of a block.
+    key = view(arena, words[1], int64)
+    seed, step, place, y = key[0], key[1], words[2], view(arena, words[0], real)
+    block = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while 4 * int64(block) < size:
+        a, b, c, d = philox(int64(block), place, step, {purpose}, seed)
+        {four}
+        first = 4 * int64(block)
+        if first + 4 <= size and words[0] & 15 == 0:
+            put_four(y, first, v0, v1, v2, v3)
+        else:
+            for k in range(min(4, size - first)):
+                y[first + k] = v0 if k == 0 else v1 if k == 1 else v2 if k == 2 else v3
+        block = uint32(block + cuda.gridDim.x * cuda.blockDim.x)
+"""
 _UNIT = {"a": "real(a >> SPARE) * UNIT", "b": "real(b >> SPARE) * UNIT", "c": "real(c >> SPARE) * UNIT", "d": "real(d >> SPARE) * UNIT"}
 
 
@@ -44,10 +61,15 @@ def _lines(*lines: str) -> str:
     return "; ".join(lines)
 
 
-define("uniform", _KERNEL.format(purpose=UNIFORM, four=_lines(*(f"v{i} = {_UNIT[w]}" for i, w in enumerate("abcd")))))
-define("normal", _KERNEL.format(purpose=NORMAL, four=_lines(     # Box and Muller: radius from one number in (0, 1], angle from the next
-    "r0 = sqrt(-2.0 * log(real((a >> SPARE) + 1) * UNIT))", f"t0 = {_UNIT['b']}", "v0 = r0 * cos_turn(t0)", "v1 = r0 * sin_turn(t0)",
-    "r1 = sqrt(-2.0 * log(real((c >> SPARE) + 1) * UNIT))", f"t1 = {_UNIT['d']}", "v2 = r1 * cos_turn(t1)", "v3 = r1 * sin_turn(t1)")))
+_FOUR = {
+    "uniform": (UNIFORM, _lines(*(f"v{i} = {_UNIT[w]}" for i, w in enumerate("abcd")))),
+    "normal": (NORMAL, _lines(     # Box and Muller: radius from one number in (0, 1], angle from the next
+        "r0 = sqrt(-2.0 * log(real((a >> SPARE) + 1) * UNIT))", f"t0 = {_UNIT['b']}", "v0 = r0 * cos_turn(t0)", "v1 = r0 * sin_turn(t0)",
+        "r1 = sqrt(-2.0 * log(real((c >> SPARE) + 1) * UNIT))", f"t1 = {_UNIT['d']}", "v2 = r1 * cos_turn(t1)", "v3 = r1 * sin_turn(t1)")),
+}
+for _name, (_purpose, _four) in _FOUR.items():
+    define(_name, _KERNEL.format(purpose=_purpose, four=_four))
+    define_grid(_name, _GRID.format(purpose=_purpose, four=_four), threads=256, units=1024)
 
 
 @kernel("bernoulli")
@@ -73,6 +95,29 @@ def bernoulli_kernel(arena, words, begin, end):
         k = i - 8 * whole
         word = a if k < 2 else b if k < 4 else c if k < 6 else d
         y[i] = select(((word >> (k % 2 * 16)) & 65535) < threshold, 1.0, 0.0)
+
+
+@grid("bernoulli", threads=256, units=2048)
+def bernoulli_grid(arena, words, size):
+    """As on the CPU; a thread makes the eight numbers of a block."""
+    key = view(arena, words[1], int64)
+    seed, step, place, threshold, y = key[0], key[1], words[2], words[3], view(arena, words[0], real)
+    block = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
+    while 8 * int64(block) < size:
+        a, b, c, d = philox(int64(block), place, step, 2, seed)
+        first = 8 * int64(block)
+        if first + 8 <= size and words[0] & 15 == 0:
+            a0, a1 = select((a & 65535) < threshold, 1.0, 0.0), select((a >> 16) < threshold, 1.0, 0.0)
+            b0, b1 = select((b & 65535) < threshold, 1.0, 0.0), select((b >> 16) < threshold, 1.0, 0.0)
+            c0, c1 = select((c & 65535) < threshold, 1.0, 0.0), select((c >> 16) < threshold, 1.0, 0.0)
+            d0, d1 = select((d & 65535) < threshold, 1.0, 0.0), select((d >> 16) < threshold, 1.0, 0.0)
+            put_four(y, first, a0, a1, b0, b1)
+            put_four(y, first + 4, c0, c1, d0, d1)
+        else:
+            for k in range(min(8, size - first)):
+                word = a if k < 2 else b if k < 4 else c if k < 6 else d
+                y[first + k] = select(((word >> (k % 2 * 16)) & 65535) < threshold, 1.0, 0.0)
+        block = uint32(block + cuda.gridDim.x * cuda.blockDim.x)
 
 
 def bits(key: np.ndarray, shape: Sequence[int], place: int, purpose: int) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from engine.core import Launch, Scratch
 from engine.kernels.library import kernel
+from engine.plan import control_grid  # noqa: F401
 from engine.plan.plan import Part, Place
 
 # int64
