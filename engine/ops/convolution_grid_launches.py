@@ -1,6 +1,7 @@
 """How the three convolutions become launches on a GPU: products of tiles, and what few output elements or weights leave idle cut into parts.
 
 As on the CPU, the gradient with respect to the input is a convolution of the cotangent with turned weights, several where the stride is more than 1.
+Where each output element sees one element of the input, and each of these is seen once, all three are matrix products as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from engine.core import Launch, Node, Scratch, constant, count
 from engine.ops import depthwise_grid  # noqa: F401  defines the kernels of single channels
 from engine.ops.convolution_grid import LARGE, NARROW, SMALL, THIN, Tile
 from engine.ops.convolution_launches import Axis, Phase, Slide, place_of, rows_of, words_of
+from engine.ops.matmul_grid import ROW, product_launches
 from engine.ops.movement import move, strides
 
 ENOUGH = 512            # blocks that keep a GPU busy
@@ -26,7 +28,8 @@ def tile_for(rows: int, columns: int, groups: int) -> Tile:
     """The tile for products of so many rows and columns: the largest of which there are enough."""
     if columns <= NARROW.columns:
         return THIN if columns <= THIN.columns else NARROW
-    return LARGE if columns > SMALL.columns and groups * LARGE.count(rows, columns) >= ENOUGH else SMALL
+    many = rows > SMALL.rows and columns > SMALL.columns and groups * LARGE.count(rows, columns) >= ENOUGH
+    return LARGE if many else SMALL
 
 
 def parts_for(size: int, units: int, nbytes: int) -> int:
@@ -40,6 +43,8 @@ def parts_for(size: int, units: int, nbytes: int) -> int:
 
 def conv(node: Node, slide: Slide) -> Sequence[Launch]:
     x, w, *rest = node.inputs
+    if _sees_points(w.shape[:-2], slide):
+        return product_launches(node.dtype, node, x, w, count(x.shape[:-1]), w.shape[-1], x.shape[-1], finish=ROW if rest else 0, more=(*rest, 0)[0])
     axes = slide.axes(x.shape, w.shape[:-2], node.shape)
     place = place_of(node.shape, [Phase(axis, 0, 1, 0, 1) for axis in axes])
     bias = rest[0] if rest else None
@@ -51,6 +56,8 @@ def conv(node: Node, slide: Slide) -> Sequence[Launch]:
 
 def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     ct, w = node.inputs
+    if _sees_points(w.shape[:-2], slide):
+        return product_launches(node.dtype, node, ct, w, count(ct.shape[:-1]), node.shape[-1], ct.shape[-1], turned_b=True)
     own, columns, groups = w.shape[-2], w.shape[-1] // slide.groups, slide.groups
     phases = slide.phases(node.shape, w.shape[:-2], ct.shape)
     reached = all(sum(phase.axis.out for phase in axis) == n for axis, n in zip(phases, node.shape[1:-1], strict=True))
@@ -68,6 +75,11 @@ def conv_input_grad(node: Node, slide: Slide) -> Sequence[Launch]:
         found.append(move(w.dtype, turned, w, (*lengths, columns, groups, own), in_steps=(*along, 1, columns, w.shape[-1]), in_start=start))
         found.append(_product(node, ct, turned, None, axes, groups, own, place))
     return found
+
+
+def _sees_points(kernel: Sequence[int], slide: Slide) -> bool:
+    """Whether output elements are rows of a matrix product with what is in their place."""
+    return max(*kernel, *slide.stride, slide.groups) == 1 and not any((*slide.low, *slide.high))
 
 
 def _product(node: Node, source: Node, weights: Node | Scratch, bias: Node | None, axes: Sequence[Axis], groups: int, columns: int,
@@ -93,6 +105,8 @@ def _each(node: Node, source: Node, weights: Node, bias: Node | None, axes: Sequ
 
 def conv_weight_grad(node: Node, slide: Slide) -> Sequence[Launch]:
     x, ct = node.inputs
+    if _sees_points(node.shape[:-2], slide):
+        return product_launches(node.dtype, node, x, ct, x.shape[-1], ct.shape[-1], count(ct.shape[:-1]), turned_a=True)
     nbytes = node.size * np.dtype(node.dtype).itemsize
     axes = slide.axes(x.shape, node.shape[:-2], ct.shape)
     make = _each_weights if node.shape[-2] == 1 and slide.groups > 1 else _weights
