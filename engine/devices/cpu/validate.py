@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -15,19 +16,29 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
 
 
 def validate(plan: Plan, arena: np.ndarray) -> int:
-    """Run a plan's rows one by one on a copy of the arena, as it is before the plan; how many values agreed.
+    """Run a plan's rows one by one on a copy of the arena, as it is before the plan; how many values agreed. Raises DeviceError as `compare` does."""
+    table, copy = Table([plan]), arena.copy()
+
+    def run(number: int) -> None:
+        size = plan.rows[number].size
+        table.groups[0] = (number, number + 1, size, max(size, 1), max(size, 1), 0, 0)
+        table.run(copy, 0, 1)
+
+    return compare(plan, copy, run)
+
+
+def compare(plan: Plan, copy: np.ndarray, run: Callable[[int], None]) -> int:
+    """Compare what `run` makes of each row, by its number, in a copy of the arena as it is before the plan; how many values agreed.
 
     Raises DeviceError where a kernel and its oracle differ by more than 1e-4 (float32) or 1e-10 (float64) of the largest value.
     """
-    table, copy, agreed = Table([plan]), arena.copy(), 0
+    agreed = 0
     for _, several in groupby(enumerate(plan.makers), key=lambda item: id(item[1])):     # the rows of one node follow each other
         rows = [number for number, _ in several]
         node = plan.makers[rows[0]]
         inputs = _inputs(plan, node, copy)
         for number in rows:
-            size = plan.rows[number].size
-            table.groups[0] = (number, number + 1, size, max(size, 1), max(size, 1), 0, 0)
-            table.run(copy, 0, 1)
+            run(number)
         agreed += _agrees(plan, rows[-1], node, inputs, copy)
     return agreed
 

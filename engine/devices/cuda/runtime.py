@@ -10,6 +10,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -105,7 +106,8 @@ class Room:
 
 def _give_back(runtime: Runtime, pieces: list[int]) -> None:
     for piece in pieces:
-        runtime.free(piece)
+        with suppress(DeviceError):     # where the GPU has failed, nothing is left to give back
+            runtime.free(piece)
 
 
 class Cuda:
@@ -202,10 +204,13 @@ class Cuda:
         self._target = builder
         try:
             enqueue()
+        except BaseException:
+            with suppress(Exception):       # what went wrong first is what counts
+                builder.end_building()
+            raise
         finally:
             self._target = self._queue
-            builder.end_building()
-        return _Captured(builder.complete(), self._queue)
+        return _Captured(builder.end_building().complete(), self._queue)
 
     def wait(self, what: str) -> None:
         self._here()

@@ -57,7 +57,9 @@ class Session(session.Session):
         return steps.Loop(runtime, self._at, area, self.control, {name: (next(each), next(each)) for name in program.phases}, feeder)
 
     def look(self) -> None:
-        """TRAINYARD_DEBUG=1 prints the size of each plan, 2 or more the launches of each kind of step as well."""
+        """TRAINYARD_DEBUG=1 prints the size of each plan, 2 or more the launches of each kind of step as well. TRAINYARD_VALIDATE=1 compares each row
+        with its oracle.
+        """
         for name, kinds in self._loop.steps.items() if env.DEBUG else ():
             phase, sizes = self.program.phases[name], [len(kind.launches) for kind in kinds]
             print(f"{name}: {phase.steps} steps of {phase.batch} rows, {sizes[0]} launches a step, {sizes[1]} for the last, "
@@ -65,6 +67,11 @@ class Session(session.Session):
             for launch in kinds[0].launches if env.DEBUG >= 2 else ():
                 what = "library" if launch.call else f"{launch.blocks} x {launch.threads}"
                 print(f"  {launch.row.kernel}.{launch.row.dtype} {launch.row.size} {what}  {launch.row.label}", file=sys.stderr)
+
+        for phase in self.program.phases.values() if env.VALIDATE else ():
+            if phase.full_steps:
+                self._push()
+                self._loop.validate(phase, self.memory.copy())
 
     # ---------------------------------------------------------------- runs
 

@@ -16,11 +16,12 @@ from typing import Protocol
 import numpy as np
 
 from engine.core import Launch
+from engine.devices.cpu.validate import compare
 from engine.devices.cuda.gates import FACTORS, GO, METRICS, MOST, SERIES, UPDATE
 from engine.devices.cuda.machine import Bound
 from engine.devices.cuda.runtime import Graph, Runtime
 from engine.plan import control
-from engine.plan.plan import Plan, lay
+from engine.plan.plan import Plan, Row, lay
 from engine.plan.program import Phase
 
 LONGEST = 0.02                  # seconds that a graph may take: the stop word is not looked at meanwhile
@@ -131,6 +132,23 @@ class Loop:
         self.runtime.write(self.arena, self.memory)
         if self.feeder:
             self.feeder.fill(phase, self._position >= phase.full_steps, 0)
+
+    def validate(self, phase: Phase, copy: np.ndarray) -> int:
+        """Compare each value of a full batch with its oracle; how many agreed. `copy` is the arena as it is now. DeviceError as from `compare`."""
+        self._begin(phase, 1, np.ones(1))
+        if self.feeder:
+            self.feeder.send()
+        launches = {id(launch.row): launch for launch in self.steps[phase.name][0].launches}
+
+        def run(row: Row) -> None:
+            if id(row) in launches:
+                launches[id(row)].enqueue(self.runtime)
+                self.runtime.read(self.arena, copy)
+
+        gather, compute = phase.plans[:2]
+        for row in gather.rows:
+            run(row)
+        return compare(compute, copy, lambda number: run(compute.rows[number]))
 
     def _go(self, phase: Phase, last: bool, most: int) -> int:
         """Run some of the next `most` steps, which are of one kind; how many were begun."""

@@ -9,11 +9,12 @@
 
 typedef int R;
 typedef uintptr_t P;
-static long launches, graphs, captured, live;
+static long launches, graphs, captured, live, arguments[6];
 static int capturing;
 static P one(P *out) { static P next = 0x1000; next += 0x100; return *out = next; }
 
-long null_count(int which) { long counts[] = {launches, graphs, captured, live}; return counts[which]; }
+/* 0 launches made, 1 graphs launched, 2 launches captured, 3 pieces of memory in use, 4 to 9 what the last launch was given */
+long null_count(int which) { long counts[] = {launches, graphs, captured, live}; return which < 4 ? counts[which] : arguments[which - 4]; }
 
 R cuInit(unsigned f) { return 0; }
 R cuDriverGetVersion(int *v) { *v = getenv("NULL_DRIVER") ? atoi(getenv("NULL_DRIVER")) : 13000; return 0; }
@@ -60,10 +61,14 @@ R cuKernelGetParamInfo(P k, size_t i, size_t *at, size_t *size) { if (i > 5) ret
 R cuFuncGetParamInfo(P k, size_t i, size_t *at, size_t *size) { return cuKernelGetParamInfo(k, i, at, size); }
 R cuFuncGetAttribute(int *v, int a, P f) { *v = 256; return 0; }
 R cuKernelGetAttribute(int *v, int a, P k, int d) { *v = 256; return 0; }
-R cuLaunchKernelEx(const void *config, P f, void **args, void **extra) { if (capturing) captured++; else launches++; return 0; }
-R cuLaunchKernel(P f, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z, unsigned m, P s, void **args, void **extra) {
+static R launched(void **args) {
     if (capturing) captured++; else launches++;
+    for (int i = 0; i < 6; i++) arguments[i] = *(long *)args[i];
     return 0;
+}
+R cuLaunchKernelEx(const void *config, P f, void **args, void **extra) { return launched(args); }
+R cuLaunchKernel(P f, unsigned gx, unsigned gy, unsigned gz, unsigned x, unsigned y, unsigned z, unsigned m, P s, void **args, void **extra) {
+    return launched(args);
 }
 R cuStreamBeginCapture_v2(P s, int mode) { capturing = 1; return 0; }
 R cuStreamEndCapture(P s, P *g) { capturing = 0; one(g); return 0; }

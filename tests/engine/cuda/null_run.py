@@ -61,11 +61,12 @@ def main() -> None:
     launches = [[len(kind.launches) for kind in kinds] for kinds in session._loop.steps.values()]
     graphs = sorted(session._loop.steps["train"][0].graphs)
     counts = [driver.null_count(i) for i in range(3)]
+    last = list(session._loop.steps["valid"][0].launches[-1].arguments) == [driver.null_count(i) for i in range(4, 10)]
     bias = session.parameters["bias"].tolist()
     del run, session
     gc.collect()
-    print(json.dumps({"steps": steps, "finished": finished, "passed": passed, "launches": launches, "graphs": graphs, "counts": counts, "bias": bias,
-                      "live": driver.null_count(3)}))
+    print(json.dumps({"steps": steps, "finished": finished, "passed": passed, "launches": launches, "graphs": graphs, "counts": counts,
+                      "bias": bias, "last": last, "live": driver.null_count(3)}))
 
 
 if __name__ == "__main__":

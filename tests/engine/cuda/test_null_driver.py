@@ -26,5 +26,6 @@ def test_a_program_goes_through_the_driver(tmp_path: Path) -> None:
     assert launched == step + test                          # the first step of each kind goes as it is
     assert found["graphs"][-1] > 1 and captured == step * sum(found["graphs"])
     assert len(found["graphs"]) <= replayed < found["steps"]
+    assert found["last"]                                    # the arguments of a launch arrive as they are
     assert found["bias"] == [0.0, 0.0, 0.0]                 # copied there and back
     assert found["live"] == 0

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from engine import env
 from engine.data.table import Table
 from engine.devices.cpu.session import Session as OnCpu
 from engine.devices.cuda import feed, machine, steps
@@ -49,6 +50,7 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[Host]:
 
     monkeypatch.setattr(assemble, "OnCpu", session)
     monkeypatch.setitem(machine.FUNCTIONS, "gemm", gemm_address)
+    monkeypatch.setattr(steps, "LONGEST", 10.0)     # however busy this machine is, graphs have several steps
     return made
 
 
@@ -215,3 +217,13 @@ def test_an_error_of_a_launch_names_the_kernel(gpus: list[Host], monkeypatch: py
     monkeypatch.setattr(gpus[0], "launch", fail)
     with pytest.raises(DeviceError, match=r"kernel sample_rows\.float32 for .*: a launch failed: no reason"):
         run.session.run(run.train, 1, np.ones(1), np.zeros((1, 2)))
+
+
+def test_each_row_is_compared_with_its_oracle_where_that_is_asked(gpus: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(env, "VALIDATE", 1)
+    run = run_of(job())
+    assert len(gpus[0].done) > 50 and told(events_of(run))
+    make = Host.make
+    monkeypatch.setattr(Host, "make", lambda self, kernel, *rest: make(self, kernel, *rest) if kernel[0] != "sum_across" else None)
+    with pytest.raises(DeviceError, match=r"kernel 'sum_across' for <.*it differs from its oracle"):
+        run_of(job())
