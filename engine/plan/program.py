@@ -17,6 +17,7 @@ from engine.core import CONSTANT, FLOATS, Address, Launch, Node, Shape, count, t
 from engine.data import gather
 from engine.data.augment import Changes
 from engine.data.feed import Feed
+from engine.ops.matmul_grid import round_operands
 from engine.plan import control
 from engine.plan.graphs import GraphMaker, StepGraph
 from engine.plan.memory import align
@@ -58,8 +59,8 @@ class Phase:
 class Program:
     """Plans over one arena, made phase by phase. `finish` fixes the size of the arena; then `image` is what it holds before the first step."""
 
-    def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32", device: str = "cpu"):
-        self.dtype, self.device = dtype, device
+    def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32", device: str = "cpu", precision: str = "full"):
+        self.dtype, self.device, self.precision = dtype, device, precision
         self.phases: dict[str, Phase] = {}
         self.cursor = align(control.NBYTES)
         self.parameters = self._slab(parameters)
@@ -177,6 +178,7 @@ class Program:
         training = phase.training and self.update is not None
         results = [(graph.gradients[p], self.gradients.slots[p].offset) for p in self.gradients.slots] if training else []
         compute = make(graph.kept(), placed, base, results, self.device)
+        round_operands(compute.rows, self.precision)
         top = base + align(compute.nbytes)
         guard, update = [], Plan(base=top)
         if training and self.update is not None:

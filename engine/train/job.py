@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, BeforeValidator, Field, StringConstraints, Tag, field_validator
+from pydantic_core import PydanticCustomError
 
 from engine.nn.layers import AnyLayer
 from engine.nn.losses import losses
@@ -56,7 +57,12 @@ class Limits(Spec):
 
 
 class Job(Spec):
-    """Everything about a run: model, loss, optimiser and data, and how long and how it is watched."""
+    """Everything about a run: model, loss, optimiser and data, and how long and how it is watched.
+
+    `precision` rounds what goes into the matrix products of the model on a GPU, which is faster there: tf32 keeps 10 bits of the fraction, bf16 7.
+    Sums and everything else, the parameters that the optimiser keeps included, stay in float32. Both have float32's range of exponents, so small
+    gradients are not lost and no loss needs scaling.
+    """
 
     model: AnyLayer  # type: ignore[valid-type]
     loss: AnyObjective  # type: ignore[valid-type]
@@ -72,6 +78,7 @@ class Job(Spec):
     initial: Initial | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["full", "tf32", "bf16"] = "full"
     limits: Limits = Limits()
     priority: Annotated[int, Field(strict=True, ge=-100, le=100)] = 0
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
@@ -86,6 +93,16 @@ class Job(Spec):
         if sum(callback.kind == "on_nonfinite" for callback in found) > 1:
             raise ValueError("only one callback can say what happens on_nonfinite")
         return found
+
+    @field_validator("precision")
+    @classmethod
+    def _on_a_gpu(cls, precision: str, info: Any) -> str:
+        if precision != "full" and info.data.get("device", "cuda") != "cuda":
+            raise PydanticCustomError("no_rounding", "operands are rounded on a GPU only: say \"device\": \"cuda\" too, or leave 'precision' out",
+                                      {"code": "invalid_value"})
+        if precision != "full" and info.data.get("dtype", "float32") != "float32":
+            raise PydanticCustomError("no_rounding", "numbers of float64 are not rounded: leave 'precision' or 'dtype' out", {"code": "invalid_value"})
+        return precision
 
     def references(self) -> list[str]:
         """The data sets that the job reads, by reference; inline data is not among them."""

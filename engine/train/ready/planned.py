@@ -64,7 +64,8 @@ def program_of(built: Built) -> Program:
     """The plans of the job: training, and a pass over each other part of its rows."""
     job, data = built.job, built.job.data
     shapes = {path: array.shape for path, array in built.parameters.items()}
-    program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype, choose(job.device))
+    program = Program(shapes, {path: array.shape for path, array in built.buffers.items()}, job.dtype, choose(job.device),
+                      job.precision)
     program.train_with(Update(built.steps, shapes, built.trained, built.missed))
     steps = built.steps_per_epoch if data.steps_per_epoch is not None or built.mode == "with_replacement" else None
     passes = -(-steps * built.batch_size // len(built.index)) if steps else 0       # each with an order of its own
