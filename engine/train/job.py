@@ -101,7 +101,7 @@ class Job(Spec):
             raise PydanticCustomError("no_rounding", "operands are rounded on a GPU only: say \"device\": \"cuda\" too, or leave 'precision' out",
                                       {"code": "invalid_value"})
         if precision != "full" and info.data.get("dtype", "float32") != "float32":
-            raise PydanticCustomError("no_rounding", "numbers of float64 are not rounded: leave 'precision' or 'dtype' out", {"code": "invalid_value"})
+            raise PydanticCustomError("no_rounding", "float64 is not rounded: leave 'precision' or 'dtype' out", {"code": "invalid_value"})
         return precision
 
     def references(self) -> list[str]:
