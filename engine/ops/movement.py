@@ -86,11 +86,13 @@ def move_grid(arena, words, size):
     at = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
     while at < size // each:
         place, to, fro = int32(at * each), out_first, in_first
-        for axis in range(rank - 1, 0, -1):
-            outer = int32(uint32(place) // uint32(words[5 + 3 * axis]))
-            i = int32(place - outer * words[5 + 3 * axis])
-            to, fro, place = int32(to + i * words[6 + 3 * axis]), int32(fro + i * words[7 + 3 * axis]), outer
-        to, fro = int32(to + place * words[6]), int32(fro + place * words[7])
+        axis = int32(3 * rank - 3)
+        while axis > 0:
+            outer = int32(uint32(place) // uint32(words[5 + axis]))
+            i = int32(place - outer * int32(words[5 + axis]))
+            to, fro, place = int32(to + i * int32(words[6 + axis])), int32(fro + i * int32(words[7 + axis])), outer
+            axis = int32(axis - 3)
+        to, fro = int32(to + place * int32(words[6])), int32(fro + place * int32(words[7]))
         if each == 1:
             store(y, to, load(x, fro))
         elif in_step == 1:
@@ -105,24 +107,31 @@ def move_grid(arena, words, size):
 @grid("turn", threads=256)
 def turn_grid(arena, words, size):
     """Squares of 32 by 32 elements by way of shared memory, so that rows are read and rows are written; words as on the CPU."""
-    height, width, batch_step, step = words[3], words[4], words[5], words[6]
+    height, width, batch_step, step = int32(words[3]), int32(words[4]), int32(words[5]), int32(words[6])
     x, y = view(arena, words[1], real), view(arena, words[0], real)
     square = cuda.shared.array((32, 33), real)       # a column's elements are in 32 banks
-    lane, warp, warps = cuda.threadIdx.x % 32, cuda.threadIdx.x // 32, cuda.blockDim.x // 32
-    across = (width + 31) // 32
-    squares = (height + 31) // 32 * across
-    for unit in range(cuda.blockIdx.x, size // height * squares, cuda.gridDim.x):
-        b = unit // squares
-        n = (unit - b * squares) // across * 32
-        m = (unit - b * squares) % across * 32
-        for k in range(warp, 32, warps):
+    lane, warp, warps = uint32(cuda.threadIdx.x % 32), uint32(cuda.threadIdx.x // 32), uint32(cuda.blockDim.x // 32)
+    across = int32((width + 31) // 32)
+    squares = int32((height + 31) // 32 * across)
+    unit, units = uint32(cuda.blockIdx.x), uint32(size // max(words[3], 1) * squares)
+    while unit < units:
+        b = int32(unit // uint32(squares))
+        down = int32(uint32(unit - b * squares) // uint32(across))
+        n, m = int32(32 * down), int32((unit - b * squares - down * across) * 32)
+        fro, to = int32(words[2] + b * batch_step + m * step + n + lane), int32((b * height + n) * width + m + lane)
+        k = warp
+        while k < 32:
             if m + k < width and n + lane < height:
-                square[k, lane] = load(x, words[2] + b * batch_step + (m + k) * step + n + lane)
+                square[k, lane] = load(x, int32(fro + k * step))
+            k = uint32(k + warps)
         cuda.syncthreads()
-        for k in range(warp, 32, warps):
+        k = warp
+        while k < 32:
             if n + k < height and m + lane < width:
-                store(y, (b * height + n + k) * width + m + lane, square[lane, k])
+                store(y, int32(to + k * width), square[lane, k])
+            k = uint32(k + warps)
         cuda.syncthreads()
+        unit = uint32(unit + cuda.gridDim.x)
 
 
 for _name in ("move", "turn"):
