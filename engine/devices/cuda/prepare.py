@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Collection
+from importlib import import_module
+from typing import Any
 
-from engine.devices.cuda.build import is_built
-
+COMMAND = "engine.devices.cuda.build"       # run as a program, too: so it is imported only when it is used
 SHARE = 6           # kernels worth a process: it takes as long to start as to make some of them
 MOST_PROCESSES = 8
 
 
 def prepare(kernels: Collection[tuple[str, str]], arch: int) -> None:
     """Make those (name, number type) that are not in the cache, where they are many; what this leaves is made when it is loaded."""
-    missing = sorted(kind for kind in kernels if not is_built(*kind, arch))
+    build: Any = import_module(COMMAND)
+    missing = sorted(kind for kind in kernels if not build.is_built(*kind, arch))
     several = min(MOST_PROCESSES, os.cpu_count() or 1, len(missing) // SHARE)
     if several < 2:
         return
@@ -24,7 +26,7 @@ def prepare(kernels: Collection[tuple[str, str]], arch: int) -> None:
     for dtype in {dtype for _, dtype in missing}:
         names = [name for name, its in missing if its == dtype]
         for share in filter(None, (names[k::several] for k in range(several))):
-            command = [sys.executable, "-m", "engine.devices.cuda.build", *share, "--arch", str(arch), "--dtype", dtype]
+            command = [sys.executable, "-m", COMMAND, *share, "--arch", str(arch), "--dtype", dtype]
             started.append(subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                             stderr=subprocess.DEVNULL))
     for process in started:

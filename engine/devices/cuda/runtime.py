@@ -18,8 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from engine.devices.cuda import probe
-from engine.devices.cuda.build import build
-from engine.devices.cuda.prepare import prepare
+from engine.devices.cuda.prepare import COMMAND, prepare
 from engine.errors import DeviceError
 from engine.kernels import grid
 
@@ -236,7 +235,7 @@ class _Captured:
 def _loaded(kernel: str, dtype: str, arch: int) -> Any:
     """A kernel in the memory of the process's GPU."""
     core: Any = import_module("cuda.core")
-    cubin = build(kernel, dtype, arch)
+    cubin = import_module(COMMAND).build(kernel, dtype, arch)
     try:
         return core.ObjectCode.from_cubin(cubin.code).get_kernel(cubin.entry)
     except Exception as error:
