@@ -1,4 +1,5 @@
 /* A CUDA driver without a GPU, for tests of what goes on around one: memory is the host's, launches do nothing, every other call succeeds.
+   Only the position in the data goes on with each `end_step`, or no run would ever end; its numbers mean nothing.
 
    While the file that NULL_DRIVER_FAULT names exists, whatever waits for the GPU fails as after an illegal access. */
 
@@ -87,20 +88,32 @@ EXPORTED Status cuMemsetD8Async(Address to, unsigned char value, size_t size, vo
 
 /* ------------------------------------------------------------ streams, kernels, graphs */
 
+#define POSITION 24         /* of the arena's control block: engine/plan/control.py */
+#define MOST_STEPS 4096
+
+typedef struct { int count; char *arenas[MOST_STEPS]; } Graph;
+static Graph *capturing;
+
 EXPORTED Status cuStreamCreateWithPriority(void **made, unsigned flags, int priority) { (void)flags; (void)priority; *made = handle(); return OK; }
 EXPORTED Status cuStreamCreate(void **made, unsigned flags) { (void)flags; *made = handle(); return OK; }
 EXPORTED Status cuStreamSynchronize(void *stream) { (void)stream; return health(); }
 EXPORTED Status cuStreamQuery(void *stream) { (void)stream; return health(); }
 EXPORTED Status cuStreamGetCtx(void *stream, void **context) { (void)stream; *context = current; return OK; }
 EXPORTED Status cuStreamGetDevice(void *stream, int *device) { (void)stream; *device = 0; return OK; }
-static int capturing;
-EXPORTED Status cuStreamBeginCapture_v2(void *stream, int mode) { (void)stream; (void)mode; capturing = 1; return OK; }
-EXPORTED Status cuStreamIsCapturing(void *stream, int *status) { (void)stream; *status = capturing; return OK; }
+
+static void end_step(char *arena) { *(int64_t *)(arena + POSITION) += 1; }
+
+EXPORTED Status cuStreamBeginCapture_v2(void *stream, int mode) {
+    (void)stream; (void)mode;
+    capturing = calloc(1, sizeof(Graph));
+    return OK;
+}
+EXPORTED Status cuStreamIsCapturing(void *stream, int *status) { (void)stream; *status = capturing != 0; return OK; }
 EXPORTED Status cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void **graph, const void ***needs, size_t *count) {
     (void)stream;
-    *status = capturing;
+    *status = capturing != 0;
     if (id) *id = 1;
-    if (graph) *graph = (void *)0x20;
+    if (graph) *graph = capturing;
     if (needs) *needs = 0;
     if (count) *count = 0;
     return OK;
@@ -109,23 +122,41 @@ EXPORTED Status cuStreamGetCaptureInfo_v3(void *stream, int *status, uint64_t *i
     if (edges) *edges = 0;
     return cuStreamGetCaptureInfo_v2(stream, status, id, graph, needs, count);
 }
-EXPORTED Status cuStreamEndCapture(void *stream, void **graph) { (void)stream; capturing = 0; *graph = handle(); return OK; }
-EXPORTED Status cuGraphCreate(void **graph, unsigned flags) { (void)flags; *graph = handle(); return OK; }
+EXPORTED Status cuStreamEndCapture(void *stream, void **graph) { (void)stream; *graph = capturing; capturing = 0; return OK; }
+EXPORTED Status cuGraphCreate(Graph **graph, unsigned flags) { (void)flags; *graph = calloc(1, sizeof(Graph)); return OK; }
+EXPORTED Status cuStreamBeginCaptureToGraph(void *stream, Graph *graph) { (void)stream; capturing = graph; return OK; }
 EXPORTED Status cuGraphInstantiateWithParams(void **made, void *graph, void *how) {
-    (void)graph;
-    *made = handle();
+    *made = graph;
     if (how) *(int *)((char *)how + 24) = 0;        /* result_out: success */
     return OK;
 }
-EXPORTED Status cuGraphInstantiateWithFlags(void **made, void *graph, uint64_t flags) { (void)graph; (void)flags; *made = handle(); return OK; }
-EXPORTED Status cuGraphLaunch(void *graph, void *stream) { (void)graph; (void)stream; return health(); }
+EXPORTED Status cuGraphInstantiateWithFlags(void **made, void *graph, uint64_t flags) { (void)flags; *made = graph; return OK; }
+EXPORTED Status cuGraphInstantiate(void **made, void *graph, uint64_t flags) { return cuGraphInstantiateWithFlags(made, graph, flags); }
+EXPORTED Status cuGraphLaunch(Graph *graph, void *stream) {
+    (void)stream;
+    for (int i = 0; graph && i < graph->count; i++) end_step(graph->arenas[i]);
+    return health();
+}
+static void *ending[64];
+static int endings;
 EXPORTED Status cuLaunchKernelEx(const void *how, void *kernel, void **arguments, void **more) {
-    (void)how; (void)kernel; (void)arguments; (void)more;
+    (void)how; (void)more;
+    for (int i = 0; i < endings; i++) {
+        if (ending[i] != kernel) continue;
+        char *arena = *(char **)arguments[0];
+        if (!capturing) end_step(arena);
+        else if (capturing->count < MOST_STEPS) capturing->arenas[capturing->count++] = arena;
+    }
     return health();
 }
 EXPORTED Status cuLaunchKernel(void *kernel) { (void)kernel; return health(); }
 EXPORTED Status cuLibraryLoadData(void **made) { *made = handle(); return OK; }
-EXPORTED Status cuLibraryGetKernel(void **made) { *made = handle(); return OK; }
+EXPORTED Status cuLibraryGetKernel(void **made, void *library, const char *name) {
+    (void)library;
+    *made = handle();
+    if (strstr(name, "gpu_end_step") && endings < 64) ending[endings++] = *made;
+    return OK;
+}
 EXPORTED Status cuKernelGetFunction(void **made) { *made = handle(); return OK; }
 EXPORTED Status cuModuleLoadData(void **made) { *made = handle(); return OK; }
 EXPORTED Status cuModuleGetFunction(void **made) { *made = handle(); return OK; }

@@ -34,7 +34,7 @@ def gpu(null: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Itera
         for name, value in {**null, "TRAINYARD_CRASH_POINT": "device.faulty"}.items():
             patch.setenv(name, value)
         one = Running(tmp_path_factory.mktemp("gpu") / "home", workers=1, gpus="0")
-    until(lambda: len(ready(one)) == 2, 120)
+    until(lambda: len(ready(one)) == 2, 240)         # the first of all compiles kernels
     yield one
     one.close()
 
@@ -185,5 +185,22 @@ def test_a_worker_that_dies_on_a_gpu_is_replaced_by_one_that_has_it_too(gpu: Run
     os.kill(first, signal.SIGKILL)
     until(lambda: gpu.store.get_job(job_id)["attempt"] == 2)
     assert has_gpu(gpu.holder(job_id)) and gpu.holder(job_id) != first
+    gpu.store.request_cancel(job_id)
+    gpu.wait(job_id)
+
+
+@with_driver
+def test_an_error_of_the_driver_ends_the_worker_and_the_job_goes_on_once_the_gpu_works_again(gpu: Running, null: dict[str, str]) -> None:
+    job_id, fault = gpu.add({**classifier(gpu.dataset(), LONG), "device": "cuda"}), Path(null["NULL_DRIVER_FAULT"])
+    gpu.holder(job_id)
+    fault.touch()
+    try:
+        until(lambda: gpu.store.attempts(job_id)[0]["ended_by"])
+    finally:
+        fault.unlink()
+    assert gpu.store.attempts(job_id)[0]["ended_by"] == "device_lost"
+    told = next(event for event in gpu.store.events(job_id, limit=1000) if event["type"] == "job.requeued")
+    assert told["data"]["reason"] == "device_lost"
+    until(lambda: gpu.store.get_job(job_id)["attempt"] == 2, 120)
     gpu.store.request_cancel(job_id)
     gpu.wait(job_id)
