@@ -22,7 +22,7 @@ LOSS, NORM, FACTOR, SKIP_ABOVE, NORM_SUM, NORM_COUNT = (64 + 8 * i for i in rang
 NBYTES = 192
 
 # verdicts
-UPDATE, SKIP, SKIP_NONFINITE, STOP = range(4)
+UPDATE, SKIP, STOP, SKIP_NONFINITE = range(4)
 # policies for a value that is not finite
 POLICY_STOP, POLICY_SKIP = range(2)
 

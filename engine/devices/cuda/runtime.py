@@ -209,7 +209,10 @@ class Cuda:
             raise
         finally:
             self._target = self._queue
-        return _Captured(builder.end_building().complete(), self._queue)
+        try:
+            return _Captured(builder.end_building().complete(), self._queue)
+        except Exception as error:
+            raise DeviceError(f"a graph could not be recorded: {error}") from error
 
     def wait(self, what: str) -> None:
         self._here()
@@ -247,4 +250,9 @@ def open_gpu() -> Runtime:
     reason = probe.reason()
     if reason:
         raise DeviceError(f"there is no GPU to train on: {reason}")
-    return Cuda(probe.chosen())
+    try:
+        return Cuda(probe.chosen())
+    except DeviceError:
+        raise
+    except Exception as error:      # also of imports: a library that a package needs may be missing
+        raise DeviceError(f"the GPU {probe.chosen().name} does not start: {error}") from error

@@ -12,8 +12,10 @@ from engine.core import Node, root
 from engine.devices.cuda import gates
 from engine.devices.cuda.machine import Bound
 from engine.devices.cuda.session import Session
+from engine.kernels import grid, library
 from engine.plan.memory import align
 from engine.plan.plan import Plan
+from engine.train.ready import planned
 from tests.engine.cuda.host import Host, Launched
 from tests.engine.cuda.test_session import gpus, job, run_of, table  # noqa: F401
 
@@ -127,3 +129,11 @@ def lifetimes(plan: Plan, given: set[Node]) -> Any:
                    if number > first and any(root(x) is node for x in maker.inputs) and at in plan.rows[number].words]
         if at is not None and readers and node not in given:
             yield first, max(readers), at, node.size * np.dtype(node.dtype).itemsize
+
+
+def test_batches_of_a_gpus_plans_can_be_gathered_by_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned, "choose", lambda asked: "cuda")
+    data = {"dataset": "d", "target": "y", "batch_size": 8, "augment": [{"kind": "noise", "std": 0.1}]}
+    program = planned.plan(job(data=data), {"d": table()}).program
+    assert {row.kernel for plan in program.phases["train"].plans[::5] for row in plan.rows} <= set(library.KERNELS)
+    assert all(grid.exists(row.kernel) for phase in program.phases.values() for plan in phase.plans for row in plan.rows)
