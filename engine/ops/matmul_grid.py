@@ -30,7 +30,7 @@ WIDTHS = (64, 32, 16)          # of a tile of C
 ENOUGH = 128                   # tiles that give a GPU something to do
 LONG, PART = 1024, 256         # sums beyond the first are cut in parts of at least the second
 MOST_PARTS = 512               # of all tiles together
-WORTH_A_PASS = 1 << 27         # multiply-adds beyond which one more pass over C is small beside the product
+WORTH_A_PASS = 1 << 26         # multiply-adds beyond which a pass over C costs less than a library saves that leaves relu and gates to us
 
 
 # Words of all kernels here: C, A, B, m, n, k, whether A and B are turned, how many products, how to finish, what with and its row stride, precision,
@@ -241,7 +241,7 @@ def product_launches(dtype: str, c: Any, a: Any, b: Any, m: int, n: int, k: int,
     part = part_of(k, tiles)
     parts, how = max(1, -(-k // part)), (finish, more, n if finish == GATE else 0)
     room = Scratch(parts * batch * m * n * np.dtype(dtype).itemsize) if parts > 1 else 0
-    late = finish == GATE and parts == 1 and batch * m * n * k >= WORTH_A_PASS
+    late = finish in (RELU, GATE) and parts == 1 and batch * m * n * k >= WORTH_A_PASS
     words = (c, a, b, m, n, k, int(turned_a), int(turned_b), batch, *((0, 0, 0) if late else how), 0, part, room)
     made = Launch(f"product_{width}", dtype, words, tiles * parts, cost=width * width * part / 40)
     if parts > 1:

@@ -3,7 +3,7 @@
 cuBLASLt's matrices lie in columns, ours in rows. Numbers in rows are the transposed matrix in columns, so C = A B is asked for as Cᵀ = Bᵀ Aᵀ: B
 comes first, nothing is moved, and a bias for each column of C is one for each row of Cᵀ, as the library has it. It allocates nothing: its workspace
 is ours, and descriptors and the choice of an algorithm are made before any graph is recorded. The choice is the library's first, never timed, so a
-job has the same bits each time. A product may be refused (no algorithm, a gate): then our own kernels make it.
+job has the same bits each time. A product may be refused (no algorithm, relu or a gate to finish with): then our own kernels make it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from engine.core import FLOATS
 from engine.errors import DeviceError
-from engine.ops.matmul_grid import PRECISIONS, RELU, ROW, WIDTHS
+from engine.ops.matmul_grid import PRECISIONS, ROW, WIDTHS
 from engine.plan.plan import Row
 
 KERNELS = {f"product_{width}" for width in WIDTHS}
@@ -32,7 +32,7 @@ Call = Callable[[int, int], None]
 
 COMPUTE = {("float32", PRECISIONS["full"]): 68, ("float32", PRECISIONS["tf32"]): 77, ("float32", PRECISIONS["bf16"]): 75, ("float64", 0): 70}
 KINDS = {"float32": 0, "float64": 1}                        # CUDA_R_32F, CUDA_R_64F
-EPILOGUES = {0: 1, ROW: 4, RELU: 6}                         # default, bias, relu of that; a gate would want a mask of bits that we do not keep
+EPILOGUES = {0: 1, ROW: 4}      # default, bias. A gate would want a mask of bits that we do not keep, and nobody says that relu there passes NaN on
 TURN_A, TURN_B, EPILOGUE, BIAS = 3, 4, 7, 8                 # attributes of an operation
 BATCH, STRIDE = 5, 6                                        # of a layout
 WORKSPACE_BYTES, ALIGNMENTS = 1, (5, 6, 7, 8)               # of a preference

@@ -81,9 +81,10 @@ class Recorder:
         right = right.swapaxes(1, 2) if how.whole(blas.TURN_B) else right
         assert left.shape[1:] == (out.shape[1], right.shape[1]) and right.shape[2] == out.shape[2] and zero == 0
         made = one * (left.astype("float64") @ right.astype("float64"))
-        if how.whole(blas.EPILOGUE) & 4:
+        assert how.whole(blas.EPILOGUE) in (1, 4)
+        if how.whole(blas.EPILOGUE) == 4:
             made += numbers(how.whole(blas.BIAS), kind, out.shape[1])[:, None]
-        out[...] = np.maximum(made, 0) if how.whole(blas.EPILOGUE) & 2 else made
+        out[...] = made
         self.products += 1
 
     def matrices(self, at: int, layout: int, kind: type) -> np.ndarray:
@@ -133,14 +134,21 @@ def test_products_in_rows_are_asked_for_as_products_in_columns(dtype: str, turne
     check("matmul", dtype, [a, b], **turns)
     check("matmul", dtype, [(4, *a), (4, *b)], **turns)
     check("affine", dtype, [a, b, (3,)], **turns)
-    check("affine", dtype, [a, b, (3,)], **turns, relu=True)
-    assert library.products == 4
+    assert library.products == 3
 
 
 def test_a_long_sum_is_made_as_a_whole(library: Recorder) -> None:
     check("matmul", "float64", [(3, 3000), (3000, 2)])
     check("affine", "float64", [(3, 3000), (3000, 2), (2,)])
     assert library.products == 2
+
+
+def test_a_large_product_is_made_by_the_library_and_finished_by_a_pass_of_our_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matmul_grid, "WORTH_A_PASS", 0)
+    a, bias, gate = leaf((4, 4)), leaf((4,)), leaf((4, 4))
+    for node in (apply("affine", a, a, bias, relu=True), apply("gated_product", a, a, gate)):
+        made, plan = Blas(Recorder(), WORKSPACE, NBYTES), make([node], {a: 0, bias: 64, gate: 128}, 256, device="cuda")
+        assert [(row.kernel, made.plan(row) is not None) for row in plan.rows] == [("product_16", True), ("product_finish", False)]
 
 
 def test_equal_products_are_prepared_once_and_each_has_its_own_bias() -> None:
@@ -176,10 +184,11 @@ def test_what_the_library_does_not_make_is_left_to_our_kernels(monkeypatch: pyte
     a, b, none = leaf((4, 300)), leaf((300, 4)), leaf((4, 0))
     gated = apply("gated_product", a, b, leaf((4, 4), value=np.ones((4, 4), "float32")))
     nothing = apply("matmul", none, none, transpose_b=True)
-    plan = make([gated, nothing, apply("tanh", a)], {a: 0, b: 6400, none: 12800}, 12800, device="cuda")
-    assert len(plan.rows) == 4
+    relu = apply("affine", a, a, leaf((4,), value=np.ones(4, "float32")), transpose_b=True, relu=True)
+    plan = make([gated, nothing, relu, apply("tanh", a)], {a: 0, b: 6400, none: 12800}, 12800, device="cuda")
+    assert len(plan.rows) == 6
     made = Blas(Recorder(), WORKSPACE, NBYTES)
-    assert [made.plan(row) for row in plan.rows] == [None] * 4
+    assert [made.plan(row) for row in plan.rows] == [None] * 6
     recorder, product = Recorder(algorithms=0), make([apply("matmul", a, b)], {a: 0, b: 6400}, 12800, device="cuda")
     made = Blas(recorder, WORKSPACE, NBYTES)
     assert [made.plan(row) for row in product.rows] == [None] * 2 and len(recorder.asked) == 1
@@ -225,7 +234,7 @@ def test_the_library_takes_our_descriptors() -> None:
         pytest.skip("cuBLASLt is not installed, or not without a driver")
     read = library._library.cublasLtMatmulDescGetAttribute
     operation = library.make("MatmulDescCreate", blas.COMPUTE["float32", 1], blas.KINDS["float32"])
-    for name, value, kind in ((blas.TURN_A, 1, np.int32), (blas.EPILOGUE, blas.EPILOGUES[2], np.int32), (blas.BIAS, 4096, np.int64)):
+    for name, value, kind in ((blas.TURN_A, 1, np.int32), (blas.EPILOGUE, blas.EPILOGUES[1], np.int32), (blas.BIAS, 4096, np.int64)):
         held, found, written = np.array([value], kind), np.zeros(1, kind), np.zeros(1, np.int64)
         library.call("MatmulDescSetAttribute", operation, name, held.ctypes.data, held.itemsize)
         assert read(ctypes.c_void_p(operation), name, ctypes.c_void_p(found.ctypes.data), ctypes.c_size_t(found.itemsize),

@@ -90,7 +90,8 @@ def test_long_sums_are_made_in_parts(batch: tuple[int, ...], monkeypatch: pytest
 @inside
 def test_a_product_may_be_finished_by_a_pass_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul_grid, "WORTH_A_PASS", 0)
-    check(*finished(5, 7, 3)[2])
+    for op, case in finished(5, 7, 3):
+        check(op, case)
 
 
 @inside
