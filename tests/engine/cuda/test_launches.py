@@ -137,3 +137,17 @@ def test_batches_of_a_gpus_plans_can_be_gathered_by_the_cpu(monkeypatch: pytest.
     program = planned.plan(job(data=data), {"d": table()}).program
     assert {row.kernel for plan in program.phases["train"].plans[::5] for row in plan.rows} <= set(library.KERNELS)
     assert all(grid.exists(row.kernel) for phase in program.phases.values() for plan in phase.plans for row in plan.rows)
+
+
+def test_a_library_makes_products_only_where_it_does_no_harm_to_make_them_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned, "choose", lambda asked: "cuda")
+    program = planned.plan(job(**SMALL, optimiser={"kind": "muon", "learning_rate": 0.1}), {"d": table()}).program
+    called: list[tuple[int, int]] = []
+    session = Session(program, runtime=Host(), library=lambda row: lambda stream, arena: called.append((stream, arena)))
+    products = [launch for launch in step(session) if launch.row.kernel.startswith("product_")]
+    compute, update = (set(map(id, program.phases["train"].plans[k].rows)) for k in (1, 3))
+    for launch in products:
+        assert (launch.call is not None) == (id(launch.row) in compute)
+    assert any(id(launch.row) in update for launch in products)
+    next(launch for launch in products if launch.call).enqueue(session.runtime)
+    assert called == [(session.runtime.stream, session._at)]
