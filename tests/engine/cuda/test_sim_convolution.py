@@ -12,7 +12,7 @@ from tests.engine.cuda.simulate import check, run, simulator, table
 
 inside, test_in_the_simulator = simulator(__file__)
 
-LONG = ("same", "many weights", "one channel")     # of convolutions: too many products for the simulator
+LONG = ("same", "many weights", "groups", "one channel")     # of convolutions: too many products for the simulator
 CONVOLUTIONS = [p for p in table("conv", "conv_input_grad", "conv_weight_grad") if p.values[1].name not in LONG]
 
 
@@ -42,8 +42,10 @@ def faces(x: tuple[int, ...], w: tuple[int, ...], **attrs: object) -> list[tuple
 @pytest.mark.parametrize(("x", "w", "attrs"), [
     ((1, 6, 11, 8), (1, 2, 4, 66), {"groups": 2, "low": (0, 1)}),      # two tiles of rows for each group, four channels at once
     ((1, 6, 11, 33), (1, 2, 33, 4), {"low": (0, 1)}),
+    ((1, 22, 12), (3, 12, 33), {}),
+    ((1, 9, 3), (2, 3, 12), {}),
     ((1, 33, 3), (3, 3, 20), {"low": (1,), "high": (1,), "dtype": "float64"}),
-], ids=("large tiles", "many channels", "small tiles"))
+], ids=("large tiles", "many channels", "many weights", "narrow tiles", "small tiles"))
 def test_tiles_and_parts_of_all_sizes_agree(face: int, x: tuple[int, ...], w: tuple[int, ...], attrs: dict[str, object],
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launches, "ENOUGH", 1)
