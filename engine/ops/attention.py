@@ -12,7 +12,8 @@ import numpy as np
 
 from engine.core import FLOATS, Case, Launch, Node, Op, Sample, Scratch, Shape, apply, count, leaf, register
 from engine.errors import DtypeError, ShapeError
-from engine.ops import attention_kernels  # noqa: F401  the kernels
+from engine.ops import attention_grid, attention_kernels  # noqa: F401  the kernels
+from engine.ops.attention_grid import SIDE, WINDOW
 from engine.ops.random import bernoulli_oracle, threshold
 
 DEFAULTS = {"heads": 1, "causal": False, "rate": 0.0, "place": 0}
@@ -151,6 +152,11 @@ def _bias_back(node: Node, ct: Node, bias: Node) -> Node:
 
 # ---------------------------------------------------------------- launches
 
+def _steps(bias: Node | None) -> list[int]:
+    """Elements of the bias from sample to sample, from head to head, from query to query."""
+    return [0, 0, 0] if bias is None else [0 if n == 1 else count(bias.shape[i + 1:]) for i, n in enumerate(bias.shape[:3])]
+
+
 def _launch(node: Node) -> list[Launch]:
     back = node.op.name == "attention_grad"
     q, k, v, *rest = node.inputs[back:]
@@ -160,13 +166,32 @@ def _launch(node: Node) -> list[Launch]:
     grain, block = -(-pieces // PIECES) or 1, -(-queries // max(1, -(-queries // QUERIES)))
     numbers = ((size + value_size + 2 * block) if back else (size + block)) * padded + padded + 16
     room = numbers * np.dtype(node.dtype).itemsize
-    steps = (0, 0, 0) if bias is None else [0 if n == 1 else count(bias.shape[i + 1:]) for i, n in enumerate(bias.shape[:3])]
     words = (node, q, k, v, 0 if bias is None else bias, 0 if key is None else key, Scratch(min(pieces, PIECES) * room), heads, queries, keys, size,
-             value_size, int(node.attrs["causal"]), int(bias is not None), *steps, grain, room, block, threshold(1 - rate) if rate else 0,
+             value_size, int(node.attrs["causal"]), int(bias is not None), *_steps(bias), grain, room, block, threshold(1 - rate) if rate else 0,
              node.attrs["place"], float(1 / (1 - rate)), float(size ** -0.5))
     more = (node.inputs[0], q.size, k.size) if back else ()
     cost = queries * keys * ((1 + 2.5 * back) * (size + value_size) / 25 + 1)
     return [Launch(node.op.name, node.dtype, (*words, *more), pieces, grain=grain, cost=cost / (1 + node.attrs["causal"]))]
+
+
+def _grid_launch(node: Node) -> list[Launch]:
+    back = node.op.name == "attention_grad"
+    q, k, v, *rest = node.inputs[back:]
+    (bias, key), heads, rate = _extras(rest), node.attrs["heads"], node.attrs["rate"]
+    (batch, queries, width), keys = q.shape, k.shape[1]
+    size, value_size, itemsize = width // heads, v.shape[2] // heads, np.dtype(node.dtype).itemsize
+    room = Scratch(3 * batch * heads * queries * itemsize) if back else 0
+
+    def launch(name: str, rows: int, windows: int) -> Launch:
+        words = (node, q, k, v, 0 if bias is None else bias, 0 if key is None else key, room, heads, queries, keys, size, value_size,
+                 int(node.attrs["causal"]), int(bias is not None), *_steps(bias), windows, threshold(1 - rate) if rate else 0, node.attrs["place"],
+                 float(1 / (1 - rate)), float(size ** -0.5), *((node.inputs[0], q.size, k.size) if back else ()))
+        return Launch(name, node.dtype, words, batch * heads * -(-rows // SIDE) * windows, cost=SIDE * keys * (size + value_size) / 10)
+
+    of_queries, of_values = (-(-n * itemsize // WINDOW) for n in (size, value_size))
+    if back:
+        return [launch("attention_queries_back", queries, of_queries), launch("attention_keys_back", keys, of_queries + of_values)]
+    return [launch("attention_queries", queries, of_values)]
 
 
 def _cases(back: bool) -> tuple[Case, ...]:
@@ -185,8 +210,8 @@ def _cases(back: bool) -> tuple[Case, ...]:
 
 
 register(Op("attention_grad", shape=lambda ct, q, k, v, *rest, **attrs: ((q.size + k.size + v.size,), q.dtype), oracle=_grad_oracle, launch=_launch,
-            compose=_grad_compose, cases=_cases(True), defaults=DEFAULTS, public=False,
+            cuda=_grid_launch, compose=_grad_compose, cases=_cases(True), defaults=DEFAULTS, public=False,
             description="The cotangents carried back to queries, keys and values, one behind the other."))
-register(Op("attention", shape=_shape, oracle=_oracle, launch=_launch, vjp=_vjp, compose=_compose, cases=_cases(False), defaults=DEFAULTS,
-            formula="softmax(q @ k.T / sqrt(size) + bias) @ v",
+register(Op("attention", shape=_shape, oracle=_oracle, launch=_launch, cuda=_grid_launch, vjp=_vjp, compose=_compose, cases=_cases(False),
+            defaults=DEFAULTS, formula="softmax(q @ k.T / sqrt(size) + bias) @ v",
             description="Means of the values, weighted by how well each key fits the query, for several heads side by side."))

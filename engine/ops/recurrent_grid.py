@@ -18,7 +18,7 @@ from engine.kernels.grid import define_grid
 from engine.ops.recurrent_stages import Each, Keep, Sums, Turned, Walk
 
 ROWS = 4
-THREADS = 512
+THREADS = 256
 SHARED = 49152      # bytes that a block of threads can have
 
 _START = """\
@@ -129,29 +129,27 @@ def multiply(arena, room, stride, of, to, w, ldw, depth, columns, x, ldx, given,
     """room[r, to + c] = start + sum over k < depth of room[r, of + k] * w[k, c]; columns from `given` on start from nothing (see `starts`)."""
     thread, threads = cuda.threadIdx.x, cuda.blockDim.x
     slices = max(1, min(int64(uint32(threads) // uint32(columns)), depth >> 4))
-    if slices == 1:
-        c = thread
-        while c < columns:
-            s0, s1, s2, s3 = starts(room, stride, to + c, view(arena, x + c * WIDTH, real), ldx, count if c < given else 0)
-            a0, a1, a2, a3 = dots(arena, room, stride, of, w + c * WIDTH, ldw, depth)
-            room[to + c], room[to + c + stride] = s0 + a0, s1 + a1
-            room[to + c + 2 * stride], room[to + c + 3 * stride] = s2 + a2, s3 + a3
-            c += threads
-        return
-    share, part = (int64(uint32(depth + slices - 1) // uint32(slices)) + 3) >> 2 << 2, 4 * stride
-    slice = int64(uint32(thread) // uint32(columns))
-    c, begin = thread - slice * columns, min(depth, slice * share)
-    s0, s1, s2, s3 = starts(room, stride, to + c, view(arena, x + c * WIDTH, real), ldx, count if slice == 0 and c < given else 0)
-    a0, a1, a2, a3 = dots(arena, room, stride, of + begin, w + (begin * ldw + c) * WIDTH, ldw, min(share, depth - begin) if slice < slices else 0)
-    room[part + thread], room[part + threads + thread] = a0, a1
-    room[part + 2 * threads + thread], room[part + 3 * threads + thread] = a2, a3
-    cuda.syncthreads()
-    if slice == 0:
-        for other in range(thread + columns, slices * columns, columns):
-            a0, a1 = a0 + room[part + other], a1 + room[part + threads + other]
-            a2, a3 = a2 + room[part + 2 * threads + other], a3 + room[part + 3 * threads + other]
-        room[to + c], room[to + c + stride] = s0 + a0, s1 + a1
-        room[to + c + 2 * stride], room[to + c + 3 * stride] = s2 + a2, s3 + a3
+    slice, c, begin, end, place, apart, part = 0, int64(thread), 0, depth, to, stride, 4 * stride
+    if slices > 1:
+        share = (int64(uint32(depth + slices - 1) // uint32(slices)) + 3) >> 2 << 2
+        slice = int64(uint32(thread) // uint32(columns))
+        begin = min(depth, slice * share)
+        c, end = thread - slice * columns if slice < slices else columns, min(depth, begin + share)
+        place, apart = part + slice * columns, threads
+    while c < columns:
+        s0, s1, s2, s3 = starts(room, stride, to + c, view(arena, x + c * WIDTH, real), ldx, count if slice == 0 and c < given else 0)
+        a0, a1, a2, a3 = dots(arena, room, stride, of + begin, w + (begin * ldw + c) * WIDTH, ldw, end - begin)
+        room[place + c], room[place + c + apart] = s0 + a0, s1 + a1
+        room[place + c + 2 * apart], room[place + c + 3 * apart] = s2 + a2, s3 + a3
+        c += threads
+    if slices > 1:
+        cuda.syncthreads()
+        if thread < columns:
+            for r in range(4):
+                total = room[part + r * threads + thread]
+                for other in range(thread + columns, slices * columns, columns):
+                    total += room[part + r * threads + other]
+                room[to + thread + r * stride] = total
 
 
 class _OfARow(ast.NodeTransformer):

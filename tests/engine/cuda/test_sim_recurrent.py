@@ -43,6 +43,12 @@ def test_blocks_too_many_for_shared_memory_live_in_the_arena(op: Op, case: Case,
     check(op, case)
 
 
+@inside
+@pytest.mark.parametrize(("op", "case"), table("recurrent_weigh"))
+def test_the_gradient_of_weights_is_added_up_in_shares(op: Op, case: Case) -> None:
+    check(op, case, "float64" if case.name == "backwards" else "float32")
+
+
 def test_blocks_live_in_shared_memory_while_they_fit() -> None:
     assert recurrent_grid.place("lstm_walk", "float32", 9, 512, 6) == ("lstm_walk", 0, 3)
     assert recurrent_grid.place("lstm_walk", "float32", 9, 513, 6)[0] == "lstm_walk_far"
