@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,8 +22,14 @@ SHAPES = [((6, 4), (4,)), ((6, 4), (6, 1)), ((4,), (6, 4)), ((6, 1), (1, 4)), ((
           ((0, 4), (4,))]
 
 
+def cases() -> list[Any]:
+    """All cases of ops, two of derivatives: those are the same text."""
+    found = table(*ELEMENTWISE, "cast")
+    return [one for one in found if one.values[0].public or one.values[1].name in ("ragged", "long")]
+
+
 @inside
-@pytest.mark.parametrize(("op", "case"), table(*ELEMENTWISE, "cast"))
+@pytest.mark.parametrize(("op", "case"), cases())
 def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
     check(op, case)
 
