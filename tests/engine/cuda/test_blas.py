@@ -42,7 +42,8 @@ class Thing:
 class Recorder:
     """A library that keeps what it was asked for, and multiplies matrices in columns with numpy."""
 
-    def __init__(self, algorithms: int = 1):
+    def __init__(self, algorithms: int = 1, workspace: int = NBYTES, state: int = 0):
+        self.choice = bytes([ALGORITHM] * 64) + workspace.to_bytes(8, "little") + state.to_bytes(4, "little")
         self.things, self.numbers = dict[int, Thing](), count(100)
         self.algorithms, self.asked, self.products = algorithms, list[Thing](), 0
 
@@ -66,7 +67,7 @@ class Recorder:
         assert asked.whole(1) == NBYTES and asked.whole(5) in (4, 8, 16, 32, 64, 128, 256)
         assert len({asked.whole(name) for name in (5, 6, 7, 8)}) == 1
         self.asked.append(self.things[operation])
-        ctypes.memset(choice, ALGORITHM, 64)
+        ctypes.memmove(choice, self.choice, len(self.choice))
         ctypes.memmove(found, self.algorithms.to_bytes(4, "little"), 4)
 
     def multiply(self, handle: int, operation: int, alpha: int, a: int, a_layout: int, b: int, b_layout: int, beta: int, c: int, c_layout: int,
@@ -189,9 +190,10 @@ def test_what_the_library_does_not_make_is_left_to_our_kernels(monkeypatch: pyte
     assert len(plan.rows) == 6
     made = Blas(Recorder(), WORKSPACE, NBYTES)
     assert [made.plan(row) for row in plan.rows] == [None] * 6
-    recorder, product = Recorder(algorithms=0), make([apply("matmul", a, b)], {a: 0, b: 6400}, 12800, device="cuda")
-    made = Blas(recorder, WORKSPACE, NBYTES)
-    assert [made.plan(row) for row in product.rows] == [None] * 2 and len(recorder.asked) == 1
+    product = make([apply("matmul", a, b)], {a: 0, b: 6400}, 12800, device="cuda")
+    for recorder in (Recorder(algorithms=0), Recorder(workspace=NBYTES + 1), Recorder(state=15)):
+        made = Blas(recorder, WORKSPACE, NBYTES)
+        assert [made.plan(row) for row in product.rows] == [None] * 2 and len(recorder.asked) == 1
 
 
 def test_algorithms_are_asked_for_by_how_well_the_places_are_aligned() -> None:
