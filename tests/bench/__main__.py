@@ -1,4 +1,4 @@
-"""python -m tests.bench [W1 W2 ...] [--against torch,jax,sklearn] [--threads 1] [--rounds 7] [--json FILE]
+"""python -m tests.bench [W1 W2 ...] [--against torch,jax,sklearn] [--threads 1] [--rounds 7] [--json FILE] [--device cuda]
 
 Times per training step, ours and the peers' in one run, as ratios. `python -m tests.bench service` measures the service, `load` the same under load,
 `python -m tests.bench --parity` compares numbers with PyTorch's.
@@ -33,7 +33,7 @@ def versions() -> dict[str, str]:
         if line.startswith("model name"):
             found["cpu"] = line.split(":", 1)[1].strip()
             break
-    for name in ("numpy", "numba", "scipy", "torch", "jax", "scikit-learn"):
+    for name in ("numpy", "numba", "scipy", "torch", "jax", "scikit-learn", "numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-cublas"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -79,10 +79,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--parity", action="store_true", help="compare values, gradients and five training steps with PyTorch's")
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="cuda: steps, kernels and first epochs on a GPU, with their targets")
     arguments = parser.parse_args()
     if arguments.parity:
         from tests.bench.parity import parity  # needs PyTorch
         sys.exit(0 if parity() else 1)
+    if arguments.device == "cuda":
+        from tests.bench.gpu import table  # needs CUDA's packages
+        sys.exit(table.main(arguments.workloads, arguments.against.split(","), max(5, arguments.rounds), arguments.json, versions()))
     names = arguments.workloads or [*WORKLOADS, *OTHERS]
     results: dict[str, object] = {"versions": versions()}
     for name in names:

@@ -7,10 +7,11 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.bench.workloads import WORKLOADS
+from tests.bench.workloads import EVERY
 
 PEERS = {"torch": ("pytorch", ("default", "fused", "compile")), "jax": ("jax", ("scan",)), "sklearn": ("sklearn", ("fit",))}
 
@@ -58,16 +59,17 @@ class Contestant:
         return {"who": self.who, "mode": self.mode, "loss": self.loss, "best": best, "median": median, "all": self.times}
 
 
-def contest(workload: str, data: Path, against: list[str], threads: int, rounds: int) -> dict[str, object]:
-    """Measure ours against the peers on one workload; the row of the table."""
-    entries = [("ours", "job"), *((PEERS[peer][0], mode) for peer in against for mode in PEERS[peer][1])]
+def contest(workload: str, data: Path, against: list[str], threads: int, rounds: int, ours: str = "job",
+            peers: Mapping[str, tuple[str, tuple[str, ...]]] = PEERS) -> dict[str, object]:
+    """Measure ours against the peers on one workload; the row of the table. `ours` is our mode, `peers` are their programs and modes."""
+    entries = [("ours", ours), *((peers[peer][0], mode) for peer in against for mode in peers[peer][1])]
     field_ = [c for who, mode in entries if (c := Contestant.start(who, mode, workload, data, threads))]
     for _ in range(rounds):
         for contestant in field_:
             contestant.measure()
     for contestant in field_:
         contestant.stop()
-    ours, peers = field_[0], field_[1:]
-    ratios = {f"{p.who} {p.mode}": statistics.median(p.times) / statistics.median(ours.times) for p in peers}
-    void = [f"{p.who} {p.mode}" for p in peers if not abs(p.loss - ours.loss) <= WORKLOADS[workload].agreement * abs(p.loss)]
+    first, others = field_[0], field_[1:]
+    ratios = {f"{p.who} {p.mode}": statistics.median(p.times) / statistics.median(first.times) for p in others}
+    void = [f"{p.who} {p.mode}" for p in others if not abs(p.loss - first.loss) <= EVERY[workload].agreement * abs(p.loss)]
     return {"workload": workload, "threads": threads, "rows": [c.row() for c in field_], "ratios": ratios, "losses_disagree": void}

@@ -9,12 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-from tests.bench.workloads import WORKLOADS, load
+from tests.bench.workloads import EVERY, load
 
 
 def main(who: str, mode: str, name: str, path: str, threads: int) -> None:
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:threads]))
-    workload = WORKLOADS[name]
+    workload = EVERY[name]
     columns, weights = load(Path(path))
     train = importlib.import_module(f"tests.bench.peers.{who}").prepare(workload, columns, weights, threads, mode)
     epoch = len(columns["y"]) // workload.batch

@@ -63,12 +63,12 @@ def columns(sizes: tuple[int, int, int], rows: int) -> dict[str, Any]:
     return {"columns": {"x": x.tolist(), "y": (np.abs(x[:, 0] + x[:, 1]) * sizes[2]).astype(int).clip(0, sizes[2] - 1).tolist()}}
 
 
-def first_epoch(server: Server, dataset: Any) -> float:
+def first_epoch(server: Server, dataset: Any, device: str = "cpu") -> float:
     """Median milliseconds from the beginning of a POST to the first epoch event, on a warm worker."""
     client, took = Connection(server.url), []
     for _ in range(ROUNDS + 5):
         began = time.perf_counter()
-        job = client.ask("POST", "/v1/jobs", spec(SMALL, dataset, 5))
+        job = client.ask("POST", "/v1/jobs", {**spec(SMALL, dataset, 5), "device": device})
         client.until(job["id"], "epoch")
         took.append(time.perf_counter() - began)
         client.until(job["id"], "job.succeeded")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +118,7 @@ WORKLOADS = {w.name: w for w in (
     Workload("W8", TRANSFORMER, characters(65, 64), 16, 16 * 104, 52),
     Workload("W9", dense(100, 10), numbers(10, 64), 200, 1600, 4_000),
 )}
+
+WIDE = {f"{name} at 1024": replace(WORKLOADS[name], name=f"{name} at 1024", batch=1024, rows=1024 * 104, steps=104) for name in ("W4", "W5")}
+ON_GPU = {**{name: workload for name, workload in WORKLOADS.items() if name != "W9"}, **WIDE}
+EVERY = {**WORKLOADS, **WIDE}

@@ -1,5 +1,5 @@
 /* A CUDA driver without a GPU, for tests of what goes on around one: memory is the host's, launches do nothing, every other call succeeds.
-   Only the position in the data goes on with each `end_step`, or no run would ever end; its numbers mean nothing.
+   Only the counters of steps go on with each `end_step`, or no run would ever end; its numbers mean nothing.
 
    While the file that NULL_DRIVER_FAULT names exists, whatever waits for the GPU fails as after an illegal access. */
 
@@ -88,10 +88,12 @@ EXPORTED Status cuMemsetD8Async(Address to, unsigned char value, size_t size, vo
 
 /* ------------------------------------------------------------ streams, kernels, graphs */
 
-#define POSITION 24         /* of the arena's control block: engine/plan/control.py */
+#define STEP 8              /* in the arena's control block: engine/plan/control.py */
+#define POSITION 24
 #define MOST_STEPS 4096
 
-typedef struct { int count; char *arenas[MOST_STEPS]; } Graph;
+typedef struct { char *arena; int64_t *words; } Ending;         /* of a step; the third word is 1 in training */
+typedef struct { int count; Ending steps[MOST_STEPS]; } Graph;
 static Graph *capturing;
 
 EXPORTED Status cuStreamCreateWithPriority(void **made, unsigned flags, int priority) { (void)flags; (void)priority; *made = handle(); return OK; }
@@ -101,7 +103,10 @@ EXPORTED Status cuStreamQuery(void *stream) { (void)stream; return health(); }
 EXPORTED Status cuStreamGetCtx(void *stream, void **context) { (void)stream; *context = current; return OK; }
 EXPORTED Status cuStreamGetDevice(void *stream, int *device) { (void)stream; *device = 0; return OK; }
 
-static void end_step(char *arena) { *(int64_t *)(arena + POSITION) += 1; }
+static void end_step(Ending one) {
+    *(int64_t *)(one.arena + POSITION) += 1;
+    *(int64_t *)(one.arena + STEP) += one.words[2];
+}
 
 EXPORTED Status cuStreamBeginCapture_v2(void *stream, int mode) {
     (void)stream; (void)mode;
@@ -134,7 +139,7 @@ EXPORTED Status cuGraphInstantiateWithFlags(void **made, void *graph, uint64_t f
 EXPORTED Status cuGraphInstantiate(void **made, void *graph, uint64_t flags) { return cuGraphInstantiateWithFlags(made, graph, flags); }
 EXPORTED Status cuGraphLaunch(Graph *graph, void *stream) {
     (void)stream;
-    for (int i = 0; graph && i < graph->count; i++) end_step(graph->arenas[i]);
+    for (int i = 0; graph && i < graph->count; i++) end_step(graph->steps[i]);
     return health();
 }
 static void *ending[64];
@@ -143,9 +148,9 @@ EXPORTED Status cuLaunchKernelEx(const void *how, void *kernel, void **arguments
     (void)how; (void)more;
     for (int i = 0; i < endings; i++) {
         if (ending[i] != kernel) continue;
-        char *arena = *(char **)arguments[0];
-        if (!capturing) end_step(arena);
-        else if (capturing->count < MOST_STEPS) capturing->arenas[capturing->count++] = arena;
+        Ending one = {*(char **)arguments[0], *(int64_t **)arguments[1]};
+        if (!capturing) end_step(one);
+        else if (capturing->count < MOST_STEPS) capturing->steps[capturing->count++] = one;
     }
     return health();
 }

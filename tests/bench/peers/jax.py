@@ -93,6 +93,8 @@ def run_layer(step: Step, layer: Layer, path: str, weights: dict[str, Any], x: A
 
 def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
     """A function that trains so many more steps and returns the mean loss of the last 20."""
+    if mode == "cuda" and jax.default_backend() != "gpu":
+        raise SystemExit("JAX sees no GPU")
     batch, batches = workload.batch, len(columns["y"]) // workload.batch
     data, parameters = jax.tree.map(jnp.asarray, columns), jax.tree.map(jnp.asarray, weights)
     zeros = jax.tree.map(jnp.zeros_like, parameters)

@@ -32,7 +32,8 @@ def table_of(columns: Arrays) -> Table:
 
 def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
     """A function that trains so many more steps and returns the mean loss of the last 20 (of W9: of the last epoch, as scikit-learn's)."""
-    job = Job.model_validate(document(workload, [name for name in columns if name != "y"], *columns["y"].shape[1:]))
+    device = {"device": "cuda" if mode == "cuda" else "cpu"}
+    job = Job.model_validate(document(workload, [name for name in columns if name != "y"], *columns["y"].shape[1:]) | device)
     run = start(job, {"bench": table_of(columns)}, threads=threads)
     for path, values in weights.items():
         run.session.parameters[path][...] = values

@@ -1,4 +1,5 @@
-"""The workload in PyTorch: plain Adam; fused Adam, with images in its faster layout; or that and everything compiled."""
+"""The workload in PyTorch: plain Adam; fused Adam, with images in its faster layout; or that and everything compiled. On a GPU the last two, and
+whole steps replayed as a CUDA graph."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ class Positions(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.waves is None:
-            self.waves = torch.from_numpy(waves(*x.shape[1:]))
+            self.waves = torch.from_numpy(waves(*x.shape[1:])).to(x.device)
         return x + self.waves
 
 
@@ -117,20 +118,25 @@ def module_of(layer: Layer, path: str, weights: Arrays) -> nn.Module:
 def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, mode: str) -> Callable[[int], float]:
     """A function that trains so many more steps and returns the mean loss of the last 20."""
     torch.set_num_threads(threads)
+    device = "cuda" if mode.startswith("cuda") else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("PyTorch sees no GPU")
     model = module_of({"kind": "chain", "layers": workload.layers}, "", weights)
     layout = torch.contiguous_format if mode == "default" else torch.channels_last
-    model = model.to(memory_format=layout)  # type: ignore[call-overload]
-    y = torch.from_numpy(columns["y"].astype(np.int64))
-    inputs = {name: torch.from_numpy(column) for name, column in columns.items() if name != "y"}
+    model = model.to(device, memory_format=layout)  # type: ignore[call-overload]
+    y = torch.from_numpy(columns["y"].astype(np.int64)).to(device)
+    inputs = {name: torch.from_numpy(column).to(device) for name, column in columns.items() if name != "y"}
     inputs |= {name: column.permute(0, 3, 1, 2).contiguous(memory_format=layout) for name, column in inputs.items() if column.ndim == 4}
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.001, fused=mode != "default")
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.001, fused=mode != "default", capturable=device == "cuda")
     loss_of = nn.CrossEntropyLoss()
 
     def forward(rows: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
         return loss_of(model(rows["x"] if list(rows) == ["x"] else rows).flatten(0, -2), labels.flatten())
 
-    forward = torch.compile(forward) if mode == "compile" else forward
+    forward = torch.compile(forward) if mode.endswith("compile") else forward
     batches = len(y) // workload.batch
+    if mode == "cuda graph":
+        return graphed(inputs, y, workload.batch, forward, optimiser)
     done = 0
 
     def train(steps: int) -> float:
@@ -145,5 +151,49 @@ def prepare(workload: Workload, columns: Arrays, weights: Arrays, threads: int, 
             done += 1
             losses = [*losses[-19:], loss.detach()]
         return float(torch.stack(losses).mean())
+
+    return train
+
+
+def graphed(inputs: dict[str, torch.Tensor], y: torch.Tensor, batch: int, forward: Callable[..., torch.Tensor],
+            optimiser: torch.optim.Optimizer) -> Callable[[int], float]:
+    """The same with a step as one graph, whose batch is copied to where the graph reads it."""
+    rows, labels, batches = {name: column[:batch].clone() for name, column in inputs.items()}, y[:batch].clone(), len(y) // batch
+    done, graph = 0, torch.cuda.CUDAGraph()
+
+    def fill() -> None:
+        part = slice(done % batches * batch, (done % batches + 1) * batch)
+        labels.copy_(y[part])
+        for name, column in inputs.items():
+            rows[name].copy_(column[part])
+
+    def step() -> torch.Tensor:
+        optimiser.zero_grad(set_to_none=True)
+        loss = forward(rows, labels)
+        loss.backward()
+        optimiser.step()
+        return loss
+
+    beside, kept = torch.cuda.Stream(), []
+    beside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(beside):     # the first steps make what a graph cannot
+        for _ in range(3):
+            fill()
+            kept.append(step().detach().clone())
+            done += 1
+    torch.cuda.current_stream().wait_stream(beside)
+    with torch.cuda.graph(graph):
+        recorded = step()
+
+    def train(steps: int) -> float:
+        nonlocal done
+        losses, begun = list(kept), len(kept)
+        kept.clear()
+        for _ in range(steps - begun):
+            fill()
+            graph.replay()
+            done += 1
+            losses = [*losses[-19:], recorded.detach().clone()]
+        return float(torch.stack(losses[-20:]).mean())
 
     return train
