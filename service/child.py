@@ -8,6 +8,7 @@ The kernel kills the child as soon as its parent is gone, whatever either of the
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import runpy
 import signal
@@ -16,12 +17,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 from service.settings import Settings
 
 PR_SET_PDEATHSIG = 1
 LISTENING = "TRAINYARD_LISTENING"       # number of the API's listening socket, made by the supervisor, so that no client is refused in a restart
+GATE = "TRAINYARD_GATE"                 # number of a pipe: the child loads its program, and begins when a byte comes
 GPU = "TRAINYARD_GPU"                   # set for the worker of a GPU: its number
 DEVICE_LOST = 87                        # the exit status of a worker whose GPU failed under it: no later job can use its context
 OWNER = "TRAINYARD_OWNER"               # the name under which a worker claims and its supervisor renews
@@ -94,6 +97,15 @@ def main() -> None:
     if os.getppid() != parent:      # it died before the kernel knew
         sys.exit(0)
     sys.argv = [module]
+    gc.disable()        # what is loaded stays: to look at it again and again is a tenth of the time that it takes
+    begin = getattr(import_module(module), "main", None)
+    gc.freeze()
+    gc.enable()
+    gate = os.environ.pop(GATE, "")
+    if gate and not os.read(int(gate), 1):      # the supervisor cannot serve
+        sys.exit(0)
+    if begin is not None:
+        sys.exit(begin())
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

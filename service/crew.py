@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from typing import Any
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import child, heartbeat, logs, tally
+from service.ahead import WORKER, Process, of_worker
 from service.errors import ServiceError, StaleFence
 from service.heartbeat import Heartbeat
 from service.jobs import Claim, seconds_now, seconds_of
@@ -49,7 +48,7 @@ class Child:
 
     def __init__(self, module: str, settings: Settings, **started_with: Any):
         self.module, self.settings, self.started_with = module, settings, started_with
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         self.ready = False
         self.failures = 0           # ends in a row before it was ready
         self.start_at = 0.0
@@ -81,8 +80,9 @@ class Child:
 class Worker(Child):
     """A worker as seen from outside; `gpu` is what CUDA calls the one that it has, "" without one."""
 
-    def __init__(self, settings: Settings, owner: str, number: int, gpu: str = ""):
-        super().__init__("service.worker", settings, gpus=gpu, **{child.OWNER: owner, child.GPU: gpu, tally.SLOT: f"{os.getpid()}.{number}"})
+    def __init__(self, settings: Settings, owner: str, number: int, gpu: str = "", process: Process | None = None):
+        super().__init__(WORKER, settings, **of_worker(owner, number, gpu))
+        self.process = process
         self.heart: Heartbeat | None = None
         self.seen: tuple[int, int] = (0, 0)     # fence and progress at the last look
         self.looked_at = time.monotonic()
@@ -137,9 +137,9 @@ class Crew:
     kills that worker.
     """
 
-    def __init__(self, settings: Settings, store: Store, folder: Path, owner: str):
+    def __init__(self, settings: Settings, store: Store, folder: Path, owner: str, processes: Sequence[Process]):
         self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
-        self.workers = [Worker(settings, owner, number) for number in range(settings.workers)]
+        self.workers = [Worker(settings, owner, number, process=process) for number, process in enumerate(processes)]
         self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
         self._writer = ThreadPoolExecutor(1, "store")
         self._written = self._writer.submit(lambda: None)

@@ -6,28 +6,28 @@
                ├─ predictor      python -m service.predictor    from the first prediction on
                └─ courier        python -m service.courier      delivers webhooks, from the first one on
 
+The API and the workers load their programs meanwhile (`service.ahead`), and begin when the home is in order.
+
 It alone owns a home folder, brings the store to the newest schema, takes back the jobs of supervisors that died, keeps its children running, and
 renews the leases of its workers. Its children die with it.
 """
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import os
 import select
 import signal
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
 from service import artifacts, child, devices, logs, tally
+from service.ahead import API, Ahead, CannotServe, of_api, run
 from service.crew import Child, Crew
 from service.errors import ServiceError
 from service.settings import Settings
@@ -42,64 +42,20 @@ TURN_SECONDS = 0.25
 MOST_FALSE_STARTS = 5       # ends of the API in a row, before it ever answered
 
 
-class CannotServe(Exception):
-    """The service cannot start: another one owns the home, or the address is taken."""
-
-
-def serve(settings: Settings) -> int:
-    """Run the whole service until SIGTERM or SIGINT, then drain. Returns the exit status."""
-    return _run(settings, with_api=True)
-
-
-def worker(settings: Settings) -> int:
-    """The same without the API: more workers for a store that a `serve` looks after."""
-    return _run(settings, with_api=False)
-
-
-def _run(settings: Settings, with_api: bool) -> int:
-    try:
-        settings.home.mkdir(parents=True, exist_ok=True)
-        logs.install(settings, "supervisor")
-        tally.begin(run_folder(settings.home), f"{os.getpid()}.supervisor")
-        with _sole_owner(settings.home) if with_api else nullcontext():
-            return Supervisor(settings, with_api).run()
-    except (CannotServe, ServiceError) as error:
-        print(f"trainyard: {error}", file=sys.stderr)
-        return 1
-
-
-@contextmanager
-def _sole_owner(home: Path) -> Iterator[None]:
-    """Hold the home's lock file; the kernel lets go of it when this process dies."""
-    with open(home / "serve.lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            pid = file.read().strip()
-            raise CannotServe(f"a service (pid {pid}) already runs on {home}: stop it, or give another --home") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
 class Supervisor:
-    def __init__(self, settings: Settings, with_api: bool):
-        self.listening = _listen(settings) if with_api else None
-        if self.listening is not None:
-            settings = settings.model_copy(update={"port": self.listening.getsockname()[1]})
-        self.settings, self.with_api = settings, with_api
+    def __init__(self, ahead: Ahead):
+        self.ahead, self.settings, self.with_api = ahead, ahead.settings, ahead.listening is not None
+        settings, self.owner = ahead.settings, ahead.owner
+        tally.begin(run_folder(settings.home), f"{os.getpid()}.supervisor")
         _bring_up_to_date(settings)
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
-        self.owner = child.name_of("serve" if with_api else "worker")
-        self.crew = Crew(settings, self.store, self.wake.folder, self.owner)
+        self.crew = Crew(settings, self.store, self.wake.folder, self.owner, ahead.workers)
         self.search: devices.Search | None = None
         self.api: Child | None = None
-        if self.listening is not None:
-            fd = self.listening.fileno()
-            self.api = Child("service.app", settings, inherit=(fd,), **{child.LISTENING: str(fd)})
+        if ahead.listening is not None:
+            self.api = Child(API, settings, **of_api(ahead.listening))
+            self.api.process = ahead.api
         self.predictor: Child | None = None
         self.courier: Child | None = None
         self.announced = self.stopping = False
@@ -109,6 +65,7 @@ class Supervisor:
         bell, wanted, told = self._signals(), self.wake.listen("predictor"), self.wake.listen(TOPIC)
         self._take_over()
         self.search = devices.Search(self.settings, self.wake.folder)
+        self.ahead.open()
         while not self.stopping:
             self._turn()
             ready, _, _ = select.select([bell, wanted.socket, told.socket], [], [], TURN_SECONDS)
@@ -241,19 +198,9 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _listen(settings: Settings) -> socket.socket:
-    """The API's socket, made before anything else: a taken port is known at once, and a client waits while the API starts again."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    made = socket.socket(family, socket.SOCK_STREAM)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        made.bind((settings.host, settings.port))
-        made.listen(2048)
-    except OSError as error:
-        made.close()
-        raise CannotServe(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}") from None
-    return made
+def main() -> None:
+    sys.exit(run(Settings(), with_api=sys.argv[1:] != ["worker"]))
 
 
 if __name__ == "__main__":
-    sys.exit((worker if sys.argv[1:] == ["worker"] else serve)(Settings()))
+    main()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
-from service import supervisor
+from service import ahead
 from service.settings import Settings
 
 Home = Annotated[Path | None, typer.Option(metavar="DIR", help="folder of the store [env TRAINYARD_HOME; ~/.trainyard]")]
@@ -18,11 +18,11 @@ Workers = Annotated[int | None, typer.Option(min=0, help="jobs trained at the sa
 def serve(host: Annotated[str | None, typer.Option(help="address to listen on [env TRAINYARD_HOST; 127.0.0.1]")] = None,
           port: Annotated[int | None, typer.Option(help="port; 0 takes a free one [env TRAINYARD_PORT; 8000]")] = None,
           home: Home = None, workers: Workers = None) -> None:
-    raise typer.Exit(supervisor.serve(read(host=host, port=port, home=home, workers=workers)))
+    raise typer.Exit(ahead.run(read(host=host, port=port, home=home, workers=workers), with_api=True))
 
 
 def worker(home: Home = None, workers: Workers = None) -> None:
-    raise typer.Exit(supervisor.worker(read(home=home, workers=workers)))
+    raise typer.Exit(ahead.run(read(home=home, workers=workers), with_api=False))
 
 
 def read(**given: object) -> Settings:

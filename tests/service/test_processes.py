@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from service import child
+from service.settings import Settings
 from service.store.curves import chart
 from tests.service.running import ROOT, Running, classifier, until
 
@@ -37,7 +39,22 @@ def test_a_store_of_a_newer_program_is_left_alone_and_told_in_one_line(home: Pat
         raw.execute("UPDATE alembic_version SET version_num = '9999'")
     environment = {**os.environ, "TRAINYARD_HOME": str(home)}
     ended = subprocess.run([sys.executable, "-m", "service.supervisor", "worker"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert not list((home / "run").glob("worker.*"))      # nobody has begun
     assert ended.returncode == 1 and ended.stdout == "" and "newer program" in ended.stderr and len(ended.stderr.splitlines()) == 1
+
+
+def test_a_child_at_the_gate_does_nothing_until_it_is_opened(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path)
+    for opened in (False, True):
+        gate, end = os.pipe()
+        how: dict[str, Any] = {"inherit": (gate,), child.GATE: str(gate)}
+        waiting = child.start("service.store.migrate", settings, **how)
+        assert waiting.poll() is None and not (tmp_path / "trainyard.db").exists()
+        if opened:
+            os.write(end, b".")
+        os.close(end)
+        assert waiting.wait(60) == 0 and (tmp_path / "trainyard.db").exists() == opened
+        os.close(gate)
 
 
 def test_a_served_job_can_be_paused_resumed_and_cancelled(running: Running) -> None:
