@@ -23,7 +23,7 @@ from engine import env
 from engine.kernels import grid, library
 
 ARCHITECTURES = (75, 80, 90, 100)
-"""Compute capabilities that are checked: Turing, Ampere, Hopper, Blackwell. Code for 75 runs on 86 and 89 as well, made for them on the spot."""
+"""Compute capabilities that are checked: Turing, Ampere, Hopper, Blackwell."""
 
 LOWEST = ARCHITECTURES[0]
 """PTX is made for this one and assembled for each: the code is the same, and one compilation serves all."""
@@ -76,13 +76,23 @@ def _path(name: str, dtype: str, arch: int) -> Path:
     return env.CACHE / "cubins" / f"{name}-{dtype}-sm{arch}-{_key(name, dtype, arch)}"
 
 
+def kin(arch: int) -> int:
+    """The architecture that code is made for: of a checked one it runs on the later ones of its family, that of 8.0 on 8.6 and 8.9.
+
+    >>> kin(89), kin(90), kin(120)
+    (80, 90, 120)
+    """
+    return max((one for one in ARCHITECTURES if one // 10 == arch // 10 and one <= arch), default=arch)
+
+
 def is_built(name: str, dtype: str, arch: int) -> bool:
     """Whether `build` would find it in the cache."""
-    return _path(name, dtype, arch).with_suffix(".json").exists()
+    return _path(name, dtype, kin(arch)).with_suffix(".json").exists()
 
 
 def build(name: str, dtype: str, arch: int) -> Cubin:
     """A kernel of the library for one number type and compute capability (90 for 9.0), made now or read from the cache."""
+    arch = kin(arch)
     path = _path(name, dtype, arch)
     if path.with_suffix(".json").exists():
         found = json.loads(path.with_suffix(".json").read_text())

@@ -81,3 +81,8 @@ def test_a_kernel_that_needs_more_than_the_lowest_is_compiled_for_each(monkeypat
     build._lowest.cache_clear()
     assert build.build("tanh", "float32", 90).code and made == [75, 90]
     build._lowest.cache_clear()
+
+
+def test_later_gpus_of_a_family_run_the_code_of_the_first() -> None:
+    assert [build.kin(arch) for arch in (75, 80, 86, 89, 90, 100, 103, 120)] == [75, 80, 80, 80, 90, 100, 100, 120]
+    assert build.build("tanh", "float32", 86).code == build.build("tanh", "float32", 80).code and build.is_built("tanh", "float32", 89)
