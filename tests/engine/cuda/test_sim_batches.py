@@ -112,7 +112,8 @@ def test_sums_of_squares_by_blocks(size: int, off: int, dtype: str) -> None:
 @inside
 @pytest.mark.parametrize("count", [0, 1, 31, 200])
 @pytest.mark.parametrize(("loss", "bad", "policy", "verdict"), [
-    (1.5, 0.0, 0, control.UPDATE), (99.0, 0.0, 0, control.SKIP), (np.nan, 0.0, 1, control.STOP), (1.5, np.inf, 0, control.SKIP_NONFINITE)])
+    (1.5, 0.0, 0, control.UPDATE), (99.0, 0.0, 0, control.SKIP), (np.nan, 0.0, control.POLICY_SKIP, control.SKIP_NONFINITE),
+    (1.5, np.inf, control.POLICY_STOP, control.STOP)])
 def test_a_step_is_judged_as_on_the_cpu(count: int, loss: float, bad: float, policy: int, verdict: int) -> None:
     arena = started()
     arena[64:128].view(np.float64)[3] = 10.0

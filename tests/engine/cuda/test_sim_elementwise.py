@@ -13,7 +13,7 @@ from engine.core import OPS, Case, Op, apply, leaf
 from engine.devices.cuda import build
 from engine.kernels import grid
 from engine.ops.elementwise_grid import UNITS
-from tests.engine.cuda.simulate import aligned, check, launch, run, simulator, table
+from tests.engine.cuda.simulate import SIMULATING, aligned, check, launch, run, simulator, table
 
 inside, test_in_the_simulator = simulator(__file__)
 
@@ -63,6 +63,7 @@ def test_operands_may_begin_anywhere(size: int, off: tuple[int, ...]) -> None:
     assert not arena[places[0] + 4 * size: places[1]].any()
 
 
+@pytest.mark.skipif(SIMULATING, reason="the simulator compiles nothing")
 @pytest.mark.parametrize("name", ["tanh", "where", "rule_adam", "cast_float32_int32"])
 def test_four_numbers_are_read_and_written_at_once(name: str) -> None:
     pytest.importorskip("cuda.core", reason="numba-cuda is not installed")
