@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from service.store import Store
+from service.store.asking import view
 
 LONGEST = 107               # bytes of a unix socket's path, with its closing zero
 POLL_SECONDS = 2.0
@@ -152,6 +153,7 @@ class Bell:
         self._followers: dict[str, Followers] = defaultdict(Followers)
         self._count = 0
         self._looks: dict[tuple[str, int, tuple[str, ...]], asyncio.Task[Seen]] = {}       # those of now, and the last few, while there are no news
+        self._heads: dict[tuple[str, str], asyncio.Task[tuple[int, bool] | None]] = {}     # that are being read, by job and by whose jobs are seen
         self._loop, self._poll_seconds = asyncio.get_running_loop(), poll
         self._loop.add_reader(self._listener.socket, self._hear)
         self._timer = self._loop.call_later(poll, self._poll)
@@ -200,6 +202,14 @@ class Bell:
         except Exception:
             self._looks.pop(asked, None)
             raise
+
+    async def head(self, store: Store, job_id: str) -> tuple[int, bool] | None:
+        """`Store.head`, read once for all who ask while it is read: many streams of a job begin together."""
+        asked = job_id, view()
+        if asked not in self._heads:
+            self._heads[asked] = task = self._loop.create_task(asyncio.to_thread(store.head, job_id))
+            task.add_done_callback(lambda _: self._heads.pop(asked, None))
+        return await asyncio.shield(self._heads[asked])
 
     def subscribe(self, job_id: str) -> asyncio.Event:
         """An event that is set whenever the job has news."""

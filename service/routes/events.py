@@ -15,6 +15,7 @@ from engine.errors import Problem
 from service.errors import invalid_request, overloaded
 from service.jobs import EVENTS, event_id, event_seq
 from service.routes.api import Api, Closed, Here, in_thread
+from service.routes.patience import within
 from service.routes.problems import documented, unknown_name
 from service.routes.render import Answer, dumps, listed
 from service.routes.shares import check_streams
@@ -65,8 +66,7 @@ class Stream(Response):
         with suppress(TimeoutError):
             async with aclosing(self.pieces()) as pieces:
                 async for piece in pieces:
-                    async with asyncio.timeout(SEND_SECONDS):
-                        await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    await within(SEND_SECONDS, send({"type": "http.response.body", "body": piece, "more_body": True}))     # type: ignore[arg-type]
             await send({"type": "http.response.body", "body": b""})
 
 
@@ -91,7 +91,7 @@ async def get_events(
     if form != "json" and (limit is not None or wait is not None):
         raise invalid_request(f"limit and wait are for a JSON list; this is {form}")
     number, wanted = seq_of(job_id, last_event_id or after), types_of(types)
-    head = await in_thread(api.store.head, job_id)
+    head = await api.bell.head(api.store, job_id)
     if head is None:
         await in_thread(api.store.get_job, job_id)
     last, over = head or (0, False)

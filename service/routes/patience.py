@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Coroutine, Generator
 from http import HTTPStatus
+from types import coroutine
 from typing import TYPE_CHECKING, Any
 
 from starlette.types import Message, Receive, Scope, Send
@@ -124,6 +126,33 @@ def counted(receive: Receive, scope: Scope, settings: Settings) -> Receive:
     return receive_counted
 
 
+async def within(seconds: float, work: Coroutine[Any, Any, None]) -> None:
+    """`asyncio.timeout` around work that seldom waits: only when it does is there a timer."""
+    steps = work.__await__()
+    try:
+        first = next(steps)
+    except StopIteration:
+        return
+    async with asyncio.timeout(seconds):
+        await _rest(first, steps)
+
+
+@coroutine
+def _rest(waited: Any, steps: Any) -> Generator[Any, Any, None]:
+    """What is left of some work that waits for something."""
+    while True:
+        try:
+            found = yield waited
+        except BaseException as error:
+            go, given = steps.throw, error
+        else:
+            go, given = steps.send, found
+        try:
+            waited = go(given)
+        except StopIteration:
+            return
+
+
 def taken(send: Send) -> Send:
     """`send`, given up when the client takes nothing for long."""
 
@@ -132,8 +161,7 @@ def taken(send: Send) -> Send:
             await send(message)
             return
         try:
-            async with asyncio.timeout(TAKE_SECONDS):
-                await send(message)
+            await within(TAKE_SECONDS, send(message))       # type: ignore[arg-type]
         except TimeoutError:
             raise Stalled() from None
 

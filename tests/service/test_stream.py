@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from service import stream
+from service.routes.patience import within
 from service.store import Claim, Event, Store
 from service.stream import Bell, Wake, follow
 
@@ -189,3 +190,44 @@ def test_news_that_come_fast_are_told_together_and_all_of_them(store: Store, ope
     for batches in read_by_each:
         assert [seq for batch in batches for seq in batch] == list(range(1, 63))
         assert len(batches) <= 4 + passed / (0.02 * followers)
+
+
+def test_many_who_begin_together_read_the_head_once(home: Path, monkeypatch):
+    store = Store.at(home)
+    job_id, asked = claimed(store).job_id, []
+    head = store.head
+    monkeypatch.setattr(store, "head", lambda name: asked.append(name) or head(name))
+
+    async def ask() -> None:
+        bell = Bell(Wake(home))
+        first = await asyncio.gather(*(bell.head(store, job_id) for _ in range(50)))
+        assert asked == [job_id] and first == [head(job_id)] * 50
+        assert await bell.head(store, "job_none") is None and await bell.head(store, job_id) == first[0] and len(asked) == 3
+        bell.close()
+
+    asyncio.run(ask())
+    store.close()
+
+
+def test_work_that_waits_too_long_is_given_up_and_other_work_needs_no_timer():
+    async def work(seconds: float, said: list[str]) -> None:
+        said.append("begun")
+        if seconds:
+            await asyncio.sleep(seconds)
+        said.append("done")
+
+    async def ask() -> None:
+        for seconds, expected in ((0.0, 2), (0.01, 2), (60.0, 1)):
+            said: list[str] = []
+            try:
+                await within(0.05 if expected == 1 else 30, work(seconds, said))
+            except TimeoutError:
+                assert expected == 1
+            assert len(said) == expected
+        task = asyncio.create_task(within(30, work(60, [])))
+        await asyncio.sleep(0.01)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(ask())
