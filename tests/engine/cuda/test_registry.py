@@ -33,8 +33,8 @@ def test_an_op_has_kernels_for_a_gpu_on_each_of_its_cases(op: Op, dtype: str) ->
 def kernels_of(monkeypatch: pytest.MonkeyPatch, rows: Table, **changes: Any) -> set[str]:
     """All kernels of a job that is planned for a GPU."""
     monkeypatch.setattr(planned, "choose", lambda device: "cuda")
-    job = Job.model_validate({"model": {"kind": "chain", "layers": [{"kind": "dense", "units": 4, "activation": "tanh"}, {"kind": "dense", "units": 1}]},
-                              "loss": "mse", "optimiser": "adam", "epochs": 1, **changes,
+    layers = [{"kind": "dense", "units": 4, "activation": "tanh"}, {"kind": "dense", "units": 1}]
+    job = Job.model_validate({"model": {"kind": "chain", "layers": layers}, "loss": "mse", "optimiser": "adam", "epochs": 1, **changes,
                               "data": {"dataset": "d", "target": "y", "batch_size": 4, "validation": {"fraction": 0.3}, **changes.get("data", {})}})
     program = planned.plan(job, {"d": rows}).program
     return {row.kernel for phase in program.phases.values() for plan in phase.plans for row in plan.rows}
@@ -63,7 +63,7 @@ SAMPLINGS = ("shuffle", "sequential", "with_replacement", "balanced")
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
 def test_batches_have_kernels_for_a_gpu(monkeypatch: pytest.MonkeyPatch, sampling: str) -> None:
-    rows = Table.from_rows([{"a": k / 7, "b": "xyz"[k % 3], "c": None if k % 4 == 0 else k, "y": "no yes".split()[k % 2]} for k in range(40)])
+    rows = Table.from_rows([{"a": k / 7, "b": "xyz"[k % 3], "c": None if k % 4 == 0 else k, "y": ("no", "yes")[k % 2]} for k in range(40)])
     model = {"kind": "chain", "layers": [{"kind": "dense", "units": "target"}]}
     found = kernels_of(monkeypatch, rows, model=model, loss="logit_cross_entropy", metrics=["accuracy"], data={"sampling": sampling})
     assert not absent(found) and len([name for name in found if name.startswith("gather")]) > 1
