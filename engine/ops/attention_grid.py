@@ -39,6 +39,11 @@ def place_of(unit, windows, blocks, heads):
     return sample, piece - sample * heads, (block - piece * blocks) * 32, unit - block * windows
 
 
+def row_of(words, operand, row, head, kind):
+    """Where a head's numbers in a row of all samples begin."""
+    return words[operand] + (row * words[7] + head) * words[kind] * WIDTH
+
+
 def score(arena, dot, factor, query, key, keys, causal, bias):
     """The score of a key for a query, from their product; minus infinity where it may not be seen, or is not there. `bias` is where the query's is,
     or -1.
@@ -49,6 +54,15 @@ def score(arena, dot, factor, query, key, keys, causal, bias):
     if bias >= 0:
         value += view(arena, bias + key * WIDTH, real)[0]
     return value
+
+
+def next_top(arena, square, at, most, factor, query, first, keys, causal, bias):
+    """The products of a thread's row of a square become scores; the greatest of the row's and `most`."""
+    for j in range(4):
+        value = score(arena, square[at + 36 * j], factor, query, first + j, keys, causal, bias)
+        square[at + 36 * j] = value
+        most = maximum(most, value)
+    return greatest_of_eight(most)
 
 
 def bias_of(words, sample, head, query):
@@ -80,7 +94,7 @@ def kept(drawn, first, row, column, dropped, factor):
     return factor if ((drawn[row * 5 + (at >> 3)] >> (at & 7)) & 1) == 1 else real(0)
 
 
-_USES = (greatest_of_eight, sum_of_eight, place_of, score, bias_of, draw, kept)
+_USES = (greatest_of_eight, sum_of_eight, place_of, row_of, score, next_top, bias_of, draw, kept)
 
 
 @squares("attention_queries", uses=_USES)
@@ -94,10 +108,9 @@ def attention_kernel(arena, words, size):
     square = view_of(cuda.shared.array(9216, uint8, alignment=16), real)
     wide = view_of(cuda.shared.array(4608, uint8, alignment=16), real)
     drawn = view_of(cuda.shared.array(640, uint8, alignment=16), int32)
+    running = view_of(cuda.shared.array(6144, uint8, alignment=16), real)      # each thread's own: three numbers for each of its rows
     found = cuda.local.array(16, real)
     sums = cuda.local.array(32, real)
-    top = cuda.local.array(4, real)
-    total = cuda.local.array(4, real)
     for unit in range(cuda.blockIdx.x, size, cuda.gridDim.x):
         sample, head, first, window = place_of(unit, words[17], (queries + 31) >> 5, heads)
         piece, columns, window = sample * heads + head, min(256 // WIDTH, values - window * (256 // WIDTH)), window * (256 // WIDTH)
@@ -105,37 +118,38 @@ def attention_kernel(arena, words, size):
         for e in each(32):
             sums[e] = 0.0
         for i in each(4):
-            top[i], total[i] = -real(INFINITY), 0.0
+            own = i * 64 + cuda.threadIdx.x
+            running[own], running[own + 256], running[own + 512] = -real(INFINITY), 0.0, 0.0
         for start in range(0, min(keys, first + 32) if causal == 1 else keys, 32):
             if dropped > 0:
                 draw(arena, words, piece, first, start, drawn)
             k = words[2] + ((sample * keys + start) * ldq + head * features) * WIDTH
-            dot_square(arena, found, q, ldq, queries - first, k, ldq, keys - start, features, left, right)
+            dot_square(arena, words, found, q, queries - first, k, keys - start, 10, left, right)
             for i in each(4):
-                query, bias = first + y + i, bias_of(words, sample, head, first + y + i)
-                weight = (piece * queries + query) * keys + start
                 for j in each(4):
-                    found[4 * i + j] = score(arena, found[4 * i + j], factor, query, start + x + j, keys, causal, bias)
-                most = maximum(maximum(found[4 * i], found[4 * i + 1]), maximum(found[4 * i + 2], found[4 * i + 3]))
-                most = maximum(top[i], greatest_of_eight(most))
-                base = most if most > -real(INFINITY) else 0.0       # while all scores are minus infinity nothing is known
-                scale = exp(top[i] - base)
-                top[i] = most
-                total[i] *= scale
+                    square[(x + j) * 36 + y + i] = found[4 * i + j]
+            for i in range(4):
+                at, own, bias = x * 36 + y + i, i * 64 + cuda.threadIdx.x, bias_of(words, sample, head, first + y + i)
+                weight, most = (piece * queries + first + y + i) * keys + start, running[own]
+                top = next_top(arena, square, at, most, factor, first + y + i, start + x, keys, causal, bias)
+                base = top if top > -real(INFINITY) else 0.0       # while all scores are minus infinity nothing is known
+                scale, total = exp(most - base), real(0)
+                for j in each(4):
+                    exponential = exp(square[at + 36 * j] - base)
+                    total += exponential
+                    square[at + 36 * j] = exponential * kept(drawn, weight, y + i, x + j, dropped, inflation)
+                running[own], running[own + 256], running[own + 512] = top, running[own + 256] * scale + total, scale
+            for i in each(4):
                 for e in each(2):
                     if 32 * e < 256 // WIDTH:
                         for j in each(4):
-                            sums[16 * e + 4 * i + j] *= scale
-                for j in each(4):
-                    exponential = exp(found[4 * i + j] - base)
-                    total[i] += exponential
-                    square[(x + j) * 36 + y + i] = exponential * kept(drawn, weight, y + i, x + j, dropped, inflation)
+                            sums[16 * e + 4 * i + j] *= running[i * 64 + cuda.threadIdx.x + 512]
             cuda.syncthreads()
             v = words[3] + ((sample * keys + start) * ldv + head * values + window) * WIDTH
-            add_products(arena, sums, square, v, ldv, min(32, keys - start), columns, wide)
+            add_products(arena, words, sums, square, v, 11, min(32, keys - start), columns, wide)
         out = view(arena, words[0] + ((sample * queries + first) * ldv + head * values + window) * WIDTH, real)
         for i in each(4):
-            scale = 1.0 / sum_of_eight(total[i])
+            scale = 1.0 / sum_of_eight(running[i * 64 + cuda.threadIdx.x + 256])
             if y + i < queries - first:
                 for e in each(2):
                     if 32 * e < 256 // WIDTH:
@@ -146,76 +160,79 @@ def attention_kernel(arena, words, size):
 @squares("attention_queries_back", uses=_USES)
 def queries_back_kernel(arena, words, size):
     """dq for a window of 32 queries of a piece, and what the keys' way back has to know of them. Keys are walked first for the sums, then again."""
-    heads, queries, keys, features, values, causal, dropped = words[7], words[8], words[9], words[10], words[11], words[12], words[18]
-    ldq, ldv, factor, inflation = heads * features, heads * values, real(number_of(words[21])), real(number_of(words[20]))
+    heads, queries, keys, features = words[7], words[8], words[9], words[10]      # within, words are read again: registers are few here
     y, x = (cuda.threadIdx.x >> 3) * 4, (cuda.threadIdx.x & 7) * 4
     left = view_of(cuda.shared.array(4608, uint8, alignment=16), real)
     right = view_of(cuda.shared.array(4608, uint8, alignment=16), real)
     square = view_of(cuda.shared.array(9216, uint8, alignment=16), real)
     wide = view_of(cuda.shared.array(4608, uint8, alignment=16), real)
     drawn = view_of(cuda.shared.array(640, uint8, alignment=16), int32)
+    running = view_of(cuda.shared.array(6144, uint8, alignment=16), real)      # each thread's own: three numbers for each of its rows
     found = cuda.local.array(16, real)
     sums = cuda.local.array(32, real)
-    top = cuda.local.array(4, real)
-    total = cuda.local.array(4, real)
-    along = cuda.local.array(4, real)
     for unit in range(cuda.blockIdx.x, size, cuda.gridDim.x):
         sample, head, first, window = place_of(unit, words[17], (queries + 31) >> 5, heads)
         piece, columns, window = sample * heads + head, min(256 // WIDTH, features - window * (256 // WIDTH)), window * (256 // WIDTH)
-        shift = (sample * queries + first) * ldq + head * features
-        ct = words[22] + ((sample * queries + first) * ldv + head * values) * WIDTH
         for e in each(32):
             sums[e] = 0.0
         for i in each(4):
-            top[i], total[i], along[i] = -real(INFINITY), 0.0, 0.0
+            own = i * 64 + cuda.threadIdx.x
+            running[own], running[own + 256], running[own + 512] = -real(INFINITY), 0.0, 0.0
         for turn in range(2):
-            for start in range(0, min(keys, first + 32) if causal == 1 else keys, 32):
-                if dropped > 0:
+            for start in range(0, min(keys, first + 32) if words[12] == 1 else keys, 32):
+                if words[18] > 0:
                     cuda.syncthreads()       # all have read what was drawn before
                     draw(arena, words, piece, first, start, drawn)
-                k = words[2] + ((sample * keys + start) * ldq + head * features) * WIDTH
-                v = words[3] + ((sample * keys + start) * ldv + head * values) * WIDTH
-                dot_square(arena, found, words[1] + shift * WIDTH, ldq, queries - first, k, ldq, keys - start, features, left, right)
+                q, k = row_of(words, 1, sample * words[8] + first, head, 10), row_of(words, 2, sample * words[9] + start, head, 10)
+                dot_square(arena, words, found, q, words[8] - first, k, words[9] - start, 10, left, right)
                 for i in each(4):
-                    bias = bias_of(words, sample, head, first + y + i)
                     for j in each(4):
-                        found[4 * i + j] = score(arena, found[4 * i + j], factor, first + y + i, start + x + j, keys, causal, bias)
+                        square[(x + j) * 36 + y + i] = found[4 * i + j]
+                for i in range(4):
+                    at, own, bias = x * 36 + y + i, i * 64 + cuda.threadIdx.x, bias_of(words, sample, head, first + y + i)
+                    most, total = running[own], real(0)
+                    top = next_top(arena, square, at, most, real(number_of(words[21])), first + y + i, start + x, words[9], words[12], bias)
+                    base = top if top > -real(INFINITY) else 0.0
+                    for j in each(4):
+                        exponential = exp(square[at + 36 * j] - base)
+                        total += exponential
+                        square[at + 36 * j] = exponential
                     if turn == 0:
-                        most = maximum(maximum(found[4 * i], found[4 * i + 1]), maximum(found[4 * i + 2], found[4 * i + 3]))
-                        most = maximum(top[i], greatest_of_eight(most))
-                        scale = exp(top[i] - (most if most > -real(INFINITY) else 0.0))
-                        top[i], total[i], along[i] = most, total[i] * scale, along[i] * scale
-                    base = top[i] if top[i] > -real(INFINITY) else 0.0
-                    for j in each(4):
-                        exponential = exp(found[4 * i + j] - base)
-                        if turn == 0:
-                            total[i] += exponential
-                        square[(x + j) * 36 + y + i] = exponential
-                dot_square(arena, found, ct, ldv, queries - first, v, ldv, keys - start, values, left, right)
+                        scale = exp(most - base)
+                        running[own], running[own + 256], running[own + 512] = top, running[own + 256] * scale + total, running[own + 512] * scale
+                ct, v = row_of(words, 22, sample * words[8] + first, head, 11), row_of(words, 3, sample * words[9] + start, head, 11)
+                dot_square(arena, words, found, ct, words[8] - first, v, words[9] - start, 11, left, right)
                 for i in each(4):
-                    weight = (piece * queries + first + y + i) * keys + start
-                    for j in each(4):
-                        value = found[4 * i + j] * kept(drawn, weight, y + i, x + j, dropped, inflation)
-                        if turn == 0:
-                            along[i] += square[(x + j) * 36 + y + i] * value
-                        else:
-                            square[(x + j) * 36 + y + i] *= total[i] * (value - along[i]) * factor
+                    weight = (piece * words[8] + first + y + i) * words[9] + start
+                    own = i * 64 + cuda.threadIdx.x
+                    if words[18] > 0:
+                        for j in each(4):
+                            found[4 * i + j] *= kept(drawn, weight, y + i, x + j, 1, real(number_of(words[20])))
+                    if turn == 0:
+                        for j in each(4):
+                            running[own + 512] += square[(x + j) * 36 + y + i] * found[4 * i + j]
+                    else:
+                        for j in each(4):
+                            square[(x + j) * 36 + y + i] *= running[own + 256] * (found[4 * i + j] - running[own + 512]) * real(number_of(words[21]))
                 if turn == 1:
                     cuda.syncthreads()
-                    add_products(arena, sums, square, k + window * WIDTH, ldq, min(32, keys - start), columns, wide)
+                    k = row_of(words, 2, sample * words[9] + start, head, 10)
+                    add_products(arena, words, sums, square, k + window * WIDTH, 10, min(32, words[9] - start), columns, wide)
             if turn == 0:
                 for i in each(4):
-                    total[i] = 1.0 / sum_of_eight(total[i])
-                    along[i] = sum_of_eight(along[i]) * total[i]
+                    own = i * 64 + cuda.threadIdx.x
+                    running[own + 256] = 1.0 / sum_of_eight(running[own + 256])
+                    running[own + 512] = sum_of_eight(running[own + 512]) * running[own + 256]
                     if x == 0 and window == 0 and first + y + i < queries:
                         known = view(arena, words[6] + (piece * queries + first + y + i) * 3 * WIDTH, real)
-                        known[0], known[1], known[2] = top[i] if top[i] > -real(INFINITY) else 0.0, total[i], along[i]
-        out = view(arena, words[0] + (shift + window) * WIDTH, real)
+                        known[0] = running[own] if running[own] > -real(INFINITY) else 0.0
+                        known[1], known[2] = running[own + 256], running[own + 512]
+        out = view(arena, row_of(words, 0, sample * words[8] + first, head, 10) + window * WIDTH, real)
         for i in each(4):
             if first + y + i < queries:
                 for e in each(2):
                     if 32 * e < 256 // WIDTH:
-                        put_four_of(out, (y + i) * ldq + 32 * e + x, columns - 32 * e - x, real(1),
+                        put_four_of(out, (y + i) * heads * features + 32 * e + x, columns - 32 * e - x, real(1),
                                     sums[16 * e + 4 * i], sums[16 * e + 4 * i + 1], sums[16 * e + 4 * i + 2], sums[16 * e + 4 * i + 3])
 
 
@@ -246,7 +263,7 @@ def keys_back_kernel(arena, words, size):
                 draw(arena, words, piece, start, first, drawn)
             q = words[1] + ((sample * queries + start) * ldq + head * features) * WIDTH
             ct = words[22] + ((sample * queries + start) * ldv + head * values) * WIDTH
-            dot_square(arena, found, words[2] + k * WIDTH, ldq, keys - first, q, ldq, queries - start, features, left, right)
+            dot_square(arena, words, found, words[2] + k * WIDTH, keys - first, q, queries - start, 10, left, right)
             for i in each(4):
                 for j in each(4):
                     square[(x + j) * 36 + y + i] = found[4 * i + j]
@@ -257,7 +274,7 @@ def keys_back_kernel(arena, words, size):
                 for i in each(4):
                     square[at + i] = exp(score(arena, square[at + i], factor, query, first + y + i, keys, causal, bias) - top) * total
             if slopes:
-                dot_square(arena, found, words[3] + v * WIDTH, ldv, keys - first, ct, ldv, queries - start, values, left, right)
+                dot_square(arena, words, found, words[3] + v * WIDTH, keys - first, ct, queries - start, 11, left, right)
             for j in each(4):
                 weight = (piece * queries + start + x + j) * keys + first
                 along = view(arena, words[6] + (piece * queries + min(start + x + j, queries - 1)) * 3 * WIDTH, real)[2]
@@ -265,7 +282,8 @@ def keys_back_kernel(arena, words, size):
                     share = kept(drawn, weight, x + j, y + i, dropped, inflation)
                     square[(x + j) * 36 + y + i] *= (found[4 * i + j] * share - along) * factor if slopes else share
             cuda.syncthreads()
-            add_products(arena, sums, square, (q if slopes else ct) + window * WIDTH, ldo, min(32, queries - start), columns, wide)
+            kind, b = (10, q) if slopes else (11, ct)
+            add_products(arena, words, sums, square, b + window * WIDTH, kind, min(32, queries - start), columns, wide)
         at = words[23] + k + window if slopes else words[23] + words[24] + v + window
         out = view(arena, words[0] + at * WIDTH, real)
         for i in each(4):

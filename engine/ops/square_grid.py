@@ -71,9 +71,10 @@ def outer(sums, at, left, right):
     sums[at + 15] += a3 * b3
 
 
-def dot_square(arena, found, a, lda, rows, b, ldb, columns, depth, left, right):
+def dot_square(arena, words, found, a, rows, b, columns, kind, left, right):
     """found[4i + j] = the product of rows of A and B, from byte offsets; rows that are not among the first ones, `rows` and `columns`, are noughts.
 
+    A row is as long as a head's in all heads, words[7] * words[kind]: which is read again each time, so that no multiple of it is kept in a register.
     The sides `left` and `right` are of depth 16, and free again afterwards.
     """
     thread = cuda.threadIdx.x
@@ -81,35 +82,37 @@ def dot_square(arena, found, a, lda, rows, b, ldb, columns, depth, left, right):
     a, b = view(arena, a, real), view(arena, b, real)
     for e in range(16):
         found[e] = real(0)
+    depth = words[kind]
     for p in range(0, depth, 16):
-        inside = p + column < depth
+        inside, ld = p + column < depth, words[7] * words[kind]
         for e in range(8):
             r = row + 4 * e
-            left[column * 36 + r] = a[r * lda + p + column] if inside and r < rows else real(0)
+            left[column * 36 + r] = a[r * ld + p + column] if inside and r < rows else real(0)
         for e in range(8):
             r = row + 4 * e
-            right[column * 36 + r] = b[r * ldb + p + column] if inside and r < columns else real(0)
+            right[column * 36 + r] = b[r * ld + p + column] if inside and r < columns else real(0)
         cuda.syncthreads()
         for d in range(min(16, depth - p)):
             outer(found, 0, four_of(left, d * 36 + y), four_of(right, d * 36 + x))
         cuda.syncthreads()
 
 
-def add_products(arena, sums, square, b, ldb, depth, columns, right):
+def add_products(arena, words, sums, square, b, kind, depth, columns, right):
     """sums[16g + 4i + j] += the sum over d < depth, 32 at most, of square[d, i] B[d, 32g + j], where a square is a side of depth 32.
 
-    The side `right` is of depth 16 and as wide as `8 // WIDTH` squares; it is free again afterwards.
+    B's rows are as `dot_square` says. The side `right` is of depth 16 and as wide as `8 // WIDTH` squares; it is free again afterwards.
     """
     thread = cuda.threadIdx.x
     y, x, row, column = (thread >> 3) * 4, (thread & 7) * 4, thread >> 5, thread & 31
     b, line = view(arena, b, real), 256 // WIDTH + 4
     for p in range(0, depth, 16):
+        ld = words[7] * words[kind]
         for g in range(8 // WIDTH):
             if 32 * g < columns:
                 for e in range(8):
                     r = row + 2 * e
                     inside = p + r < depth and 32 * g + column < columns
-                    right[r * line + 32 * g + column] = b[(p + r) * ldb + 32 * g + column] if inside else real(0)
+                    right[r * line + 32 * g + column] = b[(p + r) * ld + 32 * g + column] if inside else real(0)
         cuda.syncthreads()
         for d in range(min(16, depth - p)):
             a, at = four_of(square, (p + d) * 36 + y), d * line + x
