@@ -123,3 +123,27 @@ def test_rows_are_added_up_by_their_numbers_in_order(rows: int, many: int, width
 def test_rows_of_any_width_are_chosen(width: int) -> None:
     same_as_on_the_cpu("gather", {}, np.random.default_rng(6).normal(size=(5, width)), np.array([4, -1, 0, 5, 4, 2], "int64"))
     same_as_on_the_cpu("one_hot", {"classes": width}, np.array([4, 255, 0, 35, 32], "uint8"))
+
+
+@inside
+def test_columns_are_written_and_read_where_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(simulate, "MOST_THREADS", 32)
+    rng = np.random.default_rng(7)
+    table, beside, places, ct = leaf((5, 3)), leaf((4, 2)), leaf((4,), "int32"), leaf((4, 5))
+    numbers, others, wide = (rng.normal(size=n.shape).astype("float32") for n in (table, beside, ct))
+    rows = np.array([4, 0, 4, 2], "int32")
+    joined = apply("concat", apply("gather", table, places), beside, axis=1)
+    found = run(joined, {table: numbers, beside: others, places: rows})
+    np.testing.assert_array_equal(found, np.concatenate([numbers[rows], others], 1))
+    back = apply("scatter_add", places, apply("slice", ct, start=(0, 1), stop=(4, 4)), rows=5)
+    assert_near(run(back, {ct: wide, places: rows}), OPS["scatter_add"].oracle(rows, wide[:, 1:4], rows=5), TOLERANCE["float32"])
+
+
+@inside
+def test_one_cotangent_for_all_rows_is_read_where_it_is() -> None:
+    rng = np.random.default_rng(8)
+    share, scores, labels = leaf((1,)), leaf((5, 3)), leaf((5,), "int32")
+    values = {share: np.array([0.2], "float32"), scores: rng.normal(size=(5, 3)).astype("float32"), labels: np.array([0, 1, 2, 0, 1], "int32")}
+    found = run(apply("softmax_cross_entropy_grad", apply("broadcast", share, shape=(5,)), scores, labels), values)
+    expected = OPS["softmax_cross_entropy_grad"].oracle(np.full(5, 0.2), values[scores].astype("float64"), values[labels])
+    assert_near(found, expected, TOLERANCE["float32"])
