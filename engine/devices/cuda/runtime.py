@@ -33,7 +33,7 @@ class Graph(Protocol):
 
 
 class Runtime(Protocol):
-    """One GPU with one queue: whatever is asked is done in that order. Pointers are whole numbers. DeviceError where something fails.
+    """One GPU with one queue: whatever is asked is done in that order. Pointers are whole numbers. DeviceError where something fails, MemoryError where there is no room.
 
     arch, processors   compute capability (90 for 9.0), multiprocessors
     stream             the handle of the queue, or of the graph that is being recorded
@@ -92,7 +92,7 @@ class Room:
         weakref.finalize(self, _give_back, runtime, self._pieces).atexit = False
 
     def take(self, nbytes: int) -> int:
-        """The address of a new piece. Raises DeviceError where there is no room for it."""
+        """The address of a new piece. Raises MemoryError where there is no room for it."""
         self._pieces.append(self._runtime.allocate(nbytes))
         return self._pieces[-1]
 
@@ -130,9 +130,11 @@ class Cuda:
             self._thread.there = True
 
     def _ask(self, name: str, *arguments: Any) -> Any:
-        """Call a function of the driver. Raises DeviceError with its name and the error's."""
+        """Call a function of the driver. Raises DeviceError with its name and the error's, MemoryError where it had no room."""
         self._here()
         status, *found = getattr(self._driver, name)(*arguments)
+        if status.name == "CUDA_ERROR_OUT_OF_MEMORY":
+            raise MemoryError(f"{name} failed: {status.name}")
         if int(status) != 0:
             raise DeviceError(f"{name} failed: {status.name}")
         return found[0] if len(found) == 1 else found
@@ -150,9 +152,9 @@ class Cuda:
         for attempt in range(2):
             try:
                 return int(self._ask("cuMemAlloc", max(nbytes, 1)))
-            except DeviceError:
+            except MemoryError:
                 if attempt:
-                    raise DeviceError(f"the GPU has no room for {nbytes / 1e6:,.0f} MB: {self.unused() / 1e6:,.0f} MB are free") from None
+                    raise MemoryError(f"the GPU has no room for {nbytes / 1e6:,.0f} MB: {self.unused() / 1e6:,.0f} MB are free") from None
                 gc.collect()        # an earlier run's memory may only wait to be given back
         raise AssertionError
 
