@@ -33,7 +33,9 @@ class Graph(Protocol):
 
 
 class Runtime(Protocol):
-    """One GPU with one queue: whatever is asked is done in that order. Pointers are whole numbers. DeviceError where something fails, MemoryError where there is no room.
+    """One GPU with one queue: whatever is asked is done in that order. Pointers are whole numbers.
+
+    DeviceError where something fails, MemoryError where there is no room.
 
     arch, processors   compute capability (90 for 9.0), multiprocessors
     stream             the handle of the queue, or of the graph that is being recorded
