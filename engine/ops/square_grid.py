@@ -85,12 +85,11 @@ def dot_square(arena, words, found, a, rows, b, columns, kind, left, right):
     depth = words[kind]
     for p in range(0, depth, 16):
         inside, ld = p + column < depth, words[7] * words[kind]
-        for e in range(8):
-            r = row + 4 * e
-            left[column * 36 + r] = a[r * ld + p + column] if inside and r < rows else real(0)
-        for e in range(8):
-            r = row + 4 * e
-            right[column * 36 + r] = b[r * ld + p + column] if inside and r < columns else real(0)
+        r, at = row, row * ld + p + column
+        while r < 32:       # not known to be eight times: written out, sixteen numbers and their addresses would wait in registers
+            left[column * 36 + r] = a[at] if inside and r < rows else real(0)
+            right[column * 36 + r] = b[at] if inside and r < columns else real(0)
+            r, at = r + 4, at + 4 * ld
         cuda.syncthreads()
         for d in range(min(16, depth - p)):
             outer(found, 0, four_of(left, d * 36 + y), four_of(right, d * 36 + x))
@@ -109,10 +108,11 @@ def add_products(arena, words, sums, square, b, kind, depth, columns, right):
         ld = words[7] * words[kind]
         for g in range(8 // WIDTH):
             if 32 * g < columns:
-                for e in range(8):
-                    r = row + 2 * e
+                r, at = row, (p + row) * ld + 32 * g + column
+                while r < 16:
                     inside = p + r < depth and 32 * g + column < columns
-                    right[r * line + 32 * g + column] = b[(p + r) * ld + 32 * g + column] if inside else real(0)
+                    right[r * line + 32 * g + column] = b[at] if inside else real(0)
+                    r, at = r + 2, at + 2 * ld
         cuda.syncthreads()
         for d in range(min(16, depth - p)):
             a, at = four_of(square, (p + d) * 36 + y), d * line + x
