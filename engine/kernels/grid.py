@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import ast
 import inspect
-import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from engine.kernels import together
-from engine.kernels.library import KERNELS, CastLiterals
+from engine.kernels.library import KERNELS, CastLiterals, Text, text_of
 
 RANGES = 256      # threads of a block, where each makes ranges of its own
 
@@ -69,11 +69,19 @@ _OF_BLOCKS = """\
 class Grid:
     """`threads` of a block, which makes `units` numbers of the size before it goes on; `wide`: it computes in float64 on purpose."""
 
-    text: str
+    written: Text
     threads: int
     units: int
-    uses: str = ""
+    called: tuple[Callable[..., Any], ...] = ()
     wide: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        return self.written if isinstance(self.written, str) else self.written()
+
+    @cached_property
+    def uses(self) -> str:
+        return "\n\n".join(_device(text_of(f)) for f in self.called)
 
 
 GRIDS: dict[str, Grid] = {}
@@ -90,20 +98,19 @@ CPU_ONLY = {"attention", "attention_grad", "conv", "conv_weights", "gru", "gru_g
 """CPU kernels that a GPU cannot run: made of vectors in registers, calls of BLAS, or rooms of a thread's own. Their ops have other launches."""
 
 
-def define_grid(name: str, text: str, threads: int = RANGES, units: int = 1, uses: Iterable[Callable[..., Any]] = (),
+def define_grid(name: str, text: Text, threads: int = RANGES, units: int = 1, uses: Iterable[Callable[..., Any]] = (),
                 wide: bool = False) -> None:
     """Add a GPU kernel's text (one `def` of arena, words, size)."""
     if name in GRIDS:
         raise ValueError(f"GPU kernel {name!r} is defined twice")
-    GRIDS[name] = Grid(text, threads, units, "\n\n".join(_device(textwrap.dedent(inspect.getsource(f))) for f in uses), wide)
+    GRIDS[name] = Grid(text, threads, units, tuple(uses), wide)
 
 
 def grid(name: str, threads: int, units: int = 1, uses: Iterable[Callable[..., Any]] = (),
          wide: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add an undecorated function to the GPU kernels. A block has `threads` threads and makes `units` numbers of the size before it goes on."""
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        lines = textwrap.dedent(inspect.getsource(function))
-        define_grid(name, lines[lines.index("def "):], threads, units, uses, wide)
+        define_grid(name, partial(text_of, function), threads, units, uses, wide)
         return function
 
     return add

@@ -19,7 +19,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -42,26 +42,46 @@ WIDTH = {width}
 """
 
 
+Text = str | Callable[[], str]
+"""A kernel's text, or what makes it: most of hundreds are never asked for, and a program is to start at once."""
+
+
 @dataclass(frozen=True)
 class Source:
-    text: str
+    """A kernel: its text, and that of the plain functions that it calls, when they are asked for."""
+
+    written: Text
     fastmath: frozenset[str]
-    uses: str = ""      # text of plain functions that the kernel calls
+    called: tuple[Callable[..., Any], ...] = ()
+    inline: bool = False
+
+    @cached_property
+    def text(self) -> str:
+        return self.written if isinstance(self.written, str) else self.written()
+
+    @cached_property
+    def uses(self) -> str:
+        return "".join(f'@njit(error_model="numpy", forceinline={self.inline})\n{text_of(f)}\n\n' for f in self.called)
 
 
 KERNELS: dict[str, Source] = {}
 _loaded: dict[tuple[str, str], Any] = {}
 
 
-def define(name: str, text: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = (), inline: bool = False) -> None:
+def text_of(function: Callable[..., Any]) -> str:
+    """The text of a function from its `def` on."""
+    lines = textwrap.dedent(inspect.getsource(function))
+    return lines[lines.index("def "):]
+
+
+def define(name: str, text: Text, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = (), inline: bool = False) -> None:
     """Add a kernel's text (one `def`) to the library under `name`. `uses` are plain functions that it calls, each after what it calls itself.
 
     The compiler decides what it copies into the kernel. `inline` copies all: nanoseconds faster, where calls are short, and much longer to compile.
     """
     if name in KERNELS:
         raise ValueError(f"kernel {name!r} is defined twice")
-    called = "".join(f'@njit(error_model="numpy", forceinline={inline})\n{textwrap.dedent(inspect.getsource(f))}\n\n' for f in uses)
-    KERNELS[name] = Source(text, frozenset(fastmath), called)
+    KERNELS[name] = Source(text, frozenset(fastmath), tuple(uses), inline)
 
 
 def kernel(name: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Callable[..., Any]] = (),
@@ -71,8 +91,7 @@ def kernel(name: str, fastmath: Iterable[str] = ("contract",), uses: Iterable[Ca
     `fastmath` is a subset of contract, reassoc, nsz, arcp; never the whole, under which NaN tests are dropped.
     """
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        lines = textwrap.dedent(inspect.getsource(function))
-        define(name, lines[lines.index("def "):], fastmath, uses, inline)
+        define(name, partial(text_of, function), fastmath, uses, inline)
         return function
 
     return add

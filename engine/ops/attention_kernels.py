@@ -21,8 +21,11 @@ SUMS = ("contract", "reassoc", "nsz")
 
 def _define(name: str, kernel: Callable[..., Any], inside: tuple[Callable[..., Any], ...], uses: tuple[Callable[..., Any], ...]) -> None:
     """Add a kernel with functions `inside` it: their sums may be reordered and their numbers are of the kernel's type, as its own."""
-    head, rest = inspect.getsource(kernel).split("\n", 1)
-    define(name, "\n".join([head, *(textwrap.indent(inspect.getsource(f), "    ") for f in inside), rest]), SUMS, uses)
+    def text() -> str:
+        head, rest = inspect.getsource(kernel).split("\n", 1)
+        return "\n".join([head, *(textwrap.indent(inspect.getsource(f), "    ") for f in inside), rest])
+
+    define(name, text, SUMS, uses)
 
 
 def stripe(arena, c, ldc, start, a, a_row, a_step, b, ldb, rows, k, columns):

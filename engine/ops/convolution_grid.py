@@ -17,6 +17,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from engine.kernels.grid import define_grid
@@ -275,5 +276,5 @@ def _text(function: Callable[..., None], tile: Tile) -> str:
 
 
 for _tile in (THIN, NARROW, SMALL, LARGE):
-    define_grid(f"conv_{_tile.name}", _text(tiles, _tile), THREADS, uses=USES)
-    define_grid(f"conv_weights_{_tile.name}", _text(weight_tiles, _tile), THREADS, uses=USES)
+    define_grid(f"conv_{_tile.name}", partial(_text, tiles, _tile), THREADS, uses=USES)
+    define_grid(f"conv_weights_{_tile.name}", partial(_text, weight_tiles, _tile), THREADS, uses=USES)

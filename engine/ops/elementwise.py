@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ def fused(name: str, tree: ast.expr, operands: tuple[str, ...], *, attributes: M
           description: str, oracle: Callable[..., Any] | None = None, public: bool = True, composed: bool = False,
           vjp: Any = None, jvp: Any = None) -> Op:
     """The op and the kernel of one formula. Without an `oracle` numpy computes the formula: then differences of the forward oracle check it."""
-    define(name, kernel_text(tree, operands, tuple(attributes), numbers=public))
+    define(name, partial(kernel_text, tree, operands, tuple(attributes), numbers=public))
     define_formula(name, tree, operands, tuple(attributes))
     price = cost(tree)
 

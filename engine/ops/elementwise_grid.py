@@ -7,6 +7,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 from engine.kernels.formula import FUNCTIONS, text_of
 from engine.kernels.grid import define_grid
@@ -69,7 +70,7 @@ def numbered(text: str, number: int, names: Iterable[str]) -> str:
 
 def define_formula(name: str, tree: ast.expr, operands: tuple[str, ...], attributes: tuple[str, ...] = ()) -> None:
     """Add a formula's GPU kernel to the library."""
-    define_grid(name, kernel_grid(tree, operands, attributes), THREADS, UNITS)
+    define_grid(name, partial(kernel_grid, tree, operands, attributes), THREADS, UNITS)
 
 
 def define_cast(name: str, source: str, target: str) -> None:

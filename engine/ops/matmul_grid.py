@@ -14,6 +14,7 @@ import copy
 import inspect
 import re
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -188,17 +189,16 @@ class _Put(ast.NodeTransformer):
         return ast.Constant(self.number) if node.id == self.name else node
 
 
-def _define(width: int) -> None:
+def _text(width: int) -> str:
     """The kernel for tiles of one width, which are as deep as 4 KiB of each operand make them."""
     stride = width + (2 if width == 64 else 1)      # so that the rows of a tile that a warp writes at once lie in different banks
     numbers = {"SIDE": width, "EACH": width // 8, "STRIDE": stride, "ROOM": 1024 // width * stride, "DEPTH": f"({4096 // width} // WIDTH)"}
     text = ast.unparse(WriteOut(width // 8).visit(ast.parse(inspect.getsource(product))))
-    text = re.sub(r"\b(" + "|".join(numbers) + r")\b", lambda word: str(numbers[word[0]]), text)
-    define_grid(f"product_{width}", text, threads=64, uses=(rounded,))
+    return re.sub(r"\b(" + "|".join(numbers) + r")\b", lambda word: str(numbers[word[0]]), text)
 
 
 for _width in WIDTHS:
-    _define(_width)
+    define_grid(f"product_{_width}", partial(_text, _width), threads=64, uses=(rounded,))
 
 
 @grid("product_sum", threads=256, units=256, uses=(finished,))

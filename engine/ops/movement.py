@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from engine.core import Launch, Node, Scratch, Shape, constant, count
-from engine.kernels.grid import GRIDS, define_grid, grid
-from engine.kernels.library import KERNELS, define, kernel
+from engine.kernels.grid import GRIDS, Grid, define_grid, grid
+from engine.kernels.library import KERNELS, Source, define, kernel
 
 _KERNEL_TYPE = {1: "float32", 4: "float32", 8: "float64"}   # moving bits needs only their width; single bytes have a kernel of their own
 
@@ -134,10 +135,14 @@ def turn_grid(arena, words, size):
         unit = uint32(unit + cuda.gridDim.x)
 
 
+def _of_bytes(kernel: Source | Grid) -> str:
+    """The text of a kernel for single bytes."""
+    return kernel.text.replace("real", "uint8").replace("WIDTH", "1")
+
+
 for _name in ("move", "turn"):
-    define(f"{_name}_bytes", KERNELS[_name].text.replace("real", "uint8").replace("WIDTH", "1"))
-    _grid = GRIDS[_name]
-    define_grid(f"{_name}_bytes", _grid.text.replace("real", "uint8").replace("WIDTH", "1"), _grid.threads, _grid.units)
+    define(f"{_name}_bytes", partial(_of_bytes, KERNELS[_name]))
+    define_grid(f"{_name}_bytes", partial(_of_bytes, GRIDS[_name]), GRIDS[_name].threads, GRIDS[_name].units)
 
 
 def strides(shape: Shape) -> tuple[int, ...]:

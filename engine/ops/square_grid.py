@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import ast
 import copy
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from engine.kernels.grid import define_grid
+from engine.kernels.library import text_of
 
 THREADS = 64
 
@@ -41,9 +41,8 @@ class _Written(ast.NodeTransformer):
 def squares(name: str, uses: Iterable[Callable[..., Any]] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Add a kernel of squares to the GPU kernels, in which loops over `each` are written out."""
     def add(function: Callable[..., None]) -> Callable[..., None]:
-        lines = inspect.getsource(function)
-        tree = _Written().visit(ast.parse(lines[lines.index("def "):]))
-        define_grid(name, ast.unparse(ast.fix_missing_locations(tree)), THREADS, uses=(*SQUARES, *uses))
+        define_grid(name, lambda: ast.unparse(ast.fix_missing_locations(_Written().visit(ast.parse(text_of(function))))), THREADS,
+                    uses=(*SQUARES, *uses))
         return function
 
     return add

@@ -6,7 +6,8 @@ of the pass's own type: so no thread of the pass itself computes in float64.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -17,24 +18,28 @@ from engine.kernels.grid import define_grid
 from engine.kernels.library import define
 from engine.ops.elementwise_grid import FIRST, THREADS, UNITS, numbered
 
-NUMBERS: dict[str, int] = {}
-"""How many numbers a pass on a GPU finds in its table."""
+PARTS: dict[str, Callable[[], Pass]] = {}
+"""What each pass is made of."""
 
 
 def define_pass(name: str, lines: str, arrays: tuple[str, ...], scalars: tuple[str, ...], writes: tuple[str, ...]) -> None:
     """Add a pass to the libraries: `name` for both devices, and `name`_once, which makes its table on a GPU. Arguments as of `pass_text`."""
-    define(name, pass_text(lines, arrays, scalars, writes))
-    parts = pass_parts(lines, arrays, scalars, writes)
-    NUMBERS[name] = sum(line.startswith("once_") for line in parts.once)
-    define_grid(name, _pass_grid(parts, arrays, NUMBERS[name]), THREADS, UNITS)
-    define_grid(f"{name}_once", _once_grid(parts, scalars, NUMBERS[name]), threads=32, wide=True)
+    define(name, partial(pass_text, lines, arrays, scalars, writes))
+    parts = PARTS[name] = cache(lambda: pass_parts(lines, arrays, scalars, writes))
+    define_grid(name, lambda: _pass_grid(parts(), arrays, numbers_of(name)), THREADS, UNITS)
+    define_grid(f"{name}_once", lambda: _once_grid(parts(), scalars, numbers_of(name)), threads=32, wide=True)
+
+
+def numbers_of(name: str) -> int:
+    """How many numbers a pass on a GPU finds in its table."""
+    return sum(line.startswith("once_") for line in PARTS[name]().once)
 
 
 def launches(name: str, dtype: str, arrays: Sequence[Any], table: int, size: int, cost: float, device: str) -> list[Launch]:
     """What carries out a pass over `size` numbers of arrays whose scalars are at offset `table`."""
     if device == "cpu":
         return [Launch(name, dtype, (*arrays, table), size, grain=16, cost=cost)]
-    numbers = Scratch(max(NUMBERS[name], 1) * np.dtype(dtype).itemsize)
+    numbers = Scratch(max(numbers_of(name), 1) * np.dtype(dtype).itemsize)
     return [Launch(f"{name}_once", dtype, (numbers, table), 1), Launch(name, dtype, (*arrays, numbers), size, cost=cost)]
 
 

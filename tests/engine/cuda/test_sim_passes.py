@@ -10,7 +10,7 @@ import pytest
 from engine.core import Launch, Scratch
 from engine.kernels import library
 from engine.optim.averages import EMA
-from engine.optim.passes import NUMBERS, launches
+from engine.optim.passes import PARTS, launches
 from engine.optim.rules import rules
 from engine.optim.transforms import transforms
 from engine.plan.plan import Place, lay
@@ -18,7 +18,7 @@ from tests.engine.cuda.simulate import aligned, run_plan, simulator
 
 inside, test_in_the_simulator = simulator(__file__)
 TOLERANCE = {"float32": 3e-7, "float64": 6e-16}
-NAMES = sorted(NUMBERS)
+NAMES = sorted(PARTS)
 """All passes: rules that move x, rules that hand on their step, transforms."""
 
 
