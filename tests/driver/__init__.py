@@ -8,23 +8,30 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import pytest
 
-def _missing() -> str:
-    if shutil.which("gcc") is None:
-        return "there is no gcc to make the null driver"
+
+def _has_packages() -> bool:
     try:
-        return "" if version("cuda-core") and version("nvidia-nvjitlink") else "unknown"
+        return bool(version("cuda-core") and version("nvidia-nvjitlink"))
     except PackageNotFoundError:
-        return "numba-cuda is not installed"
+        return False
 
 
-MISSING = _missing()
+needed = pytest.mark.skipif(not _has_packages(), reason="numba-cuda is not installed")
+"""For tests that go through the driver with CUDA's packages."""
+
+
+def built(folder: Path) -> Path:
+    """The driver, made in a folder. Skips the test where there is no C compiler."""
+    if shutil.which("gcc") is None:
+        pytest.skip("there is no gcc to make the null driver")
+    made = folder / "libcuda.so.1"
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{made.name}", "-o", made, Path(__file__).parent / "null.c", "-ldl"], check=True)
+    return made
 
 
 def environment(folder: Path) -> dict[str, str]:
     """Make the driver in a folder; the variables with which a process finds it. While `folder/fault` exists, its GPU fails."""
-    source = Path(__file__).parent / "null.c"
-    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", "-fvisibility=hidden", "-Wl,-soname,libcuda.so.1", "-o", folder / "libcuda.so.1", source,
-                    "-ldl"], check=True)
     found = os.environ.get("LD_LIBRARY_PATH")
-    return {"LD_LIBRARY_PATH": f"{folder}{os.pathsep + found if found else ''}", "NULL_DRIVER_FAULT": str(folder / "fault")}
+    return {"LD_LIBRARY_PATH": f"{built(folder).parent}{os.pathsep + found if found else ''}", "NULL_DRIVER_FAULT": str(folder / "fault")}

@@ -1,90 +1,92 @@
 /* A CUDA driver without a GPU, for tests of what goes on around one: memory is the host's, launches do nothing, every other call succeeds.
-   Only the counters of steps go on with each `end_step`, or no run would ever end; its numbers mean nothing.
+   Only the counters of steps go on with each `end_step`, or no run would ever end; its numbers mean nothing. CUDA_VISIBLE_DEVICES="" hides its GPU.
 
-   While the file that NULL_DRIVER_FAULT names exists, whatever waits for the GPU fails as after an illegal access. */
+   NULL_DRIVER_FAULT        while the file of this name exists, whatever waits for the GPU fails as after an illegal access
+   NULL_DRIVER_MEMORY       bytes of the GPU's memory (1 GiB): there is no room for more
+   NULL_DRIVER_VERSION      of CUDA that the driver is for (13000)
+   NULL_DRIVER_CAPABILITY   of the GPU to compute (90: 9.0)
 
+   Who loads the driver into his own process may ask `null_count` what was done. */
+
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <malloc.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define OK 0
-#define INVALID 1
-#define ILLEGAL_ACCESS 700
-#define EXPORTED __attribute__((visibility("default")))
-
+enum {OK = 0, OUT_OF_MEMORY = 2, INVALID_IMAGE = 200, ILLEGAL_ACCESS = 700};
 typedef int Status;
-typedef uint64_t Address;
+typedef uintptr_t Address;
 
-static uint64_t next_handle = 0x1000;
-static __thread void *current;
-
-static void *handle(void) { return (void *)(uintptr_t)(__sync_add_and_fetch(&next_handle, 0x10)); }
-
+static void *made_one(void) { static Address last = 0x1000; return (void *)__sync_add_and_fetch(&last, 0x10); }
+static Status anything(void) { return OK; }
 static Status health(void) {
     const char *path = getenv("NULL_DRIVER_FAULT");
     return path && access(path, F_OK) == 0 ? ILLEGAL_ACCESS : OK;
 }
+static size_t told(const char *name, size_t otherwise) { return getenv(name) ? strtoull(getenv(name), 0, 10) : otherwise; }
 
-static Status anything(void) { return OK; }
-
-EXPORTED Status cuInit(unsigned flags) { (void)flags; return OK; }
-EXPORTED Status cuDriverGetVersion(int *version) { *version = 13000; return OK; }
+/* 0 launches made, 1 graphs launched, 2 launches captured, 3 pieces of memory in use, 4 to 9 what the last launch was given */
+static long counts[10];
+enum {LAUNCHES, GRAPHS, CAPTURED, PIECES, ARGUMENTS};
+long null_count(int which) { return counts[which]; }
 
 /* ------------------------------------------------------------ devices and contexts */
 
-EXPORTED Status cuDeviceGetCount(int *count) {
+static __thread void *current;
+
+Status cuInit(void) { return OK; }
+Status cuDriverGetVersion(int *version) { *version = told("NULL_DRIVER_VERSION", 13000); return OK; }
+Status cuDeviceGetCount(int *count) {
     const char *shown = getenv("CUDA_VISIBLE_DEVICES");
     *count = !(shown && !*shown);
     return OK;
 }
-EXPORTED Status cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
-EXPORTED Status cuDeviceGetName(char *name, int size, int device) { (void)device; strncpy(name, "null", size); return OK; }
-EXPORTED Status cuDeviceTotalMem_v2(size_t *bytes, int device) { (void)device; *bytes = (size_t)1 << 30; return OK; }
-EXPORTED Status cuDeviceGetAttribute(int *value, int which, int device) {
-    (void)device;
-    *value = which == 75 ? 9 : which == 76 ? 0 : which == 16 ? 4 : 1;      /* compute capability 9.0, 4 multiprocessors */
+Status cuDeviceGet(int *device, int ordinal) { *device = ordinal; return OK; }
+Status cuDeviceGetName(char *name, int size) { strncpy(name, "null", size); return OK; }
+Status cuDeviceTotalMem_v2(size_t *bytes) { *bytes = told("NULL_DRIVER_MEMORY", (size_t)1 << 30); return OK; }
+Status cuDeviceGetAttribute(int *value, int which) {
+    int capability = told("NULL_DRIVER_CAPABILITY", 90);
+    *value = which == 75 ? capability / 10 : which == 76 ? capability % 10 : which == 16 ? 4 : which == 10 ? 32 : 1;    /* 16: multiprocessors, 10: lanes */
     return OK;
 }
-EXPORTED Status cuDevicePrimaryCtxRetain(void **context, int device) { (void)device; *context = (void *)0x10; return OK; }
-EXPORTED Status cuCtxGetCurrent(void **context) { *context = current; return OK; }
-EXPORTED Status cuCtxSetCurrent(void *context) { current = context; return OK; }
-EXPORTED Status cuCtxPushCurrent_v2(void *context) { current = context; return OK; }
-EXPORTED Status cuCtxPopCurrent_v2(void **context) { if (context) *context = current; current = 0; return OK; }
-EXPORTED Status cuCtxGetDevice(int *device) { *device = 0; return OK; }
-EXPORTED Status cuCtxGetId(void *context, uint64_t *id) { (void)context; *id = 1; return OK; }
-EXPORTED Status cuCtxGetStreamPriorityRange(int *least, int *greatest) { if (least) *least = 0; if (greatest) *greatest = -5; return OK; }
+Status cuDevicePrimaryCtxRetain(void **context) { *context = (void *)0x10; return OK; }
+Status cuCtxGetCurrent(void **context) { *context = current; return OK; }
+Status cuCtxSetCurrent(void *context) { current = context; return OK; }
+Status cuCtxPushCurrent_v2(void *context) { current = context; return OK; }
+Status cuCtxPopCurrent_v2(void **context) { if (context) *context = current; current = 0; return OK; }
+Status cuCtxGetDevice(int *device) { *device = 0; return OK; }
+Status cuCtxGetId(void *context, uint64_t *id) { *id = 1; return OK; }
+Status cuCtxGetStreamPriorityRange(int *least, int *greatest) { if (least) *least = 0; if (greatest) *greatest = -5; return OK; }
 
 /* ------------------------------------------------------------ memory */
 
-EXPORTED Status cuMemGetInfo_v2(size_t *unused, size_t *all) { *unused = *all = (size_t)1 << 30; return OK; }
-EXPORTED Status cuMemAlloc_v2(Address *made, size_t size) { *made = (Address)(uintptr_t)aligned_alloc(256, (size + 255) / 256 * 256); return OK; }
-EXPORTED Status cuMemFree_v2(Address made) { free((void *)(uintptr_t)made); return OK; }
-EXPORTED Status cuMemAllocAsync(Address *made, size_t size, void *stream) { (void)stream; return cuMemAlloc_v2(made, size); }
-EXPORTED Status cuMemFreeAsync(Address made, void *stream) { (void)stream; return cuMemFree_v2(made); }
-EXPORTED Status cuMemHostAlloc(void **made, size_t size, unsigned flags) { (void)flags; *made = calloc(1, size); return OK; }
-EXPORTED Status cuMemFreeHost(void *made) { free(made); return OK; }
-EXPORTED Status cuMemcpyHtoDAsync_v2(Address to, const void *from, size_t size, void *stream) {
-    (void)stream;
-    memcpy((void *)(uintptr_t)to, from, size);
-    return health();
+static size_t used;
+
+Status cuMemGetInfo_v2(size_t *unused, size_t *all) {
+    cuDeviceTotalMem_v2(all);
+    *unused = *all > used ? *all - used : 0;
+    return OK;
 }
-EXPORTED Status cuMemcpyDtoHAsync_v2(void *to, Address from, size_t size, void *stream) {
-    (void)stream;
-    memcpy(to, (void *)(uintptr_t)from, size);
-    return health();
+static Status taken(void **made, void *found) { *made = found; __sync_add_and_fetch(&counts[PIECES], 1); return OK; }
+static Status given_back(void *piece) { free(piece); __sync_sub_and_fetch(&counts[PIECES], 1); return OK; }
+Status cuMemAlloc_v2(void **made, size_t size) {
+    size_t unused, all;
+    cuMemGetInfo_v2(&unused, &all);
+    if (size > unused) return OUT_OF_MEMORY;
+    taken(made, aligned_alloc(256, (size + 255) / 256 * 256));
+    __sync_add_and_fetch(&used, malloc_usable_size(*made));
+    return OK;
 }
-EXPORTED Status cuMemcpyDtoDAsync_v2(Address to, Address from, size_t size, void *stream) {
-    (void)stream;
-    memmove((void *)(uintptr_t)to, (void *)(uintptr_t)from, size);
-    return health();
-}
-EXPORTED Status cuMemcpyAsync(Address to, Address from, size_t size, void *stream) { return cuMemcpyDtoDAsync_v2(to, from, size, stream); }
-EXPORTED Status cuMemsetD8Async(Address to, unsigned char value, size_t size, void *stream) {
-    (void)stream;
-    memset((void *)(uintptr_t)to, value, size);
-    return health();
-}
+Status cuMemFree_v2(void *piece) { __sync_sub_and_fetch(&used, malloc_usable_size(piece)); return given_back(piece); }
+Status cuMemHostAlloc(void **made, size_t size) { return taken(made, calloc(1, size)); }
+Status cuMemFreeHost(void *piece) { return given_back(piece); }
+Status cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
+Status cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
+Status cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
 
 /* ------------------------------------------------------------ streams, kernels, graphs */
 
@@ -95,27 +97,22 @@ EXPORTED Status cuMemsetD8Async(Address to, unsigned char value, size_t size, vo
 typedef struct { char *arena; int64_t *words; } Ending;         /* of a step; the third word is 1 in training */
 typedef struct { int count; Ending steps[MOST_STEPS]; } Graph;
 static Graph *capturing;
+static char end_step;       /* its address is the kernel's handle */
 
-EXPORTED Status cuStreamCreateWithPriority(void **made, unsigned flags, int priority) { (void)flags; (void)priority; *made = handle(); return OK; }
-EXPORTED Status cuStreamCreate(void **made, unsigned flags) { (void)flags; *made = handle(); return OK; }
-EXPORTED Status cuStreamSynchronize(void *stream) { (void)stream; return health(); }
-EXPORTED Status cuStreamQuery(void *stream) { (void)stream; return health(); }
-EXPORTED Status cuStreamGetCtx(void *stream, void **context) { (void)stream; *context = current; return OK; }
-EXPORTED Status cuStreamGetDevice(void *stream, int *device) { (void)stream; *device = 0; return OK; }
-
-static void end_step(Ending one) {
+static void end(Ending one) {
     *(int64_t *)(one.arena + POSITION) += 1;
     *(int64_t *)(one.arena + STEP) += one.words[2];
 }
 
-EXPORTED Status cuStreamBeginCapture_v2(void *stream, int mode) {
-    (void)stream; (void)mode;
-    capturing = calloc(1, sizeof(Graph));
-    return OK;
-}
-EXPORTED Status cuStreamIsCapturing(void *stream, int *status) { (void)stream; *status = capturing != 0; return OK; }
-EXPORTED Status cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void **graph, const void ***needs, size_t *count) {
-    (void)stream;
+Status cuStreamCreateWithPriority(void **made) { *made = made_one(); return OK; }
+Status cuStreamSynchronize(void) { return health(); }
+Status cuStreamQuery(void) { return health(); }
+Status cuStreamGetCtx(void *stream, void **context) { *context = current; return OK; }
+Status cuStreamGetDevice(void *stream, int *device) { *device = 0; return OK; }
+Status cuStreamBeginCapture_v2(void) { capturing = calloc(1, sizeof(Graph)); return OK; }
+Status cuStreamBeginCaptureToGraph(void *stream, Graph *graph) { capturing = graph; return OK; }
+Status cuStreamIsCapturing(void *stream, int *status) { *status = capturing != 0; return OK; }
+Status cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *id, void **graph, void **needs, size_t *count) {
     *status = capturing != 0;
     if (id) *id = 1;
     if (graph) *graph = capturing;
@@ -123,76 +120,51 @@ EXPORTED Status cuStreamGetCaptureInfo_v2(void *stream, int *status, uint64_t *i
     if (count) *count = 0;
     return OK;
 }
-EXPORTED Status cuStreamGetCaptureInfo_v3(void *stream, int *status, uint64_t *id, void **graph, const void ***needs, const void **edges, size_t *count) {
+Status cuStreamGetCaptureInfo_v3(void *stream, int *status, uint64_t *id, void **graph, void **needs, void **edges, size_t *count) {
     if (edges) *edges = 0;
     return cuStreamGetCaptureInfo_v2(stream, status, id, graph, needs, count);
 }
-EXPORTED Status cuStreamEndCapture(void *stream, void **graph) { (void)stream; *graph = capturing; capturing = 0; return OK; }
-EXPORTED Status cuGraphCreate(Graph **graph, unsigned flags) { (void)flags; *graph = calloc(1, sizeof(Graph)); return OK; }
-EXPORTED Status cuStreamBeginCaptureToGraph(void *stream, Graph *graph) { (void)stream; capturing = graph; return OK; }
-EXPORTED Status cuGraphInstantiateWithParams(void **made, void *graph, void *how) {
+Status cuStreamEndCapture(void *stream, void **graph) { *graph = capturing; capturing = 0; return OK; }
+Status cuGraphCreate(Graph **graph) { *graph = calloc(1, sizeof(Graph)); return OK; }
+Status cuGraphInstantiateWithFlags(void **made, void *graph) { *made = graph; return OK; }
+Status cuGraphInstantiate(void **made, void *graph) { *made = graph; return OK; }
+Status cuGraphInstantiateWithParams(void **made, void *graph, char *how) {
     *made = graph;
-    if (how) *(int *)((char *)how + 24) = 0;        /* result_out: success */
+    if (how) memset(how + 24, 0, 4);        /* result_out: success */
     return OK;
 }
-EXPORTED Status cuGraphInstantiateWithFlags(void **made, void *graph, uint64_t flags) { (void)flags; *made = graph; return OK; }
-EXPORTED Status cuGraphInstantiate(void **made, void *graph, uint64_t flags) { return cuGraphInstantiateWithFlags(made, graph, flags); }
-EXPORTED Status cuGraphLaunch(Graph *graph, void *stream) {
-    (void)stream;
-    for (int i = 0; graph && i < graph->count; i++) end_step(graph->steps[i]);
+Status cuGraphLaunch(Graph *graph) {
+    counts[GRAPHS]++;
+    for (int i = 0; i < graph->count; i++) end(graph->steps[i]);
     return health();
 }
-static void *ending[64];
-static int endings;
-EXPORTED Status cuLaunchKernelEx(const void *how, void *kernel, void **arguments, void **more) {
-    (void)how; (void)more;
-    for (int i = 0; i < endings; i++) {
-        if (ending[i] != kernel) continue;
-        Ending one = {*(char **)arguments[0], *(int64_t **)arguments[1]};
-        if (!capturing) end_step(one);
-        else if (capturing->count < MOST_STEPS) capturing->steps[capturing->count++] = one;
-    }
+Status cuLaunchKernelEx(const void *how, void *kernel, void **arguments) {
+    Ending one = {*(char **)arguments[0], *(int64_t **)arguments[1]};
+    counts[capturing ? CAPTURED : LAUNCHES]++;
+    for (int i = 0; i < 6; i++) counts[ARGUMENTS + i] = *(long *)arguments[i];
+    if (kernel == &end_step && !capturing) end(one);
+    else if (kernel == &end_step && capturing->count < MOST_STEPS) capturing->steps[capturing->count++] = one;
     return health();
 }
-EXPORTED Status cuLaunchKernel(void *kernel) { (void)kernel; return health(); }
-EXPORTED Status cuLibraryLoadData(void **made) { *made = handle(); return OK; }
-EXPORTED Status cuLibraryGetKernel(void **made, void *library, const char *name) {
-    (void)library;
-    *made = handle();
-    if (strstr(name, "gpu_end_step") && endings < 64) ending[endings++] = *made;
-    return OK;
-}
-EXPORTED Status cuKernelGetFunction(void **made) { *made = handle(); return OK; }
-EXPORTED Status cuModuleLoadData(void **made) { *made = handle(); return OK; }
-EXPORTED Status cuModuleGetFunction(void **made) { *made = handle(); return OK; }
-EXPORTED Status cuEventCreate(void **made, unsigned flags) { (void)flags; *made = handle(); return OK; }
-EXPORTED Status cuEventSynchronize(void *event) { (void)event; return health(); }
-
-static const char *WORDS = "an error that the null driver was told to have";
-EXPORTED Status cuGetErrorString(Status status, const char **text) { (void)status; *text = WORDS; return OK; }
-EXPORTED Status cuGetErrorName(Status status, const char **text) { *text = status == ILLEGAL_ACCESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR"; return OK; }
+Status cuLibraryLoadData(void **made, const void *code) { *made = made_one(); return memcmp(code, "\177ELF", 4) ? INVALID_IMAGE : OK; }
+Status cuLibraryGetKernel(void **made, void *library, const char *name) { *made = strstr(name, "gpu_end_step") ? &end_step : made_one(); return OK; }
+Status cuKernelGetFunction(void **made, void *kernel) { *made = kernel; return OK; }
 
 /* ------------------------------------------------------------ how all of these are found */
 
-#define _GNU_SOURCE_DLSYM
-extern void *dlsym(void *, const char *);
-extern void *dlopen(const char *, int);
-
-EXPORTED Status cuGetProcAddress_v2(const char *name, void **found, int version, uint64_t flags, int *status) {
-    (void)version; (void)flags;
+Status cuGetErrorString(Status status, const char **text) { *text = "an error that the null driver was told to have"; return OK; }
+Status cuGetErrorName(Status status, const char **text) { *text = status == ILLEGAL_ACCESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR"; return OK; }
+Status cuGetProcAddress_v2(const char *name, void **found, int version, uint64_t flags, int *status) {
     static const char *versions[] = {"_v3", "_v2", ""};
     char full[200];
-    static void *self;
-    if (!self) self = dlopen("libcuda.so.1", 2);
+    void *self = dlopen("libcuda.so.1", RTLD_LAZY);
     *found = 0;
-    for (int i = version >= 12030 ? 0 : 1; i < 3 && !*found; i++) {
-        strncpy(full, name, 190);
-        full[190] = 0;
-        strcat(full, versions[i]);
+    for (int i = version < 12030; i < 3 && !*found; i++) {
+        snprintf(full, sizeof full, "%s%s", name, versions[i]);
         *found = dlsym(self, full);
     }
     if (!*found) *found = (void *)anything;
     if (status) *status = 0;
     return OK;
 }
-EXPORTED Status cuGetProcAddress(const char *name, void **found, int version, uint64_t flags) { return cuGetProcAddress_v2(name, found, version, flags, 0); }
+Status cuGetProcAddress(const char *name, void **found, int version, uint64_t flags) { return cuGetProcAddress_v2(name, found, version, flags, 0); }

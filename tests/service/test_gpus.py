@@ -19,7 +19,6 @@ from tests.service.running import ROOT, Running, classifier, until
 from tests.service.test_turns import queue
 
 LONG = 100_000
-with_driver = pytest.mark.skipif(bool(driver.MISSING), reason=driver.MISSING)
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +28,9 @@ def null(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def gpu(null: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    """A supervisor with a worker of each kind, whose GPU fails at jobs called faulty."""
+    """A supervisor with a worker of each kind, whose GPU has 256 MiB and fails at jobs called faulty."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**null, "TRAINYARD_CRASH_POINT": "device.faulty"}.items():
+        for name, value in {**null, "NULL_DRIVER_MEMORY": str(1 << 28), "TRAINYARD_CRASH_POINT": "device.faulty"}.items():
             patch.setenv(name, value)
         one = Running(tmp_path_factory.mktemp("gpu") / "home", workers=1, gpus="0")
     until(lambda: len(ready(one)) == 2, 240)         # the first of all compiles kernels
@@ -106,7 +105,7 @@ def test_a_search_says_what_is_missing(tmp_path: Path) -> None:
     assert said.startswith(("no NVIDIA driver: libcuda.so.1", "no NVIDIA GPU")) or "not installed: pip install" in said
 
 
-@with_driver
+@driver.needed
 def test_a_gpu_that_is_not_there_is_told(null: dict[str, str]) -> None:
     command = [sys.executable, "-c", "from service.probe import look; print(look('0').gpus[0]['name'], look('3').reason)"]
     said = subprocess.run(command, cwd=ROOT, env={**os.environ, **null}, capture_output=True, text=True, check=True).stdout
@@ -142,14 +141,14 @@ def test_without_a_gpu_a_job_for_one_is_refused_with_the_reason(run: Callable[..
 # ---------------------------------------------------------------- with the processes that there are
 
 
-@with_driver
+@driver.needed
 def test_only_the_worker_of_a_gpu_sees_it(gpu: Running) -> None:
     seeing = [pid for pid in ready(gpu) if has_gpu(pid)]
     assert len(seeing) == 1 and not [pid for pid in gpu.children() if pid not in seeing and has_gpu(pid)]
     assert devices.told(gpu.home / "run").gpus[0]["name"] == "null"
 
 
-@with_driver
+@driver.needed
 def test_a_job_for_either_goes_to_the_gpu_while_it_is_free_and_else_to_the_cpu(gpu: Running) -> None:
     dataset = gpu.dataset()
     until(lambda: set(gpu.phases()) == {"idle"})
@@ -162,7 +161,7 @@ def test_a_job_for_either_goes_to_the_gpu_while_it_is_free_and_else_to_the_cpu(g
     gpu.wait(first)
 
 
-@with_driver
+@driver.needed
 def test_a_gpu_that_fails_costs_a_process_and_an_attempt_and_never_the_next_job(gpu: Running) -> None:
     dataset = gpu.dataset()
     faulty = gpu.add({**classifier(dataset, 1), "device": "cuda"}, name="faulty", max_attempts=2)
@@ -177,7 +176,23 @@ def test_a_gpu_that_fails_costs_a_process_and_an_attempt_and_never_the_next_job(
     assert until(lambda: [pid for pid in ready(gpu) if has_gpu(pid)]) != before
 
 
-@with_driver
+@driver.needed
+def test_a_job_that_does_not_fit_into_the_gpu_fails_at_once_and_the_next_is_trained_by_the_same_worker(gpu: Running) -> None:
+    dataset = gpu.dataset()
+    large, small = {**classifier(dataset, 1, units=20_000), "device": "cuda"}, {**classifier(dataset, 1), "device": "cuda"}
+    large["data"]["batch_size"] = 4000
+    before = until(lambda: [pid for pid in ready(gpu) if has_gpu(pid)])
+    jobs = [gpu.add(spec) for spec in (large, small, large, small)]
+    ended = [gpu.wait(job_id) for job_id in jobs]
+    for job in ended[::2]:
+        assert job["error"]["code"] == job["status_reason"] == "out_of_memory" and job["error"]["kind"] == "resource"
+        assert job["message"].startswith("There was not enough memory: the GPU has no room for ") and "smaller batch_size" in job["hint"]
+    assert [job["status"] for job in ended[1::2]] == ["succeeded", "succeeded"]
+    assert [len(gpu.store.attempts(job_id)) for job_id in jobs] == [1, 1, 1, 1]
+    assert until(lambda: [pid for pid in ready(gpu) if has_gpu(pid)]) == before
+
+
+@driver.needed
 def test_a_worker_that_dies_on_a_gpu_is_replaced_by_one_that_has_it_too(gpu: Running) -> None:
     job_id = gpu.add({**classifier(gpu.dataset(), LONG), "device": "cuda"})
     first = gpu.holder(job_id)
@@ -189,7 +204,7 @@ def test_a_worker_that_dies_on_a_gpu_is_replaced_by_one_that_has_it_too(gpu: Run
     gpu.wait(job_id)
 
 
-@with_driver
+@driver.needed
 def test_an_error_of_the_driver_ends_the_worker_and_the_job_goes_on_once_the_gpu_works_again(gpu: Running, null: dict[str, str]) -> None:
     job_id, fault = gpu.add({**classifier(gpu.dataset(), LONG), "device": "cuda"}), Path(null["NULL_DRIVER_FAULT"])
     gpu.holder(job_id)

@@ -1,6 +1,6 @@
 """A program run on the null driver, by everything of the CUDA device but kernels: prints what was counted, as JSON. Run by test_null_driver.py.
 
-No kernel is computed, so somebody else moves the position on; and one kernel stands for all, so that few are made.
+No kernel is computed, so one stands for all but `end_step`, and few are made.
 """
 
 from __future__ import annotations
@@ -17,34 +17,22 @@ from engine.data.table import Table
 from engine.devices.cuda import machine, probe, runtime
 from engine.devices.cuda.session import Session
 from engine.kernels.blas import gemm_address
-from engine.plan import control
 from engine.train import Job, start
 from engine.train.ready import assemble
 
 
-class Stepping(runtime.Cuda):
+class Few(runtime.Cuda):
     """The runtime of the null driver's GPU."""
 
-    arena = 0
-
-    def allocate(self, nbytes: int) -> int:
-        found = super().allocate(nbytes)
-        self.arena = self.arena or found        # the first piece
-        return found
-
     def load(self, kernels: Collection[runtime.Kind]) -> Mapping[runtime.Kind, Any]:
-        one = super().load([("end_step", "float32")])
-        return dict.fromkeys(kernels, one["end_step", "float32"])
-
-    def wait(self, what: str) -> None:
-        super().wait(what)
-        if " steps of " in what:
-            ctypes.c_int64.from_address(self.arena + control.POSITION).value += int(what.split()[0])
+        end, other = ("end_step", "float32"), ("decide_step", "float32")
+        made = super().load([end, other])
+        return {kind: made[end if kind == end else other] for kind in kernels}
 
 
 def main() -> None:
     machine.FUNCTIONS["gemm"] = gemm_address
-    gpu = Stepping(probe.chosen())
+    gpu = Few(probe.chosen())
     assemble.OnCpu = lambda program, **options: Session(program, **options, runtime=gpu)       # type: ignore[misc]
     rng = np.random.default_rng(0)
     data = Table.from_columns({"x": rng.standard_normal((400, 4)).astype(np.float32), "y": np.arange(400) % 3})

@@ -12,7 +12,6 @@ import pytest
 from tests import driver
 from tests.serving import ROOT
 
-with_driver = pytest.mark.skipif(bool(driver.MISSING), reason=driver.MISSING)
 KERNELS = '''
 from tests.bench.gpu import kernels, table
 kernels.LARGE = 1 << 12
@@ -40,7 +39,7 @@ def test_without_a_gpu_the_reason_is_told() -> None:
     assert done.returncode == 2 and done.stdout == "" and done.stderr.startswith("there is no GPU to measure: no NVIDIA")
 
 
-@with_driver
+@driver.needed
 def test_a_workload_is_measured_on_the_cuda_device(tmp_path: Path) -> None:
     done = python("-m", "tests.bench", "W4", "--device", "cuda", "--against", "none", "--json", str(tmp_path / "found.json"),
                   **driver.environment(tmp_path))
@@ -49,7 +48,7 @@ def test_a_workload_is_measured_on_the_cuda_device(tmp_path: Path) -> None:
     assert '"mode": "cuda"' in (tmp_path / "found.json").read_text()
 
 
-@with_driver
+@driver.needed
 @pytest.mark.parametrize("program", [KERNELS, ALONE], ids=["figures", "single nodes"])
 def test_kernels_are_launched_by_themselves(program: str, tmp_path: Path) -> None:
     done = python("-c", program, **driver.environment(tmp_path))

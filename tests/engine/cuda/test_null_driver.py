@@ -8,15 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from tests.engine.cuda.null import driver
+from tests import driver
 
 
+@driver.needed
 def test_a_program_goes_through_the_driver(tmp_path: Path) -> None:
-    pytest.importorskip("cuda.core", reason="numba-cuda is not installed")
-    driver(tmp_path)
-    done = subprocess.run([sys.executable, "-m", "tests.engine.cuda.null_run"], env={**os.environ, "LD_LIBRARY_PATH": str(tmp_path)},
+    done = subprocess.run([sys.executable, "-m", "tests.engine.cuda.null_run"], env={**os.environ, **driver.environment(tmp_path)},
                           capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])

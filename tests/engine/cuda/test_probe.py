@@ -14,7 +14,7 @@ from engine.devices import choose
 from engine.devices.cuda import probe
 from engine.devices.cuda.runtime import open_gpu
 from engine.errors import DeviceError
-from tests.engine.cuda.null import driver
+from tests import driver
 
 PACKAGES = {"numba-cuda": "0.30.4", "cuda-core": "1.2.2", "cuda-bindings": "13.0.1", "nvidia-nvjitlink": "13.0.88", "nvidia-nvvm": "13.0.88",
             "nvidia-cuda-nvrtc": "13.0.88"}
@@ -42,7 +42,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, packages: dict[str, str]) -> None
 
 @pytest.fixture
 def null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "DRIVER", str(driver(tmp_path)))
+    monkeypatch.setattr(probe, "DRIVER", str(driver.built(tmp_path)))
 
 
 def test_without_a_driver_that_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,15 +56,15 @@ def test_without_a_driver_that_is_what_it_says(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_gpu_that_can_be_used_is_chosen(null: None) -> None:
     assert probe.reason() is None
-    assert probe.devices() == [probe.Gpu(0, "Null GPU", 90, 80 << 30)] and probe.chosen().index == 0
+    assert probe.devices() == [probe.Gpu(0, "null", 90, 1 << 30)] and probe.chosen().index == 0
     assert choose("auto") == choose("cuda") == "cuda" and choose("cpu") == "cpu"
 
 
 @pytest.mark.parametrize(("name", "value", "said"), [
-    ("NULL_GPUS", "0", "no NVIDIA GPU: the driver finds none (CUDA_VISIBLE_DEVICES may hide them)"),
-    ("NULL_CAPABILITY", "70", "Null GPU has compute capability 7.0, and 7.5 (Turing) is the least"),
-    ("NULL_DRIVER", "11040", "the NVIDIA driver is too old: it is for CUDA 11.4, and CUDA 12.0 (driver 525) is the least"),
-    ("NULL_DRIVER", "12080", "the installed packages are for CUDA 13, which needs driver 580 or later, and this driver is for CUDA 12.8: "
+    ("CUDA_VISIBLE_DEVICES", "", "no NVIDIA GPU: the driver finds none (CUDA_VISIBLE_DEVICES may hide them)"),
+    ("NULL_DRIVER_CAPABILITY", "70", "null has compute capability 7.0, and 7.5 (Turing) is the least"),
+    ("NULL_DRIVER_VERSION", "11040", "the NVIDIA driver is too old: it is for CUDA 11.4, and CUDA 12.0 (driver 525) is the least"),
+    ("NULL_DRIVER_VERSION", "12080", "the installed packages are for CUDA 13, which needs driver 580 or later, and this driver is for CUDA 12.8: "
                              'pip install "trainyard[cuda12]"')])
 def test_what_the_driver_lacks_is_told(null: None, monkeypatch: pytest.MonkeyPatch, name: str, value: str, said: str) -> None:
     monkeypatch.setenv(name, value)
@@ -79,7 +79,7 @@ def test_what_the_driver_lacks_is_told(null: None, monkeypatch: pytest.MonkeyPat
     (["nvidia-nvvm"], "13000", 'nvidia-nvvm is not installed: pip install "trainyard[cuda]"')])
 def test_what_is_not_installed_is_told(null: None, monkeypatch: pytest.MonkeyPatch, lacking: list[str], driver_version: str, said: str) -> None:
     installed(monkeypatch, {name: version for name, version in PACKAGES.items() if name not in lacking})
-    monkeypatch.setenv("NULL_DRIVER", driver_version)
+    monkeypatch.setenv("NULL_DRIVER_VERSION", driver_version)
     assert probe.reason() == said
 
 
@@ -93,7 +93,7 @@ def test_packages_of_cuda_12_will_do_for_any_driver(null: None, monkeypatch: pyt
     twelve = {"nvidia-nvjitlink-cu12": "12.9.86", "nvidia-cuda-nvcc-cu12": "12.9.86", "nvidia-cuda-nvrtc-cu12": "12.9.86"}
     installed(monkeypatch, {"numba-cuda": "0.30.4", "cuda-core": "1.2.2", "cuda-bindings": "12.9.4", **twelve})
     for version in ("12080", "13000"):
-        monkeypatch.setenv("NULL_DRIVER", version)
+        monkeypatch.setenv("NULL_DRIVER_VERSION", version)
         forget()
         assert probe.reason() is None
 
@@ -104,9 +104,8 @@ def test_an_old_cuda_core_is_told(null: None, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_nothing_of_cuda_is_imported_to_find_out(tmp_path: Path) -> None:
-    driver(tmp_path)
     code = ("import sys, engine.train; from engine.devices import choose; choose('auto'); "
             "print([name for name in sys.modules if name.startswith(('cuda', 'numba.cuda', 'numba_cuda', 'engine.kernels.gpu'))])")
-    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path)}
+    environment = {**os.environ, **driver.environment(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
