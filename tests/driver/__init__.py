@@ -22,11 +22,14 @@ needed = pytest.mark.skipif(not _has_packages(), reason="numba-cuda is not insta
 """For tests that go through the driver with CUDA's packages."""
 
 
-def built(folder: Path) -> Path:
-    """The driver, made in a folder. Skips the test where there is no C compiler."""
+def built(folder: Path, name: str = "libcuda.so.1") -> Path:
+    """The driver, made in a folder; one that this very process loads needs another name, or it would be found again as the machine's.
+
+    Skips the test where there is no C compiler.
+    """
     if shutil.which("gcc") is None:
         pytest.skip("there is no gcc to make the null driver")
-    made = folder / "libcuda.so.1"
+    made = folder / name
     subprocess.run(["gcc", "-O1", "-shared", "-fPIC", f"-Wl,-soname,{made.name}", "-o", made, Path(__file__).parent / "null.c", "-ldl"], check=True)
     return made
 

@@ -117,8 +117,10 @@ def test_a_wrong_field_is_told_with_its_place_and_what_was_meant(changes, pointe
         assert found.get((pointer, code), "absent") == suggestion
 
 
-def test_a_device_that_is_not_there_is_refused_with_its_place():
-    assert ("/device", "no_device") in refused(spec(device="cuda"))
+def test_a_device_has_one_of_three_names_and_whether_it_is_there_is_known_where_the_job_runs():
+    assert {pointer for pointer, _ in refused(spec(device="tpu"))} == {"/device"}
+    for device in ("auto", "cpu", "cuda"):
+        check(Job.model_validate(spec(device=device)), TABLES)
 
 
 def test_all_wrong_fields_are_told_at_once():

@@ -2,7 +2,8 @@
 
     inside, test_in_the_simulator = simulator(__file__)
 
-`@inside` marks the tests that run there and are skipped here; the other one, which runs here, starts that process.
+`@inside` marks the tests that run there and are skipped here; the other one, which runs here, starts that process: always for some cases of each op
+(see conftest.py), and as a slow test for all of them.
 """
 
 from __future__ import annotations
@@ -29,16 +30,17 @@ MOST_BLOCKS, MOST_THREADS = 2, 64     # of the simulator, where each thread is o
 POISON = 0xA5                         # the bytes of an arena before anything is written
 
 
-def simulator(file: str) -> tuple[pytest.MarkDecorator, Callable[[], None]]:
+def simulator(file: str) -> tuple[pytest.MarkDecorator, Callable[[str], None]]:
     """(mark for the tests of a file, a test that runs that file in the simulator)."""
-    def test_in_the_simulator() -> None:
+    @pytest.mark.skipif(SIMULATING, reason="this is the simulator")
+    @pytest.mark.parametrize("which", ["not slow", pytest.param("slow or not slow", marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+    def test_in_the_simulator(which: str) -> None:
         pytest.importorskip("cuda.core", reason="numba-cuda is not installed")
-        command = [sys.executable, "-m", "pytest", file, "-q", "-n0", "-x", "--no-header", "-p", "no:cacheprovider"]
-        done = subprocess.run(command, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=500)
+        command = [sys.executable, "-m", "pytest", file, "-q", "-n0", "-x", "--no-header", "-p", "no:cacheprovider", "-m", which]
+        done = subprocess.run(command, env={**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}, capture_output=True, text=True, timeout=1800)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
-    inside = pytest.mark.skipif(not SIMULATING, reason="runs in the simulator, as a process of its own")
-    return inside, pytest.mark.skipif(SIMULATING, reason="this is the simulator")(test_in_the_simulator)
+    return pytest.mark.skipif(not SIMULATING, reason="runs in the simulator, as a process of its own"), test_in_the_simulator
 
 
 def table(*names: str) -> list[Any]:

@@ -42,7 +42,7 @@ def installed(monkeypatch: pytest.MonkeyPatch, packages: dict[str, str]) -> None
 
 @pytest.fixture
 def null(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe, "DRIVER", str(driver.built(tmp_path)))
+    monkeypatch.setattr(probe, "DRIVER", str(driver.built(tmp_path, "libnull.so")))
 
 
 def test_without_a_driver_that_is_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
