@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -118,7 +119,8 @@ def _array(values: Any, pointer: str) -> np.ndarray:
     except ValueError:
         raise SpecError([Problem(pointer, "ragged", "the rows of an input must have one shape")]) from None
     if array.dtype.kind == "O":
-        array = array.astype(np.float64)
+        with suppress(TypeError, ValueError, OverflowError):        # what is no number stays what it is, and is refused
+            array = array.astype(np.float64)
     if array.dtype.kind not in "iufb":
         raise SpecError([Problem(pointer, "not_numbers", "an input is an array of numbers; give rows of columns for other values")])
     return array

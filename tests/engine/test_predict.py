@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from engine.data import encode
 from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
 from engine.train.job import Job
@@ -259,3 +260,10 @@ def test_a_wrong_request_for_gradients_is_told_with_its_place():
         with pytest.raises(SpecError) as error:
             gradients({**REQUEST, **changes})
         assert place in codes(error)
+
+
+def test_inputs_that_hold_other_things_than_numbers_are_refused_whatever_they_are() -> None:
+    for bad in ([1, {}, {"a": 2.0}], [None, "x"], [[1, 2], [None, {}]], [10**400, {}]):
+        with pytest.raises(SpecError) as refused:
+            encode._array(bad, "/x")
+        assert refused.value.problems[0].code in ("not_numbers", "ragged")
