@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service import logs, tally
+from service import heartbeat, logs, tally
 from service.settings import Settings
 from service.stream import run_folder
 from tests.service.receiver import receiving
@@ -186,8 +186,9 @@ def test_a_lease_that_nobody_renews_is_counted_when_another_worker_takes_the_job
 # ---------------------------------------------------------------- readiness
 
 def test_it_is_not_ready_while_no_worker_is_awake(server: Server, user: User) -> None:
-    until(lambda: set(readiness(user).values()) == {"ok"}, 60)
     folder = run_folder(server.home)
+    until(lambda: len(phases := heartbeat.workers(folder)) == 2 and "starting" not in phases.values(), 60)
+    until(lambda: set(readiness(user).values()) == {"ok"}, 60)
     pids = [int(path.suffix[1:]) for path in folder.glob("worker.*")]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
