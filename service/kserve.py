@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.data.fitted import FittedColumn
+from engine.data.table import MOST_AXES
 from engine.errors import Problem, SpecError, nearest
 from engine.train.trained.predict import Predictor
 from service.notation import LENGTH, Json, as_object, closed, dumps, parse
@@ -27,9 +28,10 @@ NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 @dataclass
 class Inferred:
-    """The bytes of an answer and their headers."""
+    """The bytes of an answer, their type and their headers."""
 
     body: bytes
+    media_type: str
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -75,6 +77,9 @@ def _classes(model: Predictor) -> dict[str, tuple[Any, ...]]:
 def infer(model: Predictor, facts: Json, body: bytes, length: int, most: int) -> Inferred:
     """The answer to one request. `facts` are its model_name and model_version, `length` is that of the JSON before binary tensors, else 0."""
     raw = closed(as_object(parse(body[:length] if length else body)), ("id", "parameters", "inputs", "outputs", "model_name", "model_version"))
+    for name in ("id", "model_name", "model_version"):
+        if not isinstance(raw.get(name), str | None):
+            raise _wrong(f"/{name}", "invalid_value", f"{name} is a text")
     tensors = read_inputs(raw.get("inputs"), body[length:] if length else b"")
     given, place = _data(model, tensors, most)
     try:
@@ -84,9 +89,11 @@ def infer(model: Predictor, facts: Json, body: bytes, length: int, most: int) ->
     found = _outputs(model, answer)
     wanted = _wanted(raw, list(found))
     made = [_written(name, found[name], binary) for name, binary in wanted.items()]
-    head = {**facts, **({"id": raw["id"]} if "id" in raw else {}), "outputs": [tensor for tensor, _ in made]}
+    head = {**facts, **({"id": raw["id"]} if raw.get("id") is not None else {}), "outputs": [tensor for tensor, _ in made]}
     text, tails = dumps(head), b"".join(tail for _, tail in made)
-    return Inferred(text + tails, {LENGTH: str(len(text))} if tails else {})
+    if not tails:
+        return Inferred(text, "application/json")
+    return Inferred(text + tails, "application/octet-stream", {LENGTH: str(len(text))})
 
 
 def _data(model: Predictor, tensors: Mapping[str, np.ndarray], most: int) -> tuple[dict[str, Any], str]:
@@ -130,25 +137,31 @@ def _outputs(model: Predictor, answer: Json) -> dict[str, tuple[np.ndarray, str]
 
 def _wanted(raw: Json, known: Sequence[str]) -> dict[str, bool]:
     """The outputs that are asked for, all if none are, and whether each is sent in binary."""
-    usually = bool(_parameters(raw, "").get("binary_data_output", False))
-    outputs = raw.get("outputs") or [{"name": name} for name in known]
-    if not isinstance(outputs, list):
+    usually = _flag(raw, "", "binary_data_output", False)
+    if not isinstance(outputs := raw.get("outputs"), list | None):
         raise _wrong("/outputs", "invalid_value", "outputs is a list of objects with a name each")
     found: dict[str, bool] = {}
-    for place, output in enumerate(outputs):
+    for place, output in enumerate(outputs or [{"name": name} for name in known]):
         name = closed(as_object(output), ("name", "parameters")).get("name")
         if not isinstance(name, str) or name not in known:
             detail = f"the model has no output {str(name)[:80]!r}; it has {', '.join(known)}"
             raise SpecError([Problem(f"/outputs/{place}/name", "unknown_output", detail, nearest(str(name), known))])
-        found[name] = bool(_parameters(output, f"/outputs/{place}").get("binary_data", usually))
+        found[name] = _flag(output, f"/outputs/{place}", "binary_data", usually)
+    return found
+
+
+def _flag(raw: Json, pointer: str, name: str, usually: bool) -> bool:
+    found = _parameters(raw, pointer).get(name, usually)
+    if not isinstance(found, bool):
+        raise _wrong(f"{pointer}/parameters/{name}", "invalid_value", f"{name} is true or false")
     return found
 
 
 def _parameters(raw: Json, pointer: str) -> Json:
-    found = raw.get("parameters") or {}
-    if not isinstance(found, dict):
+    found = raw.get("parameters")
+    if not isinstance(found, dict | None):
         raise _wrong(f"{pointer}/parameters", "invalid_value", "parameters is an object")
-    return found
+    return found or {}
 
 
 # ---------------------------------------------------------------- tensors
@@ -164,11 +177,11 @@ def read_inputs(inputs: Any, tail: bytes) -> dict[str, np.ndarray]:
         name, shape, datatype = tensor.get("name"), tensor.get("shape"), tensor.get("datatype")
         if not isinstance(name, str) or name in found:
             raise _wrong(f"{pointer}/name", "invalid_value", "every input has a name of its own")
-        if datatype not in DTYPES and datatype != "BYTES":
+        if not isinstance(datatype, str) or datatype not in (*DTYPES, "BYTES"):
             raise SpecError([Problem(f"{pointer}/datatype", "unknown_datatype", f"there is no datatype {str(datatype)[:40]!r}; there are BYTES, "
                                      f"{', '.join(DTYPES)}", nearest(str(datatype), ["BYTES", *DTYPES]))])
-        if not isinstance(shape, list) or not shape or any(type(n) is not int or n < 0 for n in shape):
-            raise _wrong(f"{pointer}/shape", "invalid_value", "a shape is a list of lengths, the rows first")
+        if not isinstance(shape, list) or not 0 < len(shape) <= MOST_AXES or any(type(n) is not int or n < 1 for n in shape):
+            raise _wrong(f"{pointer}/shape", "invalid_value", f"a shape is a list of 1 to {MOST_AXES} lengths, the rows first, none of them 0")
         size = _parameters(tensor, pointer).get("binary_data_size")
         if size is None:
             found[name] = _of_json(tensor.get("data"), datatype, shape, pointer)
@@ -182,6 +195,8 @@ def read_inputs(inputs: Any, tail: bytes) -> dict[str, np.ndarray]:
 
 def _of_json(data: Any, datatype: str, shape: list[int], pointer: str) -> np.ndarray:
     """Nested or flat, row-major."""
+    if not isinstance(data, list):
+        raise _wrong(f"{pointer}/data", "invalid_value", "data is a list")
     values = list(_flat(data))
     if len(values) != prod(shape):
         raise _wrong(f"{pointer}/data", "shape_mismatch", f"the shape {shape} has {prod(shape)} numbers, the data {len(values)}")
@@ -195,16 +210,22 @@ def _of_json(data: Any, datatype: str, shape: list[int], pointer: str) -> np.nda
     if None in values:      # missing
         return _texts(values, shape)
     try:
+        if np.dtype(DTYPES[datatype]).kind in "iu":
+            values = [_whole(value) for value in values]
         with np.errstate(over="raise"):
             return np.array(values, DTYPES[datatype]).reshape(shape)
     except (ValueError, OverflowError, FloatingPointError):
         raise _wrong(f"{pointer}/data", "out_of_range", f"a number does not fit {datatype}") from None
 
 
-def _flat(data: Any) -> Iterator[Any]:
-    if not isinstance(data, list):
-        yield data
-        return
+def _whole(value: float) -> int:
+    """2.0 is a whole number; ValueError for 2.5."""
+    if value != (found := int(value)):
+        raise ValueError
+    return found
+
+
+def _flat(data: list[Any]) -> Iterator[Any]:
     for item in data:
         if isinstance(item, list):
             yield from _flat(item)

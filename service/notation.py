@@ -15,10 +15,10 @@ Json = dict[str, Any]
 DEPTH = 32
 LENGTH = "Inference-Header-Content-Length"      # the header that says where JSON ends and bytes begin (KServe V2)
 PIECE, LONG = 128, 1 << 17      # items of a long list that are written at once, bytes that are read at once: others have their turn in between
-RISKY = re.compile(rb"\d{19}|[eE][+]?0*\d{3}")              # a number that may not fit in 64 bits
+RISKY = re.compile(r"[0-9]{19}|[eE][+]?0*[0-9]{3}")         # a number that may not fit in 64 bits
 LIST = re.compile(r'\s*\{\s*"(\w+)"\s*:\s*\[\s*')          # the beginning of an object of one long list
 NEXT = re.compile(r"\s*([,\]])\s*")
-SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")               # half a character
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")                # half a character
 
 
 # ---------------------------------------------------------------- out
@@ -89,10 +89,10 @@ def parse(body: bytes) -> Any:
         unfit.append(word)
         return math.nan
 
-    risky = RISKY.search(body) is not None
     try:
+        text = body.decode(json.detect_encoding(body))
+        risky = RISKY.search(text) is not None
         decoder = json.JSONDecoder(parse_constant=refuse, object_pairs_hook=_once, parse_int=_int if risky else None)
-        text = body.decode(json.detect_encoding(body), "surrogatepass")
         value = _in_turns(text, decoder) if len(body) > LONG else decoder.decode(text)
     except RecursionError:
         raise _too_deep() from None
@@ -104,7 +104,7 @@ def parse(body: bytes) -> Any:
     if unfit or risky:
         _refuse([Problem(place, "not_finite", "NaN and infinities are not numbers that JSON has; write null for a missing one")
                  for place, item in _leaves(value, "") if isinstance(item, float) and not math.isfinite(item)])
-    if SURROGATE.search(body):
+    if SURROGATE.search(text):
         _refuse([Problem(place, "invalid_text", "half a character (a lone surrogate) is not text")
                  for place, item in _leaves(value, "") if isinstance(item, str) and not _whole(item)])
     return value

@@ -168,7 +168,7 @@ class Answers:
     def call_infer(self, request: Json, body: bytes) -> Answer:
         """By KServe V2."""
         found = infer(self.models.get(request), request["facts"], body, request["length"], self.settings.max_predict_rows)
-        return Answer(found.body, headers=found.headers)
+        return Answer(found.body, found.media_type, found.headers)
 
     def call_describe(self, request: Json, body: bytes) -> Json:
         """What KServe V2 says of a model."""

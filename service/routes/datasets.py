@@ -12,7 +12,7 @@ from typing import Annotated, Any, Protocol
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from service import artifacts, datasets
 from service.datasets import DatasetError, Incoming, Ingested, Limits, Part
@@ -25,6 +25,7 @@ from service.routes.jobs import After
 from service.routes.jobs import Limit as PageLimit
 from service.routes.once import Key, hash_of, once
 from service.routes.problems import documented
+from service.routes.ranges import PARTIAL, IfRange, Range, Stored, span
 from service.routes.render import Answer, Json, listed
 from service.routes.shares import check_storage
 from service.routes.wire import show_dataset
@@ -192,15 +193,17 @@ async def get_rows(api: Here, dataset_id: str, offset: Annotated[int, Query(ge=0
 
 
 @router.get("/{dataset_id}/content", responses={200: {"description": "The bytes as they were uploaded", "content": dict.fromkeys(FILES, BINARY)},
-                                                **UNCHANGED, **documented(404)})
-async def get_content(api: Here, dataset_id: str, known: IfNoneMatch = None) -> Response:
+                                                **PARTIAL, **UNCHANGED, **documented(404, 416)})
+async def get_content(api: Here, dataset_id: str, known: IfNoneMatch = None, part: Range = None, same_file: IfRange = None) -> Response:
     """The bytes back."""
     row = await in_thread(api.store.get_dataset, dataset_id)
-    if (same := unchanged(known, f'"{row["sha256"]}"')) is not None:
+    tag = f'"{row["sha256"]}"'
+    if (same := unchanged(known, tag)) is not None:
         return same
     path = datasets.content(api.store.home, row["sha256"])
-    return FileResponse(path, media_type=MEDIA_TYPES.get(row["format"], "application/octet-stream"), filename=dataset_id,
-                        headers={"ETag": f'"{row["sha256"]}"'})
+    found = span(part, (await in_thread(path.stat)).st_size) if same_file in (None, tag) else None
+    return Stored(path, found, media_type=MEDIA_TYPES.get(row["format"], "application/octet-stream"), filename=dataset_id,
+                  headers={"ETag": tag})
 
 
 @router.delete("/{dataset_id}", status_code=204, responses={204: {"description": "The dataset is gone"}, **documented(404, 409)})

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from engine.data.table import MOST_AXES
 from engine.errors import Problem
 from service.ask import ask
 from service.errors import ServiceError, invalid_request, not_found
@@ -60,15 +61,18 @@ class Inference(BaseModel):
     outputs: list[Object]
 
 
+PARAMETERS, TEXT = {"type": ["object", "null"]}, {"type": ["string", "null"]}
+SHAPE = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1, "maxItems": MOST_AXES}
 TENSOR = {"type": "object", "additionalProperties": False, "required": ["name", "shape", "datatype"], "properties": {
-    "name": {"type": "string"}, "shape": {"type": "array", "items": {"type": "integer", "minimum": 0}}, "datatype": {"type": "string"},
-    "parameters": {"type": "object"}, "data": {"type": "array", "items": {}}}}
+    "name": {"type": "string"}, "shape": SHAPE, "datatype": {"type": "string"}, "parameters": PARAMETERS,
+    "data": {"type": ["array", "null"], "items": {}}}}
 BINARY = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 INFER = shapes.json_body({"type": "object", "additionalProperties": False, "required": ["inputs"], "properties": {
-    "id": {"type": "string"}, "model_name": {"type": "string"}, "model_version": {"type": "string"}, "parameters": {"type": "object"},
+    "id": TEXT, "model_name": TEXT, "model_version": TEXT, "parameters": PARAMETERS,
     "inputs": {"type": "array", "items": TENSOR, "minItems": 1},
-    "outputs": {"type": "array", "items": {"type": "object", "additionalProperties": False, "required": ["name"], "properties": {
-        "name": {"type": "string"}, "parameters": {"type": "object"}}}}}}, BINARY)
+    "outputs": {"type": ["array", "null"], "items": {"type": "object", "additionalProperties": False, "required": ["name"], "properties": {
+        "name": {"type": "string"}, "parameters": PARAMETERS}}}}}, BINARY)
+INFERRED: dict[int | str, dict[str, Any]] = {200: {"model": Inference, "content": BINARY}}
 ASKED: dict[int | str, dict[str, Any]] = documented(400, 404, 409, 413, 422, 503)
 
 
@@ -110,13 +114,13 @@ async def get_model_metadata(api: Here, model: str, version: str | None = None) 
     return answered(await ask(api.wake, {"call": "describe", **model_of(job, checkpoint), "facts": facts}))
 
 
-@router.post("/models/{model}/infer", responses={200: {"model": Inference}, **ASKED}, openapi_extra=INFER)
-@router.post("/models/{model}/versions/{version}/infer", responses={200: {"model": Inference}, **ASKED}, openapi_extra=INFER)
+@router.post("/models/{model}/infer", responses={**INFERRED, **ASKED}, openapi_extra=INFER)
+@router.post("/models/{model}/versions/{version}/infer", responses={**INFERRED, **ASKED}, openapi_extra=INFER)
 async def infer(request: Request, api: Here, model: str, version: str | None = None,
                 length: Annotated[str | None, Header(alias=LENGTH, description="bytes of JSON before binary tensors")] = None) -> Response:
     """Tensors in, tensors out."""
     body = await read(request, api.settings.max_predict_bytes, "an inference")
-    if length is not None and not (length.isdigit() and len(length) < 12 and 0 < int(length) <= len(body)):
+    if length is not None and not (length.isdecimal() and len(length) < 12 and 0 < int(length) <= len(body)):
         raise invalid_request(f"{LENGTH} says {length[:40]!r}: the body has {len(body)} bytes", [
             Problem(f"/header/{LENGTH}", "invalid_value", "it is the number of bytes of the JSON at the beginning of the body")], 400)
     job, checkpoint, _ = await in_thread(found, api, model, version)

@@ -251,6 +251,31 @@ def test_a_trained_model_has_gradients_with_its_own_preprocessing():
     assert all(np.allclose(forward["gradients"][name], value, atol=1e-9) for name, value in found["gradients"].items())
 
 
+def test_a_trained_model_with_embedded_columns_has_gradients_in_float64():
+    rows = [{"a": k / 3, "b": "pqr"[k % 3], "y": k % 2} for k in range(12)]
+    raw = spec(2, data={"dataset": "ds", "target": "y", "preprocess": {"b": {"kind": "embedding", "units": 3}}}, dtype="float32")
+    model = trained(raw, Table.from_rows(rows))
+    found = trained_gradients(model, {"data": {"rows": rows}, "of": ["parameters", "inputs"]})["gradients"]
+    moved = trained_gradients(model, {"data": {"rows": rows}, "of": ["parameters", "inputs"], "mode": "finite_difference"})["gradients"]
+    assert {"columns.b.weight", "inputs"} <= set(found) == set(moved)
+    assert all(np.allclose(found[name], moved[name], atol=1e-8) for name in found)
+
+
+@pytest.mark.parametrize("rows, place", [
+    ([{"a": 3.0, "city": "Oslo", "y": None}], ("/data", "no_rows")),
+    ([{"a": 3.0, "city": "Oslo", "y": "no"}, {"a": 3.0, "city": "Oslo", "y": "no", "colour": 1}], ("/colour", "unknown_column"))])
+def test_rows_for_gradients_have_targets_and_no_other_columns(rows, place):
+    with pytest.raises(SpecError) as error:
+        trained_gradients(fixed(), {"data": {"rows": rows}})
+    assert codes(error) == {place}
+
+
+def test_tables_without_rows_are_not_predicted():
+    with pytest.raises(SpecError) as error:
+        fixed().predict(columns={"a": np.zeros(0), "city": np.zeros(0)})
+    assert codes(error) == {("", "no_rows")}
+
+
 def test_a_wrong_request_for_gradients_is_told_with_its_place():
     for changes, place in (
         ({"mode": "sideways"}, ("/mode", "invalid_value")),

@@ -203,6 +203,7 @@ def test_a_file_has_a_digest_a_tag_and_parts(service: Service, form: str) -> Non
     assert service.http.get(path, headers={"range": "bytes=0-9", "if-range": '"other"'}).content == whole.content
     beyond = service.http.get(path, headers={"range": f"bytes={len(whole.content)}-"})
     assert beyond.status_code == 416 and beyond.headers["content-range"] == f"bytes */{len(whole.content)}"
+    assert service.http.get(path, headers={"range": f"bytes={'9' * 5000}-"}).content == whole.content
 
 
 def test_the_forms_hold_the_same_arrays_and_say_so(service: Service, tmp_path: Path) -> None:
@@ -269,6 +270,7 @@ def test_kserve_by_binary_tensors_as_tritonclient_sends_them(service: Service) -
     answer = service.http.post(f"/v2/models/{service.arrays}/infer", content=head + x.tobytes(), headers={
         "Inference-Header-Content-Length": str(len(head)), "Content-Type": "application/octet-stream"})
     assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"] == "application/octet-stream"
     size = int(answer.headers["inference-header-content-length"])
     told = json.loads(answer.content[:size])["outputs"][0]
     assert told["parameters"]["binary_data_size"] == len(answer.content) - size
@@ -287,13 +289,33 @@ def test_kserve_by_binary_tensors_as_tritonclient_sends_them(service: Service) -
     ({"name": "y2"}, "no input 'y2'"), ({"shape": [2, 2]}, "4 numbers"), ({"datatype": "FP31"}, "no datatype 'FP31'"),
     ({"data": ["a"] * 6}, "numbers only"),
     ({"datatype": "INT8", "data": [300] * 6}, "fit"), ({"shape": "many"}, "shape"), ({"parameters": 5}, "object"),
-    ({"parameters": {"binary_data_size": 24}}, "0 bytes left"), ({"colour": 1}, "no field"), ({"shape": [3, 2]}, "shape")])
+    ({"parameters": {"binary_data_size": 24}}, "0 bytes left"), ({"colour": 1}, "no field"), ({"shape": [3, 2]}, "shape"),
+    ({"datatype": {}}, "no datatype '{}'"), ({"shape": [0, 3], "data": []}, "none of them 0"), ({"shape": [1] * 40}, "1 to 32 lengths"),
+    ({"data": 1}, "data is a list"), ({"datatype": "INT32", "data": [0.5] * 6}, "fit INT32")])
 def test_kserve_refuses_with_one_sentence(service: Service, change: dict[str, Any], says: str) -> None:
     tensor = {"name": "x", "shape": [2, 3], "datatype": "FP32", "data": [1, 2, 3, 4, 5, 6], **change}
     if "binary_data_size" in str(change):
         tensor.pop("data")
     answer = service.http.post(f"/v2/models/{service.arrays}/infer", json={"inputs": [tensor]})
     assert answer.status_code == 422 and says in answer.json()["error"], answer.text
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"id": {}}, "id is a text"), ({"outputs": 0}, "outputs is a list"), ({"parameters": {"binary_data_output": "no"}}, "true or false"),
+    ({"outputs": [{"name": "outputs", "parameters": {"binary_data": 1}}]}, "true or false")])
+def test_kserve_refuses_what_stands_beside_the_tensors(service: Service, change: dict[str, Any], says: str) -> None:
+    tensor = {"name": "x", "shape": [1, 3], "datatype": "INT32", "data": [1.0, 2, 3]}
+    path = f"/v2/models/{service.arrays}/infer"
+    answer = service.http.post(path, json={"inputs": [tensor], **change})
+    assert answer.status_code == 422 and says in answer.json()["error"], answer.text
+    assert "id" not in ok(service.http.post(path, json={"inputs": [tensor], "id": None, "parameters": None, "outputs": None}))
+
+
+@pytest.mark.parametrize("length", ["²", "-1", "0", "1e1", "999999999999"])
+def test_kserve_refuses_a_length_of_json_that_is_none(service: Service, length: str) -> None:
+    answer = service.http.post(f"/v2/models/{service.arrays}/infer", json={"inputs": []},
+                               headers={b"inference-header-content-length": length.encode("latin-1")})
+    assert answer.status_code == 400 and "the body has" in answer.json()["detail"], answer.text
 
 
 def test_kserve_refuses_models_and_outputs_that_are_not_there(service: Service) -> None:

@@ -249,11 +249,11 @@ def _check_weights(column: Column, rows: np.ndarray, notes: Notes) -> None:
 
 
 def leaves_of(fitted: Fitted, dtype: str) -> dict[str, Leaf]:
-    """Shape of one row and dtype of each batch leaf."""
+    """Shape of one row and dtype of each batch leaf, of a model that computes in `dtype`."""
     leaves: dict[str, Leaf] = {}
     for item in fitted.inputs:
         if math.prod(item.shape):
-            leaves[item.leaf] = (item.shape, item.dtype)
+            leaves[item.leaf] = (item.shape, "int32" if item.dtype == "int32" else dtype)
         leaves.update({column.leaf: ((fitted.windows.length,) if fitted.windows else (), "int32") for column in item.embeddings})
     for target in fitted.targets:
         if target.kind != "inputs":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -46,7 +47,7 @@ def _as_data(value: Any) -> Any:
     inline = value.get("dataset")
     rows = inline.get("rows") if isinstance(inline, Mapping) else None
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) for row in rows):
-        value["dataset"] = {"columns": {name: [row.get(name) for row in rows] for name in rows[0]}}
+        value["dataset"] = {"columns": {name: [row.get(name) for row in rows] for name in chain.from_iterable(rows)}}
     return value
 
 
@@ -105,6 +106,8 @@ def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str,
     maker = weighted_if_there(StepMaker(network, model.objectives), table)
     part = part_of(model.fitted, table, None, Notes())
     rows = target_rows(model.fitted, part, Notes())
+    if not len(rows):
+        raise SpecError([Problem("/data", "no_rows", "no row has a target: there is no loss to differentiate")])
     graph = maker(len(rows), True)
     parameters, buffers = ({path: array.astype(np.float64) for path, array in group.items()} for group in (model.parameters, model.buffers))
     feeds = maker.network.fitted.feeds(table.columns, part.order)

@@ -104,6 +104,8 @@ class Predictor:
 
     def _given(self, rows: Any, columns: Any, inputs: Any, table: Table | None, losses: bool) -> _Given:
         made = table if table is not None else self._table(rows, columns, inputs, losses)
+        if not made.rows:
+            raise _no_rows()
         warnings = self._unseen(made, rows is not None)
         return _Given(made, *self._index(made, inputs is not None), warnings)
 
@@ -151,7 +153,7 @@ class Predictor:
         first = rows[0] if rows else columns
         targets += [name for name in sorts if isinstance(first, Mapping) and name in first]
         if not given:
-            raise SpecError([Problem("", "no_rows", "there are no rows to predict")])
+            raise _no_rows()
         if rows is not None:
             return table_of_rows(self.fitted, rows, targets)
         if columns is not None:
@@ -273,3 +275,7 @@ class Predictor:
         if notes.problems:
             raise SpecError(notes.problems)
         return found
+
+
+def _no_rows() -> SpecError:
+    return SpecError([Problem("", "no_rows", "there are no rows to predict")])

@@ -46,6 +46,14 @@ def test_rows_are_shown_and_bytes_come_back(http: httpx.Client) -> None:
     assert http.get(f"{path}/rows?offset=9").json()["data"] == []
     content = http.get(f"{path}/content")
     assert content.text == CSV and content.headers["content-type"].startswith("text/csv")
+    for part, text in (("bytes=2-4", CSV[2:5]), ("bytes=-3", CSV[-3:]), (f"bytes=4-{10**9}", CSV[4:])):
+        piece = http.get(f"{path}/content", headers={"range": part, "if-range": content.headers["etag"]})
+        assert piece.status_code == 206 and piece.text == text and piece.headers["content-range"].endswith(f"/{len(CSV)}")
+    for no_part in ("bytes=4-2", "lines=1-2", "bytes=a-b", "é", "bytes=0-1,3-4"):
+        assert http.get(f"{path}/content", headers={b"range": no_part.encode()}).text == CSV
+    assert http.get(f"{path}/content", headers={"range": "bytes=0-1", "if-range": '"other"'}).text == CSV
+    beyond = problem(http.get(f"{path}/content", headers={"range": f"bytes={len(CSV)}-"}), 416, "range_not_satisfiable")
+    assert f"{len(CSV):,} bytes" in beyond["detail"]
     problem(http.get(f"{path}/rows?limit=0"), 422, "invalid_request")
 
 
