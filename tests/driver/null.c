@@ -29,9 +29,10 @@ static Status health(void) {
 }
 static size_t told(const char *name, size_t otherwise) { return getenv(name) ? strtoull(getenv(name), 0, 10) : otherwise; }
 
-/* 0 launches made, 1 graphs launched, 2 launches captured, 3 pieces of memory in use, 4 to 9 what the last launch was given */
-static long counts[10];
-enum {LAUNCHES, GRAPHS, CAPTURED, PIECES, ARGUMENTS};
+/* 0 launches made, 1 graphs launched, 2 launches captured, 3 pieces of memory in use, 4 to 9 what the last launch was given,
+   10 copies that were made because an event behind them was waited for, 11 times that a stream was waited for while copies went on in another */
+static long counts[12];
+enum {LAUNCHES, GRAPHS, CAPTURED, PIECES, ARGUMENTS, HEEDED = 10, BESIDE};
 long null_count(int which) { return counts[which]; }
 
 /* ------------------------------------------------------------ devices and contexts */
@@ -84,7 +85,31 @@ Status cuMemAlloc_v2(void **made, size_t size) {
 Status cuMemFree_v2(void *piece) { __sync_sub_and_fetch(&used, malloc_usable_size(piece)); return given_back(piece); }
 Status cuMemHostAlloc(void **made, size_t size) { return taken(made, calloc(1, size)); }
 Status cuMemFreeHost(void *piece) { return given_back(piece); }
-Status cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
+
+/* Copies to the GPU are made as late as they may be: when their stream is waited for, or an event that was recorded in it. */
+#define MOST_COPIES 256
+static struct {void *to; const void *from; size_t size; void *stream;} copies[MOST_COPIES];
+static int under_way;
+static void *recorded;      /* the stream of the last event */
+
+static int make_copies(void *stream) {
+    int left = 0, all = under_way;
+    for (int i = 0; i < all; i++)
+        if (copies[i].stream == stream) memmove(copies[i].to, copies[i].from, copies[i].size);
+        else copies[left++] = copies[i];
+    under_way = left;
+    return all - left;
+}
+Status cuMemcpyHtoDAsync_v2(void *to, const void *from, size_t size, void *stream) {
+    if (under_way == MOST_COPIES) make_copies(stream);
+    if (under_way == MOST_COPIES) return INVALID_IMAGE;
+    copies[under_way].to = to, copies[under_way].from = from, copies[under_way].size = size, copies[under_way++].stream = stream;
+    return health();
+}
+Status cuEventCreate(void **made) { *made = made_one(); return OK; }
+Status cuEventRecord(void *event, void *stream) { recorded = stream; return OK; }
+Status cuEventSynchronize(void) { counts[HEEDED] += make_copies(recorded); return health(); }
+Status cuStreamWaitEvent(void) { counts[HEEDED] += make_copies(recorded); return OK; }
 Status cuMemcpyDtoHAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
 Status cuMemcpyDtoDAsync_v2(void *to, const void *from, size_t size) { memmove(to, from, size); return health(); }
 
@@ -105,7 +130,11 @@ static void end(Ending one) {
 }
 
 Status cuStreamCreateWithPriority(void **made) { *made = made_one(); return OK; }
-Status cuStreamSynchronize(void) { return health(); }
+Status cuStreamSynchronize(void *stream) {
+    make_copies(stream);
+    counts[BESIDE] += under_way > 0;
+    return health();
+}
 Status cuStreamQuery(void) { return health(); }
 Status cuStreamGetCtx(void *stream, void **context) { *context = current; return OK; }
 Status cuStreamGetDevice(void *stream, int *device) { *device = 0; return OK; }

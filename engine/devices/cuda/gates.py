@@ -7,7 +7,10 @@ float64 series[MOST, 2].
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
+from engine.kernels.grid import grid
 from engine.kernels.library import kernel
+from engine.ops.elementwise_grid import THREADS
+from engine.plan.control_grid import copy_all
 
 GO, UPDATE, METRICS, DONE = (8 * i for i in range(4))
 FACTORS = 64
@@ -45,3 +48,20 @@ def end_step(arena, words, begin, end):
             whole[5] += 1
     whole[3] += 1
     area[3] += 1
+
+
+@kernel("take_batch")
+def take_batch(arena, words, begin, end):
+    """Put the batch that was sent for this step into its place, 16 bytes a number. Words: out, ring of batches, bytes from one to the next, how many,
+    area.
+    """
+    out = view(arena, words[0], int64)
+    x = view(arena, words[1] + view(arena, words[4], int64)[3] % words[3] * words[2], int64)
+    for i in range(2 * begin, 2 * end):
+        out[i] = x[i]
+
+
+@grid("take_batch", threads=THREADS, units=THREADS, uses=(copy_all,))
+def take_batch_grid(arena, words, size):
+    """A thread per 16 bytes; words as on the CPU."""
+    copy_all(arena, words[0], words[1] + view(arena, words[4], int64)[3] % words[3] * words[2], 16 * size)

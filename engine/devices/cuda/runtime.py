@@ -9,8 +9,8 @@ import ctypes
 import gc
 import threading
 import weakref
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ class Graph(Protocol):
 
 
 class Runtime(Protocol):
-    """One GPU with one queue: whatever is asked is done in that order. Pointers are whole numbers.
+    """One GPU with one queue: whatever is asked is done in that order, but for what is sent beside it. Pointers are whole numbers.
 
     DeviceError where something fails, MemoryError where there is no room.
 
@@ -64,7 +64,19 @@ class Runtime(Protocol):
         ...
 
     def send(self, pointer: int, array: np.ndarray) -> None:
-        """Copy pinned bytes to the GPU; they may be changed after the next `wait`."""
+        """Copy pinned bytes to the GPU beside the queue, after what was sent before; they may be changed when a later `mark` is passed."""
+        ...
+
+    def mark(self) -> Any:
+        """The moment when all that was sent so far is there."""
+        ...
+
+    def heed(self, mark: Any) -> None:
+        """Let what is asked of the queue from now on begin after that moment."""
+        ...
+
+    def settle(self, mark: Any) -> None:
+        """Wait for that moment."""
         ...
 
     def read(self, pointer: int, array: np.ndarray) -> None:
@@ -111,6 +123,21 @@ def _give_back(runtime: Runtime, pieces: list[int]) -> None:
             runtime.free(piece)
 
 
+def _unpin(driver: Any, beside: Any, pointer: int) -> None:
+    with suppress(Exception):       # where the GPU has failed, no copy is under way
+        beside.sync()
+    driver.cuMemFreeHost(pointer)
+
+
+@contextmanager
+def failing(what: str) -> Iterator[None]:
+    """Tell what went wrong by a DeviceError: CUDA's packages raise several kinds."""
+    try:
+        yield
+    except Exception as error:
+        raise DeviceError(f"{what}: {error}") from error
+
+
 class Cuda:
     """The GPU at hand, through `cuda.core`. Made only after the probe has found one."""
 
@@ -123,6 +150,7 @@ class Cuda:
         self.arch, self.processors = gpu.capability, int(self._device.properties.multiprocessor_count)
         self._queue = self._device.create_stream()
         self._target = self._queue      # a graph builder, while a graph is recorded
+        self._beside = self._device.create_stream()
         self._config = cache(lambda blocks, threads: self._core.LaunchConfig(grid=blocks, block=threads))
 
     def _here(self) -> None:
@@ -166,7 +194,7 @@ class Cuda:
     def pinned(self, nbytes: int) -> np.ndarray:
         pointer = int(self._ask("cuMemHostAlloc", max(nbytes, 1), 0))
         room = (ctypes.c_uint8 * max(nbytes, 1)).from_address(pointer)
-        weakref.finalize(room, self._driver.cuMemFreeHost, pointer).atexit = False
+        weakref.finalize(room, _unpin, self._driver, self._beside, pointer).atexit = False
         return np.ctypeslib.as_array(room)[:nbytes]
 
     def write(self, pointer: int, array: np.ndarray) -> None:
@@ -176,7 +204,22 @@ class Cuda:
 
     def send(self, pointer: int, array: np.ndarray) -> None:
         if array.nbytes:
-            self._ask("cuMemcpyHtoDAsync", pointer, array.ctypes.data, array.nbytes, self._queue.handle)
+            self._ask("cuMemcpyHtoDAsync", pointer, array.ctypes.data, array.nbytes, self._beside.handle)
+
+    def mark(self) -> Any:
+        self._here()
+        with failing("a copy to the GPU cannot be followed"):
+            return self._beside.record()
+
+    def heed(self, mark: Any) -> None:
+        self._here()
+        with failing("the GPU cannot wait for a copy to it"):
+            self._queue.wait(mark)
+
+    def settle(self, mark: Any) -> None:
+        self._here()
+        with failing("the GPU failed during a copy to it"):
+            mark.sync()
 
     def read(self, pointer: int, array: np.ndarray) -> None:
         if array.nbytes:
@@ -213,17 +256,13 @@ class Cuda:
             raise
         finally:
             self._target = self._queue
-        try:
+        with failing("a graph could not be recorded"):
             return _Captured(builder.end_building().complete(), self._queue)
-        except Exception as error:
-            raise DeviceError(f"a graph could not be recorded: {error}") from error
 
     def wait(self, what: str) -> None:
         self._here()
-        try:
+        with failing(f"the GPU failed during {what}"):
             self._queue.sync()
-        except Exception as error:
-            raise DeviceError(f"the GPU failed during {what}: {error}") from error
 
 
 class _Captured:
@@ -232,10 +271,8 @@ class _Captured:
         graph.upload(queue)
 
     def launch(self) -> None:
-        try:
+        with failing("a graph could not be launched"):
             self._graph.launch(self._queue)
-        except Exception as error:
-            raise DeviceError(f"a graph could not be launched: {error}") from error
 
 
 @cache
@@ -243,10 +280,8 @@ def _loaded(kernel: str, dtype: str, arch: int) -> Any:
     """A kernel in the memory of the process's GPU."""
     core: Any = import_module("cuda.core")
     cubin = import_module(COMMAND).build(kernel, dtype, arch)
-    try:
+    with failing(f"kernel {kernel}.{dtype} cannot be loaded"):
         return core.ObjectCode.from_cubin(cubin.code).get_kernel(cubin.entry)
-    except Exception as error:
-        raise DeviceError(f"kernel {kernel}.{dtype} cannot be loaded: {error}") from error
 
 
 def open_gpu() -> Runtime:

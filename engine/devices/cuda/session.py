@@ -38,22 +38,24 @@ class Session(session.Session):
         self.runtime = runtime or open_gpu()
         self._room = Room(self.runtime)
         area = align(program.nbytes)
-        self._at = self._room.take(area + gates.NBYTES)
+        self.resident = feed.fits(self.runtime, program.outside, area)
+        feeder = None if self.resident else feed.Gatherer(self.runtime, program, self.control, area)
+        self._at = self._room.take(area + gates.NBYTES + (feeder.nbytes if feeder else 0))
         if runtime is None and (blas := open_blas(self.runtime.arch, self._room.take)):
             library = blas.plan
-        self.resident = feed.fits(self.runtime, program.outside)
-        self._loop = self._ready(area, library)
+        self._loop = self._ready(area, library, feeder)
         self._begun = False
 
-    def _ready(self, area: int, library: Library | None) -> steps.Loop:
+    def _ready(self, area: int, library: Library | None, feeder: feed.Gatherer | None) -> steps.Loop:
         """The loop for all phases."""
         runtime, program, phases = self.runtime, self.program, self.program.phases.values()
         addresses = feed.copied(self._room, program.outside) if self.resident else {}
-        kinds = [steps.step_plans(phase, last, area, gathers=not self.resident) for phase in phases for last in (False, True)]
+        kinds = [steps.step_plans(phase, last, area, feeder and feeder.launch(phase, last)) for phase in phases for last in (False, True)]
         self.table = Table(runtime, self._room, [plan for kind in kinds for plan in kind], self._at, addresses, library, area + gates.GO)
         found = iter(self.table.launches)
         each = iter([steps.Recorded([launch for _ in kind for launch in next(found)]) for kind in kinds])
-        feeder = None if self.resident else feed.Gatherer(runtime, program, self._at, self.control)
+        if feeder:
+            feeder.open(self._at)
         return steps.Loop(runtime, self._at, area, self.control, {name: (next(each), next(each)) for name in program.phases}, feeder)
 
     def look(self) -> None:

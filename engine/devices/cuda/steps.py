@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Protocol
 
 import numpy as np
@@ -21,7 +22,7 @@ from engine.devices.cuda.gates import FACTORS, GO, METRICS, MOST, SERIES, UPDATE
 from engine.devices.cuda.machine import Bound
 from engine.devices.cuda.runtime import Graph, Runtime
 from engine.plan import control
-from engine.plan.plan import Plan, Row, lay
+from engine.plan.plan import Plan, lay
 from engine.plan.program import Phase
 
 LONGEST = 0.02                  # seconds that a graph may take: the stop word is not looked at meanwhile
@@ -29,27 +30,33 @@ MOST_LAUNCHES = 2048            # of a graph
 GROWTH = 8                      # a graph is no more than so many times as long as the longest that was timed
 
 
-def step_plans(phase: Phase, last: bool, area: int, gathers: bool) -> list[tuple[Plan, int]]:
-    """The plans of one step, each with the offset of its gate; without its first where somebody else `gathers` the batch."""
+def step_plans(phase: Phase, last: bool, area: int, batch: Launch | None) -> list[tuple[Plan, int]]:
+    """The plans of one step, each with the offset of its gate; `batch` brings the batch in the first one's stead, where the GPU does not gather."""
     gather, compute, guard, update, metrics = phase.plans[5:] if last else phase.plans[:5]
     end = lay([Launch("end_step", "float32", (area, area + SERIES, int(phase.training)), 1)])
-    first = [] if gathers else [(gather, area + GO)]
+    first = gather if batch is None else lay([batch])
     if not phase.training:
-        return [*first, (compute, area + GO), (metrics, area + GO), (end, area + GO)]
+        return [(first, area + GO), (compute, area + GO), (metrics, area + GO), (end, area + GO)]
     decide = lay([Launch("decide_step", "float32", (area, area + FACTORS), 1)])
-    return [*first, (compute, area + GO), (guard, area + GO), (decide, area + GO), (update, area + UPDATE), (metrics, area + METRICS),
-            (end, area + GO)]
+    return [(first, area + GO), (compute, area + GO), (guard, area + GO), (decide, area + GO), (update, area + UPDATE),
+            (metrics, area + METRICS), (end, area + GO)]
 
 
 class Feeder(Protocol):
-    """Gathers batches on the host."""
+    """Gathers batches on the host, while the GPU computes. `most` are made at once."""
 
-    def fill(self, phase: Phase, last: bool, ahead: int) -> None:
-        """Make the batch that is so many batches behind the control block's."""
+    most: int
+
+    def begin(self) -> None:
+        """Forget what was made; the next batch is for the first step of a stretch."""
         ...
 
-    def send(self) -> None:
-        """Let the GPU have the batch that was made last."""
+    def make(self, phase: Phase, last: bool, ahead: int, count: int) -> None:
+        """Make `count` batches of one kind, the first of them so many batches behind the control block's, and send them on their way."""
+        ...
+
+    def hand_over(self) -> None:
+        """Whatever is launched from now on finds all that was made."""
         ...
 
 
@@ -90,6 +97,7 @@ class Loop:
     def __init__(self, runtime: Runtime, arena: int, area: int, memory: np.ndarray, steps: Mapping[str, Sequence[Recorded]], feeder: Feeder | None):
         self.runtime, self.arena, self.area, self.memory, self.steps, self.feeder = runtime, arena, area, memory, steps, feeder
         self.whole = memory[:64].view(np.int64)
+        self.fed: tuple[bool, int] | None = None        # for which steps batches were made: whether last ones, how many
 
     def run(self, phase: Phase, steps: int, factors: np.ndarray, series: np.ndarray, stop_word: np.ndarray) -> int:
         """Run up to `steps` steps from where the control block stands; how many were finished. `factors` and `series` as for the CPU's."""
@@ -107,8 +115,7 @@ class Loop:
         done = 0
         while done < count and not stop_word[0]:
             position = self._position
-            last = position >= phase.full_steps
-            begun = self._go(phase, last, count - done if last else min(count - done, phase.full_steps - position))
+            begun = self._go(phase, count - done)
             done += self._position - position
             if self._position - position < begun:
                 break
@@ -131,36 +138,50 @@ class Loop:
         self.runtime.write(self.arena + self.area, area)
         self.runtime.write(self.arena, self.memory)
         if self.feeder:
-            self.feeder.fill(phase, self._position >= phase.full_steps, 0)
+            self.feeder.begin()
+            self._feed(phase, 0, count)
 
     def validate(self, phase: Phase, copy: np.ndarray) -> int:
         """Compare each value of a full batch with its oracle; how many agreed. `copy` is the arena as it is now. DeviceError as from `compare`."""
         self._begin(phase, 1, np.ones(1))
         if self.feeder:
-            self.feeder.send()
-        launches = {id(launch.row): launch for launch in self.steps[phase.name][0].launches}
+            self.feeder.hand_over()
+        compute, launches = phase.plans[1], self.steps[phase.name][0].launches
+        computing = {id(row) for row in compute.rows}
+        for launch in takewhile(lambda launch: id(launch.row) not in computing, launches):
+            launch.enqueue(self.runtime)
+        self.runtime.read(self.arena, copy)
+        named = {id(launch.row): launch for launch in launches}
 
-        def run(row: Row) -> None:
-            if id(row) in launches:
-                launches[id(row)].enqueue(self.runtime)
+        def run(number: int) -> None:
+            if launch := named.get(id(compute.rows[number])):
+                launch.enqueue(self.runtime)
                 self.runtime.read(self.arena, copy)
 
-        gather, compute = phase.plans[:2]
-        for row in gather.rows:
-            run(row)
-        return compare(compute, copy, lambda number: run(compute.rows[number]))
+        return compare(compute, copy, run)
 
-    def _go(self, phase: Phase, last: bool, most: int) -> int:
-        """Run some of the next `most` steps, which are of one kind; how many were begun."""
-        recorded, begun = self.steps[phase.name][int(last)], 1
-        if self.feeder:
-            self.feeder.send()
-        else:
-            begun = recorded.fitting(most)
+    def _portion(self, phase: Phase, position: int, left: int) -> tuple[bool, int]:
+        """Of which kind the steps from a position on are, and how many of them to run at once where so many are left."""
+        last = position >= phase.full_steps
+        most = left if last else min(left, phase.full_steps - position)
+        return last, self.steps[phase.name][int(last)].fitting(min(most, self.feeder.most) if self.feeder else most)
+
+    def _feed(self, phase: Phase, ahead: int, left: int) -> None:
+        """Have the batches made for what is run so many steps later, where `left` steps are left then."""
+        self.fed = None
+        if self.feeder and left:
+            self.fed = self._portion(phase, self._position + ahead, left)
+            self.feeder.make(phase, self.fed[0], ahead, self.fed[1])
+
+    def _go(self, phase: Phase, left: int) -> int:
+        """Run some of the `left` next steps, which are of one kind; how many were begun."""
+        last, begun = self.fed or self._portion(phase, self._position, left)
+        recorded = self.steps[phase.name][int(last)]
         known, start = begun in recorded.graphs, time.perf_counter()
+        if self.feeder:
+            self.feeder.hand_over()
         recorded.run(self.runtime, begun)
-        if self.feeder and self._position + 1 < phase.steps:
-            self.feeder.fill(phase, self._position + 1 >= phase.full_steps, 1)
+        self._feed(phase, begun, left - begun)
         self.runtime.wait(f"{begun} steps of {phase.name!r}")
         if known or not recorded.seconds:       # a graph that had to be recorded first tells nothing
             recorded.seconds = (time.perf_counter() - start) / begun

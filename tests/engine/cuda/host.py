@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,15 +37,17 @@ class Recording:
 
     def launch(self) -> None:
         self.runtime.graphs.append(len(self.launches))
+        self.runtime.asked.append("graph")
         for one in self.launches:
-            self.runtime.carry_out(one)
+            self.runtime.enqueue(partial(self.runtime.carry_out, one))
 
 
 @dataclass
 class Host:
     """Pieces of memory by address. `done` are all launches that were made, `graphs` the lengths of the graphs that were, in order.
 
-    `after` is called with each launch that was carried out.
+    `after` is called with each launch that was carried out. Of copies beside the queue and launches, those that are `late` are done when they have to
+    be, and no sooner.
     """
 
     arch: int = 90
@@ -56,7 +59,11 @@ class Host:
     asked: list[str] = field(default_factory=list)
     after: Callable[[Launched], None] | None = None
     stream: int = 7
+    late: str = ""
     _recorded: list[Launched] | None = None
+    _queue: list[Callable[[], None]] = field(default_factory=list)
+    _sent: list[tuple[int, np.ndarray, bytes]] = field(default_factory=list)
+    _arrived: int = 0
 
     def unused(self) -> int:
         return self.room - sum(len(piece) for piece in self.pieces.values())
@@ -85,13 +92,32 @@ class Host:
     def write(self, pointer: int, array: np.ndarray) -> None:
         assert array.flags.c_contiguous
         self.asked.append("write")
+        self._catch_up()
         self._bytes(pointer, array.nbytes)[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
-    send = write
+    def send(self, pointer: int, array: np.ndarray) -> None:
+        self.asked.append("send")
+        self._sent.append((pointer, array, array.tobytes()))
+        if self.late != "copies":
+            self.settle(self.mark())
+
+    def mark(self) -> int:
+        return len(self._sent)
+
+    def heed(self, mark: int) -> None:
+        self.asked.append("heed")
+        self.enqueue(partial(self.settle, mark))
+
+    def settle(self, mark: int) -> None:
+        for pointer, array, held in self._sent[self._arrived: mark]:
+            assert array.tobytes() == held, "pinned bytes were changed before they were copied"
+            self._bytes(pointer, array.nbytes)[:] = array
+        self._arrived = max(self._arrived, mark)
 
     def read(self, pointer: int, array: np.ndarray) -> None:
         assert array.flags.c_contiguous
         self.asked.append("read")
+        self._catch_up()
         array.reshape(-1).view(np.uint8)[:] = self._bytes(pointer, array.nbytes)
 
     def load(self, kernels: Collection[Kind]) -> Mapping[Kind, Any]:
@@ -102,7 +128,7 @@ class Host:
         if self._recorded is not None:
             self._recorded.append(one)
         else:
-            self.carry_out(one)
+            self.enqueue(partial(self.carry_out, one))
 
     def capture(self, enqueue: Callable[[], None]) -> Graph:
         self._recorded = []
@@ -112,6 +138,17 @@ class Host:
 
     def wait(self, what: str) -> None:
         self.asked.append("wait")
+        self._catch_up()
+
+    def enqueue(self, what: Callable[[], None]) -> None:
+        """Do it when everything before is done."""
+        self._queue.append(what)
+        if self.late != "launches":
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        while self._queue:
+            self._queue.pop(0)()
 
     # ---------------------------------------------------------------- what a launch does
 

@@ -135,17 +135,38 @@ def _interrupted(run: Run, until: int) -> Any:
     yield from run.events()
 
 
-def test_data_that_does_not_fit_is_gathered_by_the_cpu(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("late", ["", "copies", "launches"])
+def test_data_that_does_not_fit_is_gathered_by_the_cpu(late: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [job(), job(callbacks=[{"kind": "skip_when", "above": 1.1}], evaluate_train=True),
-            job(optimiser={"kind": "descent", "learning_rate": 1e30})]
+            job(optimiser={"kind": "descent", "learning_rate": 1e30}), job(**JOBS["rolled back"])]
     expected = [told(events_of(run_of(spec))) for spec in jobs]
-    request.getfixturevalue("gpus")
+    gpus = request.getfixturevalue("gpus")
     monkeypatch.setattr(feed, "SHARE", 0.0)
+    monkeypatch.setattr(feed, "MOST", 2)        # so that a place of the ring is soon used again
     for spec, events in zip(jobs, expected, strict=True):
         run = run_of(spec)
         assert isinstance(run.session, OnGpu) and not run.session.resident
+        gpus[-1].late = late
         assert told(events_of(run)) == events
-        assert not any(launched.kernel[0].startswith(("gather", "sample")) for launched in run.session.runtime.done)    # type: ignore[attr-defined]
+        assert not any(launched.kernel[0].startswith(("gather", "sample")) for launched in gpus[-1].done)
+
+
+def test_batches_are_made_and_sent_while_the_gpu_computes_with_those_before(gpus: list[Host], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed, "SHARE", 0.0)
+    monkeypatch.setattr(feed, "MOST", 4)
+    run = run_of(job(), rows=table(600))
+    steps = run.train.full_steps
+    for _ in range(2):      # the first time graphs grow
+        run.next_epoch()
+        gpus[0].asked.clear()
+        assert run.session.run(run.train, steps, np.ones(steps), np.zeros((steps, 2))) == steps
+    asked = [what for what in gpus[0].asked if what != "write"]
+    assert asked.count("send") == steps
+    turns = " ".join(asked).split("graph")
+    assert turns[0].split() == ["send"] * 4 + ["heed"]
+    for turn in turns[1:-2]:
+        assert turn.split() == ["send"] * 4 + ["wait", "read", "heed"]
+    assert all("heed" in turn for turn in turns[:-1]) and "send" not in turns[-1] and len(turns) == steps // 4 + 1 + (steps % 4).bit_count()
 
 
 def test_more_steps_than_the_table_of_factors_holds(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from engine.core import Address, bits
 from engine.data import gather
 from engine.data.augment import Crop, Flip, Noise, Shift
 from engine.data.feed import Feed, Span
+from engine.devices.cuda import gates
 from engine.kernels import library
 from engine.plan import control
 from tests.engine.cuda.simulate import aligned, launch, simulator
@@ -151,6 +152,17 @@ def test_bytes_are_copied_and_rows_kept_as_on_the_cpu(to: int, fro: int, width: 
     for size in (0, 33):
         np.testing.assert_array_equal(*both("copy_bytes", "float32", arena, (to, fro, width), size))
         np.testing.assert_array_equal(*both("keep_rows", "float32", arena, (to, fro, width, 33), size))
+
+
+@inside
+@pytest.mark.parametrize("done", [0, 2, 7])
+def test_a_step_takes_its_batch_from_the_ring(done: int) -> None:
+    arena, area, ring = started(), 512, 2048
+    arena[area:][:64].view(np.int64)[gates.DONE // 8] = done
+    arena[ring:] = RNG.integers(0, 255, len(arena) - ring)
+    for size in (0, 1, 33):
+        np.testing.assert_array_equal(*both("take_batch", "float32", arena, (1024, ring, 576, 3, area), size))
+    np.testing.assert_array_equal(arena[1024:][:528], arena[ring + 576 * (done % 3):][:528])
 
 
 @inside
