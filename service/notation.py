@@ -106,7 +106,7 @@ def parse(body: bytes) -> Any:
                  for place, item in _leaves(value, "") if isinstance(item, float) and not math.isfinite(item)])
     if SURROGATE.search(text):
         _refuse([Problem(place, "invalid_text", "half a character (a lone surrogate) is not text")
-                 for place, item in _leaves(value, "") if isinstance(item, str) and not _whole(item)])
+                 for place, item in _leaves(value, "") if isinstance(item, str) and not is_whole(item)])
     return value
 
 
@@ -178,7 +178,8 @@ def _check_depth(value: Any) -> None:
     raise _too_deep()
 
 
-def _whole(text: str) -> bool:
+def is_whole(text: str) -> bool:
+    """Whether no character is half of one."""
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
@@ -186,7 +187,7 @@ def _leaves(value: Any, place: str):
     """Every name and plain value with its pointer."""
     if isinstance(value, dict):
         for name, item in value.items():
-            step = f"{place}/{name.replace('~', '~0').replace('/', '~1')}" if _whole(name) else place
+            step = f"{place}/{name.replace('~', '~0').replace('/', '~1')}" if is_whole(name) else place
             if step == place:
                 yield place, name
             yield from _leaves(item, step)

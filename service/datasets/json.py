@@ -14,18 +14,32 @@ from service.datasets.draft import Draft
 from service.datasets.formats import check_types
 from service.datasets.limits import DatasetError, Limits
 from service.datasets.texts import Block, Open, Plain, Warnings, block_size, check_width, write
+from service.notation import SURROGATE, is_whole
 
 DEPTH = 32
 
 
 def parse(text: bytes, where: str = "") -> Any:
-    """A JSON value of finite numbers. DatasetErrors say the place."""
+    """A JSON value of finite numbers, whose names are text. DatasetErrors say the place."""
     try:
-        return json.loads(text, parse_constant=refuse, parse_float=size)
+        characters = text.decode(json.detect_encoding(text))
+        value = json.loads(characters, parse_constant=refuse, parse_float=size)
+        half = SURROGATE.search(characters) and next((name for name in names_in(value) if not is_whole(name)), None)
     except RecursionError:
         raise DatasetError("too_deep", f"{where}the JSON is nested more than {DEPTH} deep") from None
     except ValueError as error:
         raise DatasetError("malformed_json", f"{where}not JSON: {error}") from None
+    if half:
+        raise DatasetError("invalid_text", f"{where}the name {half[:80]!r} has half a character (a lone surrogate), which is not text")
+    return value
+
+
+def names_in(value: Any) -> Iterator[str]:
+    """The names of every object."""
+    if isinstance(value, dict):
+        yield from value
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from names_in(item)
 
 
 def refuse(word: str) -> None:

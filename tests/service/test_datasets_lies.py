@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from service.datasets import DatasetError, Limits, Part, ingest, ingest_inline, ingest_parts, open_table
 from service.errors import StorageFull
+from service.notation import dumps
 from tests.service.uploads import GOOD, npy, refusal, zipped
 
 
@@ -128,10 +129,17 @@ def test_reading_too_long_is_refused(refused):
     (b'{"columns": {"": [1]}}', "bad_name"),
     (b'{"columns": {"x": [1]}, "colour": 1}', "unknown_field"), (b'{"columns": {"x": [[1], [2, 3]]}}', "ragged"), (b'{"rows": [1]}', "not_an_object"),
     (b'{"columns": {"' + b"n" * 300 + b'": [1]}}', "bad_name"), (b'{"columns": {"x": [1], "y": [1, 2]}}', "unequal_rows"),
-    (b'{"rows": [{}]}', "no_columns"),
+    (b'{"rows": [{}]}', "no_columns"), (b'{"rows": [{"\\ud800": 1}]}', "invalid_text"), (b'{"\\udfff": 1, "columns": {"x": [1]}}', "invalid_text"),
+    ('{"columns": {"\\ud800": ["\\ud83d\\ude00"]}}'.encode("utf-16"), "invalid_text"), (b'{"columns": {"\xed\xa0\x80": [1]}}', "malformed_json"),
 ])
 def test_bad_json_is_refused(refused, body, code):
-    assert refused(body, format="json").code == code
+    error = refused(body, format="json")
+    assert error.code == code and dumps(error.as_dict("/v1/datasets"))
+
+
+def test_names_of_half_characters_are_refused_in_lines_too(refused):
+    error = refused(b'{"a": 1}\n{"a": 2, "\\udc00b": "x"}\n', format="ndjson", types="c:number")
+    assert error.code == "invalid_text" and error.detail.startswith("line 2: ") and dumps(error.as_dict("/v1/datasets"))
 
 
 def test_problems_of_inline_data_point_into_the_request(tmp_path):
