@@ -88,7 +88,7 @@ def _circle(real: Any, reduced: Any, sine: tuple[float, ...], cosine: tuple[floa
         q, r = reduced(x)
         s, c = both(r)
         y = select(q & 1 == 1, c, s)
-        return select(q >= 2, -y, y)
+        return select(x == real(0.0), x, select(q >= 2, -y, y))      # -0.0 stays what it is
 
     @inline
     def cos(x):
@@ -101,7 +101,7 @@ def _circle(real: Any, reduced: Any, sine: tuple[float, ...], cosine: tuple[floa
     def tan(x):
         q, r = reduced(x)
         s, c = both(r)
-        return select(q & 1 == 1, -c, s) / select(q & 1 == 1, s, c)
+        return select(x == real(0.0), x, select(q & 1 == 1, -c, s) / select(q & 1 == 1, s, c))
 
     return sin, cos, tan
 

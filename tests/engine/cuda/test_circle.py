@@ -43,3 +43,9 @@ def test_a_function_of_the_circle_is_exact_for_small_and_for_huge_numbers(name: 
 
 def test_no_wrong_number_is_given_beyond_the_bound_of_float64() -> None:
     assert np.isnan(compute("sin", np.array([1.01 * circle.NEAR64]))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["sin", "tan"])
+def test_the_sign_of_nought_is_kept(name: str, dtype: str) -> None:
+    np.testing.assert_array_equal(np.signbit(compute(name, np.array([0.0, -0.0], dtype))), [False, True])
