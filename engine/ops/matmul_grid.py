@@ -265,8 +265,17 @@ def part_of(k: int, tiles: int) -> int:
 def round_operands(rows: Iterable[Row], precision: str) -> None:
     """Let the products of float32 among the rows of a plan round their operands: `precision` is one of PRECISIONS."""
     for row in rows:
-        if row.kernel.startswith("product_") and row.dtype == "float32":
+        if _rounds(row):
             row.words[PRECISION] = PRECISIONS[precision]
+
+
+def precision_of(row: Row) -> str:
+    """How a row rounds its operands."""
+    return list(PRECISIONS)[row.words[PRECISION]] if _rounds(row) else "full"
+
+
+def _rounds(row: Row) -> bool:
+    return row.kernel.startswith("product_") and row.dtype == "float32"
 
 
 class Row(Protocol):

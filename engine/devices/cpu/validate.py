@@ -10,9 +10,11 @@ import numpy as np
 from engine.core import CONSTANT, FLOATS, LEAF, Node
 from engine.devices.cpu.machine import Table
 from engine.errors import DeviceError
-from engine.plan.plan import Plan
+from engine.ops.matmul_grid import precision_of
+from engine.plan.plan import Plan, Row
 
 TOLERANCE = {"float32": 1e-4, "float64": 1e-10}
+ROUNDED = {"tf32": 2.0**-9, "bf16": 2.0**-6}     # of products whose operands are rounded: four times as much as one operand may be off
 
 
 def validate(plan: Plan, arena: np.ndarray) -> int:
@@ -30,7 +32,8 @@ def validate(plan: Plan, arena: np.ndarray) -> int:
 def compare(plan: Plan, copy: np.ndarray, run: Callable[[int], None]) -> int:
     """Compare what `run` makes of each row, by its number, in a copy of the arena as it is before the plan; how many values agreed.
 
-    Raises DeviceError where a kernel and its oracle differ by more than 1e-4 (float32) or 1e-10 (float64) of the largest value.
+    Raises DeviceError where a kernel and its oracle differ by more than 1e-4 (float32), 1e-10 (float64), or what rounding operands costs, of the
+    largest value.
     """
     agreed = 0
     for _, several in groupby(enumerate(plan.makers), key=lambda item: id(item[1])):     # the rows of one node follow each other
@@ -39,8 +42,14 @@ def compare(plan: Plan, copy: np.ndarray, run: Callable[[int], None]) -> int:
         inputs = _inputs(plan, node, copy)
         for number in rows:
             run(number)
-        agreed += _agrees(plan, rows[-1], node, inputs, copy)
+        tolerance = max(_tolerance(plan.rows[number], node.dtype) for number in rows)
+        agreed += _agrees(plan, rows[-1], node, inputs, copy, tolerance)
     return agreed
+
+
+def _tolerance(row: Row, dtype: str) -> float:
+    """How far a row may be from its oracle, as a share of the largest value."""
+    return ROUNDED.get(precision_of(row), TOLERANCE.get(dtype, 0.0))
 
 
 def _inputs(plan: Plan, node: Node, arena: np.ndarray) -> list[np.ndarray] | None:
@@ -59,7 +68,7 @@ def _read(plan: Plan, node: Node, arena: np.ndarray) -> np.ndarray:
     return arena[at: at + node.size * kind.itemsize].view(kind).reshape(node.shape).copy()
 
 
-def _agrees(plan: Plan, number: int, node: Node, inputs: list[np.ndarray] | None, arena: np.ndarray) -> bool:
+def _agrees(plan: Plan, number: int, node: Node, inputs: list[np.ndarray] | None, arena: np.ndarray, tolerance: float) -> bool:
     if inputs is None or node.dtype not in FLOATS:
         return False
     wide = [x.astype(np.float64) if x.dtype.name in FLOATS else x for x in inputs]
@@ -68,8 +77,8 @@ def _agrees(plan: Plan, number: int, node: Node, inputs: list[np.ndarray] | None
     found = _read(plan, node, arena).astype(np.float64)
     finite = np.isfinite(expected)
     scale = np.abs(expected[finite]).max(initial=1.0)
-    if (np.isfinite(found) != finite).any() or np.abs(found - expected)[finite].max(initial=0.0) > TOLERANCE[node.dtype] * scale:
+    if (np.isfinite(found) != finite).any() or np.abs(found - expected)[finite].max(initial=0.0) > tolerance * scale:
         worst = np.abs(np.where(finite, found - expected, 0)).max(initial=0.0)
         raise DeviceError(f"row {number}, kernel {plan.rows[number].kernel!r} for {node!r}: it differs from its oracle by {worst:.3g}, "
-                          f"more than {TOLERANCE[node.dtype]:g} of {scale:.3g}")
+                          f"more than {tolerance:g} of {scale:.3g}")
     return True

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from engine.core import OPS, apply, leaf
 from engine.data.table import Table
-from engine.ops.matmul_grid import PRECISION
+from engine.devices.cpu.validate import compare
+from engine.errors import DeviceError
+from engine.ops.matmul_grid import PRECISION, precision_of, round_operands
+from engine.plan.plan import make
 from engine.spec import problems
 from engine.train import Job
 from engine.train.ready import planned
@@ -43,3 +47,35 @@ def test_the_products_of_the_model_are_rounded_and_those_of_the_optimiser_are_no
     program = planned.plan(Job.model_validate(spec(device="cuda", precision=precision)), {"d": rows}).program
     found = [{row.words[PRECISION] for row in plan.rows if row.kernel.startswith("product_")} for plan in program.phases["train"].plans[:5]]
     assert found == [set(), {word}, set(), {0}, set()]
+
+
+def cut(x: np.ndarray, precision: str) -> np.ndarray:
+    """float32 with as much of the fraction as is kept, rounded to the nearest."""
+    kept = {"full": 23, "tf32": 10, "bf16": 7}[precision]
+    mantissa, exponent = np.frexp(x.astype(np.float64))
+    return np.ldexp(np.round(np.ldexp(mantissa, kept + 1)), exponent - kept - 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("made_with", ["full", "tf32", "bf16"])
+@pytest.mark.parametrize("asked", ["full", "tf32", "bf16"])
+def test_a_product_may_be_as_far_from_its_oracle_as_its_rounding_makes_it(asked: str, made_with: str) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((40, 700)).astype(np.float32), rng.standard_normal((700, 24)).astype(np.float32)
+    left, right = leaf(a.shape, "float32"), leaf(b.shape, "float32")
+    node = apply(OPS["matmul"], left, right)
+    plan = make([node], {left: 0, right: a.nbytes}, a.nbytes + b.nbytes, device="cuda")
+    round_operands(plan.rows, asked)
+    assert {precision_of(row) for row in plan.rows} == {asked}
+    arena = np.zeros(a.nbytes + b.nbytes + plan.nbytes, np.uint8)
+    arena[:a.nbytes + b.nbytes] = np.concatenate([a.ravel(), b.ravel()]).view(np.uint8)
+    product = cut(a, made_with) @ cut(b, made_with)
+
+    def run(number: int) -> None:
+        arena[plan.at(node):][:product.nbytes] = product.ravel().view(np.uint8)
+
+    bits = {"full": 23, "tf32": 10, "bf16": 7}
+    if bits[made_with] >= bits[asked]:
+        assert compare(plan, arena, run) == 1
+    else:
+        with pytest.raises(DeviceError, match="differs from its oracle"):
+            compare(plan, arena, run)
