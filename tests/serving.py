@@ -8,13 +8,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TextIO
 from urllib.parse import urlsplit
 
 ROOT = Path(__file__).parent.parent
 READY = "Trainyard is ready at "
+PATIENCE = 120.0        # seconds for a service to start
 TRAINYARD = [sys.executable, "-m", "service.cli"]
 
 
@@ -31,17 +35,31 @@ class Server:
         self.process = subprocess.Popen(command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, text=True)
 
     def start(self) -> None:
-        """Start, until it can take a job."""
+        """Start, until it can take a job. Where it cannot in time, an AssertionError has what it said; its log is in the test's captured output."""
         self.launch()
-        assert self.process.stdout is not None
-        line = next((line for line in self.process.stdout if line.startswith(READY)), "")
-        assert line, "the service did not start"
-        self.url = line.removeprefix(READY).strip()
+        said, lines = list[str](), SimpleQueue[str]()
+        threading.Thread(target=_read, args=(self.process.stdout, lines), daemon=True).start()
+        until = time.monotonic() + PATIENCE
+        while not said or not said[-1].startswith(READY):
+            try:
+                said.append(lines.get(timeout=max(0.0, until - time.monotonic())))
+            except Empty:
+                raise AssertionError(f"the service is not ready after {PATIENCE:g} s; it said {said}") from None
+            assert said[-1], f"the service ended with {self.process.wait(10)} before it was ready; it said {said[:-1]}"
+        self.url = said[-1].removeprefix(READY).strip()
         self.port = self.url.rpartition(":")[2]
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(45) == 0
+
+
+def _read(stream: TextIO, lines: SimpleQueue[str]) -> None:
+    """Hand every line on, and an empty one at the end."""
+    with stream:
+        for line in stream:
+            lines.put(line)
+    lines.put("")
 
 
 @contextmanager

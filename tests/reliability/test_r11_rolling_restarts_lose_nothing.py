@@ -47,7 +47,7 @@ def job(dataset: str, length: int, seed: int) -> dict[str, Any]:
 
 
 @short_or_full("size", (1, 1, 15), (50, 2, 400))
-def test_rolling_restarts_lose_nothing(tmp_path: Path, size: tuple[int, int], shown: Callable[[str], None]) -> None:
+def test_rolling_restarts_lose_nothing(tmp_path: Path, size: tuple[int, int, int], shown: Callable[[str], None]) -> None:
     (restarts, workers, length), chance, home = size, random.Random(11), tmp_path / "home"
     with whole(home, workers=workers, threads=workers) as service:
         user, x = User(service.url), random.Random(0)
@@ -59,7 +59,7 @@ def test_rolling_restarts_lose_nothing(tmp_path: Path, size: tuple[int, int], sh
         for watcher in watchers:
             watcher.join(600)
         whole_ones = [user.submit(job(dataset, length, seed)) for seed in range(JOBS)]
-        expected = [user.watch(job_id) for job_id in whole_ones]
+        expected = [user.watch(job_id, seconds=600) for job_id in whole_ones]
         bytes_of = {job_id: user.get(f"/v1/jobs/{job_id}/checkpoints")["data"][0]["sha256"] for job_id in ids + whole_ones}
         attempts = sum(user.get(f"/v1/jobs/{job_id}")["attempt"] for job_id in ids)
     for watcher in watchers:

@@ -77,7 +77,10 @@ def thinned(document: dict[str, Any], chance: random.Random, known: dict[str, li
 
 
 def things(user: User) -> dict[str, list[str]]:
-    """Some of everything that a path names."""
+    """Some of everything that a path names. Jobs of the round before are cancelled: one forked to millions of epochs would keep the one worker."""
+    while left := user.get("/v1/jobs", status="queued,running,pausing,paused", limit=100)["data"]:
+        for one in left:
+            user.http.post(f"/v1/jobs/{one['id']}/cancel")
     done, _ = user.train(small())
     jobs = [done, user.submit(small(20_000)), *(user.submit(small(3)) for _ in range(3))]
     datasets = [user.post("/v1/datasets", {"name": name, "columns": {**ROW, "z": [place] * 4}})["id"] for place, name in enumerate("abc")]
