@@ -17,13 +17,13 @@ import ast
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
 
 from engine.kernels import together
-from engine.kernels.library import KERNELS, CastLiterals, Text, text_of
+from engine.kernels.library import KERNELS, CastLiterals, Source, Text, text_of
 
 RANGES = 256      # threads of a block, where each makes ranges of its own
 
@@ -92,10 +92,13 @@ WIDE = {"guard", "refresh_scalars", "open_gate", "noise_key", "clip_factor", "ad
 """CPU kernels that compute some numbers in float64 on purpose, on a GPU too."""
 
 
-CPU_ONLY = {"attention", "attention_grad", "conv", "conv_weights", "gru", "gru_grad", "gru_v3", "gru_v3_grad", "lstm", "lstm_grad", "matmul_blas",
-            "matmul_panels", "matmul_tiles", "matmul_turned", "recurrent_weigh", "rnn_relu", "rnn_relu_grad", "rnn_tanh", "rnn_tanh_grad",
-            "softmax_cross_entropy_few", "softmax_cross_entropy_few_grad", "transpose_2d"}
-"""CPU kernels that a GPU cannot run: made of vectors in registers, calls of BLAS, or rooms of a thread's own. Their ops have other launches."""
+CPU_ONLY = {"attention", "attention_grad", "batch_moments_blocks", "batch_norm_sums_blocks", "conv", "conv_weights", "depthwise", "depthwise_weights",
+            "gru", "gru_grad", "gru_v3", "gru_v3_grad", "lstm", "lstm_grad", "matmul_blas", "matmul_panels", "matmul_tiles", "matmul_turned",
+            "max_pool", "max_pool_grad", "max_pool_quads", "max_pool_quads_grad", "mean_pool", "mean_pool_grad", "recurrent_weigh",
+            "rnn_relu", "rnn_relu_grad", "rnn_tanh", "rnn_tanh_grad", "scatter_add", "softmax_cross_entropy_few", "softmax_cross_entropy_few_grad",
+            "transpose_2d"}
+"""CPU kernels that no GPU runs, for it cannot (they are made of vectors in registers, calls of BLAS, or rooms of a thread's own) or has better ones
+under other names. Their ops have other launches."""
 
 
 def define_grid(name: str, text: Text, threads: int = RANGES, units: int = 1, uses: Iterable[Callable[..., Any]] = (),
@@ -122,7 +125,7 @@ def exists(name: str) -> bool:
 
 
 def names() -> list[str]:
-    """All kernels that a GPU can run: those with a text of their own, and CPU kernels that are not the CPU's alone."""
+    """All kernels that a GPU may be asked for: those with a text of their own, and CPU kernels that are not the CPU's alone."""
     return sorted(set(GRIDS) | (set(KERNELS) - CPU_ONLY))
 
 
@@ -144,9 +147,12 @@ def shape(name: str, size: int, grain: int, most: int) -> tuple[int, int]:
 
 def source(name: str, dtype: str, simulated: bool = False) -> str:
     """The whole text of a GPU kernel's file for one number type, for the compiler or for the simulator."""
-    own = GRIDS.get(name)
-    text, uses = (own.text, own.uses) if own else (KERNELS[name].text, KERNELS[name].uses)
-    tree = CastLiterals().visit(ast.parse(text))
+    return _whole(GRIDS.get(name) or KERNELS[name], dtype, simulated)
+
+
+@cache
+def _whole(kernel: Grid | Source, dtype: str, simulated: bool) -> str:
+    uses, tree = kernel.uses, CastLiterals().visit(ast.parse(kernel.text))
     tree.body[0].name = "compute"
     body = ast.unparse(ast.fix_missing_locations(tree))
     called = [inspect.getsource(function) for function in together.ALL]
@@ -155,7 +161,7 @@ def source(name: str, dtype: str, simulated: bool = False) -> str:
     else:
         parts = [*map(_device, called), uses, _device(body)]
     head = (_SIMULATED if simulated else _COMPILED).format(dtype=dtype) + _TYPE.format(dtype=dtype, width=np.dtype(dtype).itemsize)
-    return head + "\n".join(parts) + _RUN + (_OF_BLOCKS if own else _OF_RANGES)
+    return head + "\n".join(parts) + _RUN + (_OF_BLOCKS if isinstance(kernel, Grid) else _OF_RANGES)
 
 
 def _device(text: str) -> str:

@@ -67,13 +67,14 @@ def _versions() -> tuple[str, ...]:
     return tuple(found)
 
 
-def _key(name: str, dtype: str, arch: int) -> str:
+def _key(name: str, dtype: str) -> str:
     text = grid.source(name, dtype)
-    return hashlib.sha256(repr((library.folder().name, _versions(), arch, grid.threads(name), text)).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr((library.folder().name, _versions(), grid.threads(name), text)).encode()).hexdigest()[:32]
 
 
 def _path(name: str, dtype: str, arch: int) -> Path:
-    return env.CACHE / "cubins" / f"{name}-{dtype}-sm{arch}-{_key(name, dtype, arch)}"
+    """Without an ending; kernels of the same text are one."""
+    return env.CACHE / "cubins" / f"sm{arch}-{_key(name, dtype)}"
 
 
 def kin(arch: int) -> int:
@@ -119,13 +120,19 @@ def _make(name: str, dtype: str, arch: int) -> Cubin:
         entry, ptx = to_ptx(name, dtype, arch)
         code, said = _assemble(ptx, arch)
     words = {word: sum(map(int, re.findall(pattern, said))) for word, pattern in _SAID.items()}
-    wide, local = len(_WIDE.findall(ptx)), len(re.findall(r"\b(?:ld|st)\.local", ptx))
+    wide, local = _counts(ptx)
     return Cubin(entry, code, Report(**words, wide=wide, local=local, seconds=round(time.perf_counter() - start, 3)))
 
 
 _WIDE = re.compile(r"^\s+(?!mov|ld|cvt\.rn\.f32)\S*\.f64\b", re.MULTILINE)     # arithmetic; words hold float64, which is read and narrowed
 _SAID = {"registers": r"Used (\d+) registers",
          "spills": r"(\d+) bytes spill stores", "stack": r"(\d+) bytes stack frame", "shared": r"(\d+) bytes smem"}
+
+
+@lru_cache(maxsize=1)
+def _counts(ptx: str) -> tuple[int, int]:
+    """(instructions on float64, reads and writes of local memory) in PTX."""
+    return len(_WIDE.findall(ptx)), len(re.findall(r"\b(?:ld|st)\.local", ptx))
 
 
 @lru_cache(maxsize=32)

@@ -30,6 +30,14 @@ def test_an_op_has_kernels_for_a_gpu_on_each_of_its_cases(op: Op, dtype: str) ->
     assert not absent(kernels), "give the op a GPU kernel (`grid`), or other launches (`cuda=`)"
 
 
+def test_a_gpu_is_spared_the_kernels_of_the_cpu_for_which_it_has_others() -> None:
+    launched = {device: {launch.kernel for op in OPS.values() for case in op.cases for launch in op.launches(use(op, case, "float32")[0], device)}
+                for device in ("cpu", "cuda")}
+    spared = launched["cpu"] - launched["cuda"]
+    assert not spared & set(grid.names()), "name them in CPU_ONLY: they would be compiled for nothing"
+    assert "mean_pool" in spared and "mean_pool_each" in launched["cuda"] & set(grid.names())
+
+
 def kernels_of(monkeypatch: pytest.MonkeyPatch, rows: Table, **changes: Any) -> set[str]:
     """All kernels of a job that is planned for a GPU."""
     monkeypatch.setattr(planned, "choose", lambda device: "cuda")
