@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from service import child, heartbeat, logs, tally
+from service import child, devices, heartbeat, logs, tally
 from service.ahead import WORKER, Process, of_worker
 from service.errors import ServiceError, StaleFence
 from service.heartbeat import Heartbeat
@@ -140,15 +140,17 @@ class Crew:
     def __init__(self, settings: Settings, store: Store, folder: Path, owner: str, processes: Sequence[Process]):
         self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
         self.workers = [Worker(settings, owner, number, process=process) for number, process in enumerate(processes)]
+        self.gpus: tuple[dict[str, Any], ...] = ()
         self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
         self._writer = ThreadPoolExecutor(1, "store")
         self._written = self._writer.submit(lambda: None)
         self.kills = oom_kills()
         self.look_at = self.renew_at = 0.0
 
-    def give(self, gpus: Sequence[str]) -> None:
-        """Start a worker for each of these GPUs, beside the others."""
-        self.workers += [Worker(self.settings, self.owner, number, gpu) for number, gpu in enumerate(gpus, len(self.workers))]
+    def give(self, gpus: tuple[dict[str, Any], ...]) -> None:
+        """Start a worker for each of these GPUs, beside the others, and let everybody at the store know of them."""
+        self.gpus, self.renew_at = gpus, 0.0
+        self.workers += [Worker(self.settings, self.owner, number, gpu) for number, gpu in enumerate(devices.names(gpus), len(self.workers))]
 
     @property
     def ready(self) -> bool:
@@ -197,7 +199,7 @@ class Crew:
             self.bereaved = {pid: verdict for pid, verdict in self.bereaved.items() if pid in held}
             living = {worker.pid for worker in self.workers}
             orphans = [(job, self.bereaved.get(pid, LOST)) for pid, job in held.items() if pid not in living]
-            if orphans or held:
+            if orphans or held or self.gpus:
                 self._write(orphans)
 
     def _write(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]] = ()) -> None:
@@ -209,6 +211,8 @@ class Crew:
         with _complaining():
             if time.monotonic() >= self.renew_at:
                 self.store.renew(self.owner, self.settings.lease_seconds)
+                if self.gpus:
+                    self.store.tell_gpus(self.owner, self.gpus, self.settings.lease_seconds)
                 self.renew_at = time.monotonic() + self.settings.renew_seconds
             for job, verdict in orphans:
                 self._tell(job, verdict)
@@ -226,8 +230,15 @@ class Crew:
 
     def drain(self) -> None:
         """Ask every worker to write a checkpoint, give its job back, and end."""
+        had, self.gpus = self.gpus, ()
+        if had:
+            self._writer.submit(self._leave)
         for worker in self.workers:
             worker.send(signal.SIGTERM)
+
+    def _leave(self) -> None:
+        with _complaining():
+            self.store.tell_gpus(self.owner, (), 0.0)
 
     def kill(self) -> None:
         for worker in self.workers:

@@ -1,4 +1,5 @@
-"""The GPUs of this machine: looked for once, in a process of its own, and told to everybody in the run folder, as `devices.<pid of the supervisor>`.
+"""The GPUs of this machine: looked for once, in a process of its own, and told to everybody in the run folder, as `devices.<pid of the supervisor>`;
+and in the store, for who is on another machine.
 
 Only the workers that a GPU is given to ever touch one: from all other processes GPUs are hidden.
 """
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,6 +44,11 @@ def told(folder: Path) -> Devices:
                 found.append(json.loads(path.read_text()))
     gpus = tuple(gpu for one in found for gpu in one["gpus"])
     return Devices(gpus, "" if gpus else next((one["reason"] for one in found), NOT_SERVED))
+
+
+def anywhere(folder: Path, gpus: Sequence[dict[str, Any]]) -> Devices:
+    """The GPUs that the store knows of, here and elsewhere; before it knows of any, those of the run folder, or why it has none."""
+    return Devices(tuple(gpus)) if gpus else told(folder)
 
 
 def tell(folder: Path, pid: int, devices: Devices) -> None:

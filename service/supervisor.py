@@ -110,7 +110,7 @@ class Supervisor:
     def _turn(self) -> None:
         self.crew.keep()
         if self.search is not None and self.search.look() and self.search.found:
-            self.crew.give(devices.names(self.search.found.gpus))
+            self.crew.give(self.search.found.gpus)
         if self.api is not None:
             self._keep_api(self.api)
         if self.predictor is not None and (code := self.predictor.keep()) is not None:

@@ -130,7 +130,7 @@ def parse(api: Api, raw: Json, inline: Table | None) -> Job:
 
 def _missing_device(api: Api, device: Any) -> list[Problem]:
     """A GPU that is asked for, where there is none that trains."""
-    found = devices.told(api.wake.folder) if device == "cuda" else devices.Devices()
+    found = devices.anywhere(api.wake.folder, api.store.gpus()) if device == "cuda" else devices.Devices()
     return [Problem("/device", "no_device", f"there is no GPU to train on: {found.reason}", "auto")] if found.reason else []
 
 

@@ -110,7 +110,7 @@ def _disk(api: Api) -> str:
 @router.get("/version", responses=documented())
 async def get_version(api: Here) -> Response:
     """What runs here."""
-    gpus = devices.told(api.wake.folder).gpus
+    gpus = (await in_thread(_found, api)).gpus
     return Answer({**VERSIONS, "devices": ["cpu", "cuda"] if gpus else ["cpu"]})
 
 
@@ -129,7 +129,7 @@ VERSIONS: Json = present(version=_version, api="v1", schema=SCHEMA, engine=_vers
 @router.get("/v1/limits", responses=documented())
 async def get_limits(api: Here) -> Response:
     """The most that this service takes."""
-    return Answer({"object": "limits", **limits(api)})
+    return Answer({"object": "limits", **await in_thread(limits, api)})
 
 
 def limits(api: Api) -> dict[str, Any]:
@@ -139,9 +139,13 @@ def limits(api: Api) -> dict[str, Any]:
             "devices": {"cpu": {"workers": settings.workers, "threads": settings.threads}, "cuda": _gpus(api)}}
 
 
+def _found(api: Api) -> devices.Devices:
+    return devices.anywhere(api.wake.folder, api.store.gpus())
+
+
 def _gpus(api: Api) -> Json:
     """The GPUs that train, a job each at a time, or why there is none."""
-    found = devices.told(api.wake.folder)
+    found = _found(api)
     return {"gpus": list(found.gpus), **({"reason": found.reason} if found.reason else {})}
 
 

@@ -201,6 +201,8 @@ TRANSACTIONS = {
     "expire_idempotency": Deed("old answers go | they are gone", lambda s, _, n: s.expire_idempotency(), ""),
     "set_setting": Deed("a fact is written | it is known", lambda s, _, n: s.set_setting(f"fact {n}", 1),
                         "SELECT count(*) FROM settings WHERE name LIKE 'fact%'"),
+    "tell_gpus": Deed("a supervisor's GPUs are written | jobs for a GPU are accepted", lambda s, _, n: s.tell_gpus(f"{n}", [{"index": 0}], 60),
+                      "SELECT count(*) FROM settings WHERE name LIKE 'gpus:%'"),
     "publish": Deed("a name is given | it answers", lambda s, ids, n: s.publish("name", ids[n]), "SELECT count(*) FROM models", two_done),
     "put_model": Deed("a name is given and its answer written | the client is told",
                       lambda s, ids, n: nested(s, "put_model", s.publish, "name", ids[n]), "SELECT count(*) FROM models", two_done),

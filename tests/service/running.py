@@ -41,7 +41,7 @@ class Running:
         self.settings = {f"TRAINYARD_{name.upper()}": str(value) for name, value in {"home": home, "port": 0, **settings}.items()}
         self.start()
         until(lambda: {"busy", "idle"} & set(self.phases()), 90)
-        self.store = Store.at(home, notify=Wake(home).notify)
+        self.store = Store.at(home, self.settings.get("TRAINYARD_STORE", ""), Wake(home).notify)
 
     def start(self) -> None:
         command = [sys.executable, "-m", "service.supervisor", *([] if self.role == "serve" else [self.role])]

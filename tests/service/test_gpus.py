@@ -138,6 +138,50 @@ def test_without_a_gpu_a_job_for_one_is_refused_with_the_reason(run: Callable[..
     assert httpx.get(f"{url}/version").json()["devices"] == ["cpu"]
 
 
+@pytest.mark.slow
+@driver.needed
+def test_a_gpu_of_a_worker_elsewhere_is_known_until_nothing_is_heard_of_it(run: Callable[..., Running], null: dict[str, str], tmp_path: Path,
+                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    here = run("serve", gpus="none", lease_seconds=2, renew_seconds=0.5)
+    assert here.process.stdout is not None
+    url = here.process.stdout.readline().strip().rpartition(" ")[2]
+    job = {"model": {"kind": "dense", "units": 1}, "loss": "mse", "optimiser": "adam", "device": "cuda",
+           "data": {"dataset": {"columns": {"x": [1.0, 2.0], "y": [1.0, 2.0]}}, "target": "y"}}
+
+    def status() -> int:
+        return httpx.post(f"{url}/v1/jobs?validate_only=true", json=job).status_code
+
+    assert status() == 422
+    for name, value in null.items():
+        monkeypatch.setenv(name, value)
+    elsewhere = Running(tmp_path / "elsewhere", workers=1, gpus="0", store=f"sqlite:///{here.home / 'trainyard.db'}", lease_seconds=2,
+                        renew_seconds=0.5)       # of another machine it has a home of its own, and the store in common
+    try:
+        until(lambda: status() == 200)
+        told = httpx.get(f"{url}/v1/limits").json()["devices"]["cuda"]
+        assert [gpu["name"] for gpu in told["gpus"]] == ["null"] and "reason" not in told
+        assert httpx.get(f"{url}/version").json()["devices"] == ["cpu", "cuda"]
+        posted = httpx.post(f"{url}/v1/jobs", json=job)
+        assert posted.status_code == 202 and posted.json()["status_reason"] == "waiting_for_device"
+        httpx.post(f"{url}/v1/jobs/{posted.json()['id']}/cancel")
+        elsewhere.process.kill()
+        until(lambda: status() == 422)
+    finally:
+        elsewhere.close()
+    assert httpx.get(f"{url}/v1/limits").json()["devices"]["cuda"]["gpus"] == []
+
+
+def test_what_supervisors_tell_of_their_gpus_is_forgotten_in_time(store: Store) -> None:
+    one, two = {"index": 0, "name": "one"}, {"index": 0, "name": "two"}
+    store.tell_gpus("b", [two], 60)
+    store.tell_gpus("a", [one, two], 60)
+    assert store.gpus() == [one, two, two]
+    store.tell_gpus("a", [one], -1)         # heard of too long ago
+    assert store.gpus() == [two]
+    store.tell_gpus("b", [], 60)
+    assert store.gpus() == [] and store.get_setting("gpus:a") is None
+
+
 # ---------------------------------------------------------------- with the processes that there are
 
 
