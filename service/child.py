@@ -90,6 +90,14 @@ def _started(pid: int) -> str:
         return ""
 
 
+def load_numba() -> None:
+    """Load what kernels need, in 16 MB less: numba imports all of scipy.linalg to see whether it can offer `np.cov`, which no kernel calls."""
+    hidden = sys.modules.setdefault("scipy.linalg", None)  # type: ignore[arg-type]
+    import_module("numba.np.arraymath")
+    if hidden is None:
+        del sys.modules["scipy.linalg"]
+
+
 def main() -> None:
     """Tie this process to its parent, then become the module."""
     parent, module = int(sys.argv[1]), sys.argv[2]

@@ -24,7 +24,7 @@ from engine.export.onnx.document import export
 from engine.train.trained.generate import generate
 from engine.train.trained.gradients import gradients, trained_gradients
 from engine.train.trained.predict import Predictor
-from service import artifacts, logs, weights
+from service import artifacts, child, logs, weights
 from service.ask import LONGEST, pack, socket_path
 from service.datasets import open_table
 from service.errors import ServiceError, conflict, invalid_request, invalid_spec, too_large
@@ -261,6 +261,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     settings = Settings()
     logs.install(settings, "predictor")
+    child.load_numba()
     Server(settings).serve_forever()
 
 

@@ -161,6 +161,7 @@ def main() -> None:
     settings = Settings()
     logs.install(settings, "worker")
     tally.begin(run_folder(settings.home))
+    child.load_numba()
     Worker(settings).run()
 
 
