@@ -25,7 +25,8 @@ from engine.kernels.grid import define_grid, grid
 ROW, RELU, GATE = 1, 2, 3      # how to finish: plus a row, relu of that, times (M > 0)
 PRECISIONS = {"full": 0, "tf32": 1, "bf16": 2}
 """How the operands of a float32 product are rounded before they are multiplied; sums are of float32 always. bf16 has float32's range of exponents,
-so no gradient is lost to zero and no loss needs scaling."""
+so no gradient is lost to zero and no loss needs scaling. Only products that a library may make are rounded: it has units for that. Tiles of
+convolutions and squares of attention are multiplied by those for float32, where rounding would cost bits and win nothing."""
 PRECISION = 12                 # the word that says which
 WIDTHS = (64, 32, 16)          # of a tile of C
 ENOUGH = 128                   # tiles that give a GPU something to do

@@ -59,9 +59,11 @@ class Limits(Spec):
 class Job(Spec):
     """Everything about a run: model, loss, optimiser and data, and how long and how it is watched.
 
-    `precision` rounds what goes into the matrix products of the model on a GPU, which is faster there: tf32 keeps 10 bits of the fraction, bf16 7.
-    Sums and everything else, the parameters that the optimiser keeps included, stay in float32. Both have float32's range of exponents, so small
-    gradients are not lost and no loss needs scaling.
+    `precision` rounds what goes into the matrix products of the model on a GPU, which is faster there: those of dense layers, of what goes into
+    recurrent and attention layers, and of convolutions of single points, and their gradients. tf32 keeps 10 bits of the fraction, bf16 7. Sums, the
+    parameters that the optimiser keeps and everything else stay in float32: so do other convolutions, attention's scores and the steps of recurrent
+    layers, whose kernels multiply in float32 as fast as in less. Both have float32's range of exponents, so small gradients are not lost and no loss
+    needs scaling.
     """
 
     model: AnyLayer  # type: ignore[valid-type]

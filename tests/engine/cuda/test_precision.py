@@ -49,6 +49,24 @@ def test_the_products_of_the_model_are_rounded_and_those_of_the_optimiser_are_no
     assert found == [set(), {word}, set(), {0}, set()]
 
 
+LAYERS: dict[str, list[dict[str, Any]]] = {
+    "recurrent": [{"kind": "reshape", "shape": [3, 4]}, {"kind": "gru", "units": 5}],
+    "attention": [{"kind": "reshape", "shape": [3, 4]}, {"kind": "multi_head_attention", "heads": 2}, {"kind": "flatten"}],
+    "convolution of points": [{"kind": "reshape", "shape": [2, 2, 3]}, {"kind": "conv", "filters": 4, "kernel_size": 1}, {"kind": "flatten"}],
+    "convolution": [{"kind": "reshape", "shape": [2, 2, 3]}, {"kind": "conv", "filters": 4, "kernel_size": 2}, {"kind": "flatten"}],
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_goes_into_a_layer_is_rounded_where_it_is_a_matrix_product(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planned, "choose", lambda device: device)
+    rows = Table.from_columns({"x": np.ones((12, 12), np.float32), "y": np.ones((12, 2), np.float32)})
+    raw = spec(device="cuda", precision="tf32", optimiser="adam", model={"kind": "chain", "layers": [*LAYERS[name], {"kind": "dense", "units": 2}]})
+    program = planned.plan(Job.model_validate(raw), {"d": rows}).program
+    rounded = sum(precision_of(row) == "tf32" for row in program.phases["train"].plans[1].rows)
+    assert rounded >= 3 and (rounded > 3) == (name != "convolution")        # three are the dense layer's, with its two gradients
+
+
 def cut(x: np.ndarray, precision: str) -> np.ndarray:
     """float32 with as much of the fraction as is kept, rounded to the nearest."""
     kept = {"full": 23, "tf32": 10, "bf16": 7}[precision]
