@@ -124,11 +124,16 @@ def _link(home: Path, links: Path, seen: dict[Path, int]) -> None:
                 continue
             link.parent.mkdir(parents=True, exist_ok=True)
             link.unlink(missing_ok=True)
-            try:
-                os.link(path, link)
-            except PermissionError:     # a file system without links
-                shutil.copyfile(path, link)
+            _name_again(path, link)
             seen[link] = number
+
+
+def _name_again(path: Path, link: Path) -> None:
+    """A second name for a file that nobody changes."""
+    try:
+        os.link(path, link)
+    except PermissionError:     # a file system without links
+        shutil.copyfile(path, link)
 
 
 def _files(folder: Path, top: bool = True) -> Iterator[Path]:
@@ -194,16 +199,29 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> Contents:
     contents = Contents.of(text.read(1 << 20))
     folder.mkdir(mode=0o700)
     while (member := archive.next()) is not None:
-        path = PurePosixPath(member.name)
-        if not member.isreg() or path.is_absolute() or ".." in path.parts or (member.name != STORE and len(path.parts) < 2):
-            raise ValueError(f"it holds {member.name[:80]!r}, which no backup has")
-        target = folder / path
+        target = _place(folder, member.name)
         target.parent.mkdir(parents=True, exist_ok=True)
+        if member.islnk():      # a fork's checkpoint is its parent's until it has one of its own: one file of two names
+            first_name = _place(folder, member.linkname)
+            if not first_name.is_file():
+                raise ValueError(f"{member.name[:80]!r} is said to be {member.linkname[:80]!r}, which does not come before it")
+            _name_again(first_name, target)
+            continue
+        if not member.isreg():
+            raise ValueError(f"it holds {member.name[:80]!r}, which no backup has")
         found: Any = archive.extractfile(member)
         with found, open(target, "xb") as file:
             shutil.copyfileobj(found, file, 1 << 20)
     os.sync()
     return contents
+
+
+def _place(folder: Path, name: str) -> Path:
+    """Where a member of an archive belongs, in `folder` whatever it is called. ValueError."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or (name != STORE and len(path.parts) < 2):
+        raise ValueError(f"it holds {name[:80]!r}, which no backup has")
+    return folder / path
 
 
 def _check(home: Path, contents: Contents) -> None:

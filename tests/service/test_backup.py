@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sqlite3
 import tarfile
 import threading
@@ -37,6 +38,8 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
     with serving(tmp_path / "home", workers=2, threads=2) as server:
         user, other = User(server.url), User(server.url)
         finished, _ = user.train(spec(2, 1))
+        fork = user.post(f"/v1/jobs/{finished}/fork", {"more_epochs": 1})["id"]
+        user.watch(fork)
         running = user.submit(spec(3000, 2))
         while user.get(f"/v1/jobs/{running}")["epoch"] < 40:
             time.sleep(0.02)
@@ -62,7 +65,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
         rows = [{"pixels": [float(place % 7) for place in range(64)]}]
         whole, predicted = digest(user, running), {}
         for job in user.get("/v1/jobs", status="succeeded", limit=100)["data"]:
-            question = {"rows": rows} if job["id"] in (finished, running) else {"rows": [{"x": [1.0, 2.0]}]}
+            question = {"rows": rows} if job["id"] in (finished, fork, running) else {"rows": [{"x": [1.0, 2.0]}]}
             predicted[job["id"]] = {"ask": question, "outputs": user.post(f"/v1/jobs/{job['id']}/predict", question)["outputs"]}
     assert not list((tmp_path / "home" / "backups").glob(".*")) and {path.name for path in tmp_path.iterdir()} == {"home", "all.tar"}
     back = trainyard("restore", file, "--home", tmp_path / "back")
@@ -102,6 +105,22 @@ def test_a_backup_holds_what_its_store_names_and_nothing_in_the_making(store: St
 
 
 @pytest.mark.parametrize("store_url", [""])
+def test_a_file_of_two_names_is_packed_once_and_has_both_again(store: Store, home: Path, tmp_path: Path) -> None:
+    claim, data = claimed(store), bytes(10_000)
+    file = artifacts.write_checkpoint(home, claim.job_id, 10, data)
+    store.record(claim, checkpoint={"step": 10, "epoch": 1, "metrics": {}, **file})
+    fork = home / "jobs" / "job_fork" / "checkpoints" / "000000010.safetensors"
+    fork.parent.mkdir(parents=True)
+    os.link(home / file["path"], fork)
+    backup.backup(home, store.url, tmp_path / "b.tar")
+    with tarfile.open(tmp_path / "b.tar") as archive:
+        assert sum(member.size for member in archive if member.name.endswith(".safetensors")) == len(data)
+    backup.restore(tmp_path / "b.tar", tmp_path / "new")
+    first, second = tmp_path / "new" / file["path"], tmp_path / "new" / fork.relative_to(home)
+    assert first.read_bytes() == data and first.samefile(second)
+
+
+@pytest.mark.parametrize("store_url", [""])
 def test_what_cannot_be_restored_is_refused_with_the_reason_and_leaves_nothing(store: Store, home: Path, tmp_path: Path) -> None:
     file = tmp_path / "b.tar"
     backup.backup(home, store.url, file)
@@ -123,6 +142,15 @@ def test_what_cannot_be_restored_is_refused_with_the_reason_and_leaves_nothing(s
                 info = tarfile.TarInfo(member)
                 info.size = len(data)
                 archive.addfile(info, io.BytesIO(data))
+        refused(tmp_path / "other.tar", tmp_path / "new", said)
+    for aim, kind, said in (("/etc/passwd", tarfile.LNKTYPE, "no backup has"), ("a/c", tarfile.LNKTYPE, "does not come before it"),
+                            ("a/c", tarfile.SYMTYPE, "no backup has")):
+        with tarfile.open(tmp_path / "other.tar", "w") as archive:
+            first, info = tarfile.TarInfo("manifest.json"), tarfile.TarInfo("a/b")
+            text = backup.Contents("now", "0002", {}).pack()
+            first.size, info.type, info.linkname = len(text), kind, aim
+            archive.addfile(first, io.BytesIO(text))
+            archive.addfile(info)
         refused(tmp_path / "other.tar", tmp_path / "new", said)
     with pytest.raises(BackupError, match="there is no store"):
         backup.backup(tmp_path / "nothing", f"sqlite:///{tmp_path / 'nothing.db'}", tmp_path / "n.tar")
