@@ -22,4 +22,4 @@ def settings(as_json: AsJson = False) -> None:
 def shown(name: str, values: dict[str, object]) -> str:
     """A value as text; of a token only that there is one."""
     value = values[name.removeprefix("TRAINYARD_").lower()]
-    return ("(set)" if value else "") if name.endswith("_TOKEN") else str(value)
+    return ("(set)" if value else "") if name == "TRAINYARD_TOKEN" else str(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -18,11 +17,13 @@ from engine.spec import problems as problems_of
 from engine.train import Job, build
 from engine.train.ready.build import Built
 from engine.train.ready.planned import program_of
+from service.cli.jobs import SpecFile, spec_file
 from service.cli.serve import Home, read
 from service.cli.session import WRONG, say
 from service.cli.text import columns
 from service.client.client import read_spec
 from service.client.errors import Problem
+from service.client.placeholders import names as left_open
 from service.errors import ServiceError
 from service.samples import open_sample
 from service.store import Store
@@ -36,11 +37,11 @@ class View(StrEnum):
     source = "source"
 
 
-def show(spec: Annotated[Path, typer.Argument(metavar="JOB.json")],
+def show(spec: SpecFile,
          view: Annotated[View, typer.Option("--as", help="graph: nodes of a training step; plan: its launches; source: their code")] = View.graph,
          home: Home = None) -> None:
     try:
-        built = built_of(read_spec(spec), home)
+        built = built_of(whole(read_spec(spec_file(spec))), home)
     except (SpecError, ServiceError) as error:
         problems = error.problems if isinstance(error, SpecError) else error.errors
         say("\n".join(str(Problem(**problem.as_dict())) for problem in problems) or str(error))
@@ -52,6 +53,13 @@ def show(spec: Annotated[Path, typer.Argument(metavar="JOB.json")],
         print(graph(built))
     else:
         print((plan if view is View.plan else source)(program_of(built)))
+
+
+def whole(raw: dict[str, Any]) -> dict[str, Any]:
+    """A job that leaves no data set open. ValueError."""
+    if left := left_open(raw):
+        raise ValueError(f"the job leaves its data open, as ${', $'.join(left)}: write the id there that `trainyard upload FILE` gives")
+    return raw
 
 
 def built_of(raw: dict[str, Any], home: Home) -> Built:

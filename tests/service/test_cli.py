@@ -181,11 +181,17 @@ def test_show_names_what_is_wrong_with_a_job(files: Path) -> None:
     assert (done.returncode, done.stderr) == (2, "/optimiser: no optimiser is called 'adamm' (did you mean adam?)\n")
 
 
+def test_show_says_how_to_name_data_that_a_job_leaves_open() -> None:
+    done = trainyard("show", "sample:adult")
+    assert done.returncode == 2 and "$train, $test" in done.stderr and "trainyard upload" in done.stderr
+
+
 def test_settings_lists_every_setting_and_no_secret() -> None:
     done = trainyard("settings", TRAINYARD_PORT="8123", TRAINYARD_TOKEN="secret")
     rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
     assert rows.keys() == {row["name"] for row in describe()}
     assert "8123" in rows["TRAINYARD_PORT"] and "secret" not in done.stdout
+    assert rows["TRAINYARD_MAX_QUEUED_PER_TOKEN"].split()[1] == "1000"
     wrong = trainyard("settings", TRAINYARD_PORT="eight")
     assert wrong.returncode == 2 and "TRAINYARD_PORT" in wrong.stderr
 
