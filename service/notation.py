@@ -18,7 +18,8 @@ PIECE, LONG = 128, 1 << 17      # items of a long list that are written at once,
 RISKY = re.compile(r"[0-9]{19}|[eE][+]?0*[0-9]{3}")         # a number that may not fit in 64 bits
 LIST = re.compile(r'\s*\{\s*"(\w+)"\s*:\s*\[\s*')          # the beginning of an object of one long list
 NEXT = re.compile(r"\s*([,\]])\s*")
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")                # half a character
+UNFIT = re.compile(r"\\u(?:[dD][89a-fA-F]|0000)")       # half a character, or none: PostgreSQL keeps no NUL, and no text has one
+NO_TEXT = "half a character (a lone surrogate) or a NUL is not text"
 
 
 # ---------------------------------------------------------------- out
@@ -82,7 +83,7 @@ def _word(value: Any) -> str | None:
 # ---------------------------------------------------------------- in
 
 def parse(body: bytes) -> Any:
-    """A JSON value of finite numbers, at most DEPTH deep, without half characters. 400 when it is not JSON, 422 for the rest."""
+    """A JSON value of finite numbers, at most DEPTH deep, whose texts are text. 400 when it is not JSON, 422 for the rest."""
     unfit: list[str] = []
 
     def refuse(word: str) -> float:
@@ -104,9 +105,9 @@ def parse(body: bytes) -> Any:
     if unfit or risky:
         _refuse([Problem(place, "not_finite", "NaN and infinities are not numbers that JSON has; write null for a missing one")
                  for place, item in _leaves(value, "") if isinstance(item, float) and not math.isfinite(item)])
-    if SURROGATE.search(text):
-        _refuse([Problem(place, "invalid_text", "half a character (a lone surrogate) is not text")
-                 for place, item in _leaves(value, "") if isinstance(item, str) and not is_whole(item)])
+    if UNFIT.search(text):
+        _refuse([Problem(place, "invalid_text", NO_TEXT)
+                 for place, item in _leaves(value, "") if isinstance(item, str) and not is_text(item)])
     return value
 
 
@@ -178,16 +179,16 @@ def _check_depth(value: Any) -> None:
     raise _too_deep()
 
 
-def is_whole(text: str) -> bool:
-    """Whether no character is half of one."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+def is_text(text: str) -> bool:
+    """Whether no character is half of one, or a NUL."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
 def _leaves(value: Any, place: str):
     """Every name and plain value with its pointer."""
     if isinstance(value, dict):
         for name, item in value.items():
-            step = f"{place}/{name.replace('~', '~0').replace('/', '~1')}" if is_whole(name) else place
+            step = f"{place}/{name.replace('~', '~0').replace('/', '~1')}" if is_text(name) else place
             if step == place:
                 yield place, name
             yield from _leaves(item, step)

@@ -14,7 +14,7 @@ from service.datasets.draft import Draft
 from service.datasets.formats import check_types
 from service.datasets.limits import DatasetError, Limits
 from service.datasets.texts import Block, Open, Plain, Warnings, block_size, check_width, write
-from service.notation import SURROGATE, is_whole
+from service.notation import NO_TEXT, UNFIT, is_text
 
 DEPTH = 32
 
@@ -24,13 +24,13 @@ def parse(text: bytes, where: str = "") -> Any:
     try:
         characters = text.decode(json.detect_encoding(text))
         value = json.loads(characters, parse_constant=refuse, parse_float=size)
-        half = SURROGATE.search(characters) and next((name for name in names_in(value) if not is_whole(name)), None)
+        wrong = UNFIT.search(characters) and next((name for name in names_in(value) if not is_text(name)), None)
     except RecursionError:
         raise DatasetError("too_deep", f"{where}the JSON is nested more than {DEPTH} deep") from None
     except ValueError as error:
         raise DatasetError("malformed_json", f"{where}not JSON: {error}") from None
-    if half:
-        raise DatasetError("invalid_text", f"{where}the name {half[:80]!r} has half a character (a lone surrogate), which is not text")
+    if wrong:
+        raise DatasetError("invalid_text", f"{where}the name {wrong[:80]!r} cannot be kept: {NO_TEXT}")
     return value
 
 

@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import ServiceError, unavailable
+from service.errors import ServiceError, invalid_request, unavailable
 from service.routes import metering
 from service.routes.api import Api
 from service.routes.patience import HEAD_BYTES, Stalled, counted, taken, too_long_head
@@ -116,6 +116,8 @@ async def admitted(api: Api, scope: Scope, further: dict[str, str]) -> Asker:
     headers, method, path = Headers(scope=scope), scope["method"], scope["path"]
     if sum(len(name) + len(value) for name, value in headers.raw) > HEAD_BYTES:
         raise too_long_head()
+    if "\0" in path or b"%00" in scope["query_string"]:
+        raise invalid_request("the path or the query has a NUL, which no name has", status=400)
     if api.stopping:
         raise unavailable("the service is stopping: ask again in a moment", 2, "shutting_down")
     address = scope["client"][0] if scope.get("client") else ""

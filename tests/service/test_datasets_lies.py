@@ -131,6 +131,7 @@ def test_reading_too_long_is_refused(refused):
     (b'{"columns": {"' + b"n" * 300 + b'": [1]}}', "bad_name"), (b'{"columns": {"x": [1], "y": [1, 2]}}', "unequal_rows"),
     (b'{"rows": [{}]}', "no_columns"), (b'{"rows": [{"\\ud800": 1}]}', "invalid_text"), (b'{"\\udfff": 1, "columns": {"x": [1]}}', "invalid_text"),
     ('{"columns": {"\\ud800": ["\\ud83d\\ude00"]}}'.encode("utf-16"), "invalid_text"), (b'{"columns": {"\xed\xa0\x80": [1]}}', "malformed_json"),
+    (b'{"columns": {"a\\u0000": [1]}}', "invalid_text"),
 ])
 def test_bad_json_is_refused(refused, body, code):
     error = refused(body, format="json")

@@ -342,6 +342,14 @@ class Test09Paths:
                 assert re.match(rb"HTTP/1.1 (4\d\d|200|307)", answer), (name, path, answer[:80])
         assert http.get("/v1/jobs/..%2f..%2fetc").status_code == 404
 
+    def test_no_name_has_a_nul(self, http: httpx.Client) -> None:
+        """No store is asked for one: PostgreSQL would refuse it."""
+        for path in ("/v1/jobs/%00", "/v1/jobs/a%00b/model", "/v1/datasets/%00/rows", "/v2/models/%00", "/v1/jobs?after=%00", "/v1/audit?after=a%00"):
+            refused(http.get(path), 400)
+        refused(http.patch("/v1/jobs/x", json={"name": "a\0b"}), 422)
+        refused(http.patch("/v1/jobs/x", json={"metadata": {"a\0b": "c"}}), 422)
+        assert http.get("/v1/jobs?after=%2500").status_code != 400
+
     def test_names_in_a_body_or_a_query_are_not_paths(self, http: httpx.Client, target: Running) -> None:
         for name in self.NAMES:
             for data in (name, f"sample:{name}", f"sample:../{name}"):
@@ -538,7 +546,7 @@ class Test20Supply:
 
 
 class Test21Injection:
-    NAME = "a\r\nid: 99\nevent: job.succeeded\ndata: {}\n\n\x1b[31m\0\u202e\u2028"
+    NAME = "a\r\nid: 99\nevent: job.succeeded\ndata: {}\n\n\x1b[31m\u202e\u2028"
 
     def test_a_text_cannot_end_its_line(self, http: httpx.Client) -> None:
         answer = post(http, {**JOB, "name": self.NAME, "metadata": {"a\nb": self.NAME}})
