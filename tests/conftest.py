@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from service.store import Store
 from service.store.migrate import migrate
 from tests.postgres import MISSING, Postgres
 from tests.service.running import Running
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)      # or each of the hundreds of processes that tests start compiles all of its modules
+gc.set_threshold(50_000)                # what is collected stays: to look through ten thousand tests again and again is a tenth of all time
 
 settings.register_profile("here", deadline=None, suppress_health_check=[HealthCheck.too_slow])      # a busy machine is no failure
 settings.load_profile("here")
