@@ -40,6 +40,14 @@ def read_code(words, at):
     return code if 0 <= code < words[9] else words[10]
 
 
+def plain_codes(words, y, column, index, begin, end):
+    """The class numbers of rows of one whole number each that is looked up nowhere. Words as for `read_code`."""
+    stride, base, classes, unknown = words[1], words[8], words[9], words[10]
+    for r in range(begin, end):
+        code = int64(column[index[r]]) - base
+        y[r * stride] = int32(code if 0 <= code < classes else unknown)
+
+
 def log1p_wide(value):
     return math.log1p(max(value, 0.0))
 
@@ -129,14 +137,22 @@ def gather_indicator_grid(arena, words, size):
         at = uint32(at + cuda.gridDim.x * cuda.blockDim.x)
 
 
-@kernel("gather_code", uses=(read_number, read_code))
+@kernel("gather_code", uses=(read_number, read_code, plain_codes))
 def gather_code(arena, words, begin, end):
     """Class numbers as int32. Words: out, stride, width, source, its type, rows, lookup (0: none), entries, base, classes, unknown."""
     index = view(arena, words[5], int64)
-    for r in range(begin, end):
-        y = view(arena, words[0] + r * words[1] * 4, int32)
-        for i in range(words[2]):
-            y[i] = int32(read_code(words, index[r] * words[2] + i))
+    kind = words[4] if words[2] == 1 and words[6] == 0 else 0
+    if kind == 2:
+        plain_codes(words, view(arena, words[0], int32), view_at(words[3], int32), index, begin, end)
+    elif kind == 3:
+        plain_codes(words, view(arena, words[0], int32), view_at(words[3], int64), index, begin, end)
+    elif kind == 4:
+        plain_codes(words, view(arena, words[0], int32), view_at(words[3], uint8), index, begin, end)
+    else:
+        for r in range(begin, end):
+            y = view(arena, words[0] + r * words[1] * 4, int32)
+            for i in range(words[2]):
+                y[i] = int32(read_code(words, index[r] * words[2] + i))
 
 
 @grid("gather_code", threads=256, uses=(read_number, read_code), wide=True)

@@ -110,7 +110,7 @@ def _parts(q: Node, k: Node, rest: Sequence[Node], attrs: Mapping[str, Any]) -> 
     weights = apply("softmax", scores)
     if not rate:
         return weights, 1.0
-    return weights, apply("bernoulli", key, shape=weights.shape, place=attrs["place"], rate=1 - rate, dtype=q.dtype) * (1 / (1 - rate))
+    return weights, apply("bernoulli", key, shape=weights.shape, place=attrs["place"], rate=1 - rate, value=1 / (1 - rate), dtype=q.dtype)
 
 
 def _compose(node: Node) -> Node:

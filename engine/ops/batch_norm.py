@@ -75,14 +75,15 @@ def sums_blocks(arena, words, begin, end):
         for c in range(columns):
             store(total, c, 0.0)
             store(along, c, 0.0)
-        whole = size // (2 * columns) * 2 * columns
-        for first in range(0, whole, 2 * columns):
-            second = first + columns
-            for c in range(columns):
-                store(total, c, total[c] + (load(ct, first + c) + load(ct, second + c)))
+        whole = size // (4 * columns) * 4 * columns
+        for first in range(0, whole, 4 * columns):
+            r0, r1, r2, r3 = first, first + columns, first + 2 * columns, first + 3 * columns
             for c in range(columns):
                 mean = load(rows, c)
-                store(along, c, along[c] + (load(ct, first + c) * (load(x, first + c) - mean) + load(ct, second + c) * (load(x, second + c) - mean)))
+                t0, t1, t2, t3 = load(ct, r0 + c), load(ct, r1 + c), load(ct, r2 + c), load(ct, r3 + c)
+                near = t0 * (load(x, r0 + c) - mean) + t1 * (load(x, r1 + c) - mean)
+                store(total, c, total[c] + ((t0 + t1) + (t2 + t3)))
+                store(along, c, along[c] + (near + (t2 * (load(x, r2 + c) - mean) + t3 * (load(x, r3 + c) - mean))))
         for first in range(whole, size, columns):
             for c in range(min(columns, size - first)):
                 total[c] += ct[first + c]
@@ -94,14 +95,21 @@ def sums_blocks(arena, words, begin, end):
 @kernel("batch_norm_grad")
 def grad_kernel(arena, words, begin, end):
     """out = scale (ct - level - (x - mean) slope). Words: out, ct, x, rows of mean, scale, level and slope, columns."""
-    columns, rows = words[4], view(arena, words[3], real)
-    for first in range(begin, end, columns):
-        ct = view(arena, words[1] + first * WIDTH, real)
-        x = view(arena, words[2] + first * WIDTH, real)
-        y = view(arena, words[0] + first * WIDTH, real)
-        for c in range(min(columns, end - first)):
-            slope = (load(x, c) - load(rows, c)) * load(rows, 3 * columns + c)
-            store(y, c, load(rows, columns + c) * (load(ct, c) - load(rows, 2 * columns + c) - slope))
+    columns, rows, size = words[4], view(arena, words[3], real), end - begin
+    ct, x, y = view(arena, words[1] + begin * WIDTH, real), view(arena, words[2] + begin * WIDTH, real), view(arena, words[0] + begin * WIDTH, real)
+    whole = size // (2 * columns) * 2 * columns
+    for first in range(0, whole, 2 * columns):      # two rows at once: what belongs to the columns is read half as often
+        second = first + columns
+        for c in range(columns):
+            mean, scale, level, steep = load(rows, c), load(rows, columns + c), load(rows, 2 * columns + c), load(rows, 3 * columns + c)
+            y0 = scale * (load(ct, first + c) - level - (load(x, first + c) - mean) * steep)
+            y1 = scale * (load(ct, second + c) - level - (load(x, second + c) - mean) * steep)
+            store(y, first + c, y0)
+            store(y, second + c, y1)
+    for first in range(whole, size, columns):
+        for c in range(min(columns, size - first)):
+            slope = (load(x, first + c) - load(rows, c)) * load(rows, 3 * columns + c)
+            store(y, first + c, load(rows, columns + c) * (load(ct, first + c) - load(rows, 2 * columns + c) - slope))
 
 
 # ---------------------------------------------------------------- launches

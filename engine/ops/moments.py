@@ -40,8 +40,10 @@ def moments_blocks(arena, words, begin, end):
         for first in range(whole, size, columns):
             for c in range(min(columns, size - first)):
                 mean[c] += x[first + c]
+        least = size // columns              # numbers of each column; one more in the first few
+        few, more = real(max(least, 1)), real(least + 1)
         for c in range(columns):
-            mean[c] /= real(max((size - c + columns - 1) // columns, 1))
+            mean[c] /= select(c < size - least * columns, more, few)
         for first in range(0, whole, 4 * columns):
             x0, x1, x2, x3 = first, first + columns, first + 2 * columns, first + 3 * columns
             for c in range(columns):

@@ -6,7 +6,7 @@ The key is a leaf int64[2] of (seed, step); `place` tells one use in a graph fro
 # pyright: reportUndefinedVariable=false
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from engine.kernels.library import define, kernel
 UNIFORM, NORMAL, BERNOULLI = range(3)   # purposes: the last word of the counter
 
 _KERNEL = """def run(arena, words, begin, end):
-    # Words: out, key, place, threshold. Elements 4b to 4b + 3 come from block b.
+    # Words: out, key, place. Elements 4b to 4b + 3 come from block b.
     key = view(arena, words[1], int64)
-    seed, step, place, threshold = key[0], key[1], words[2], words[3]
+    seed, step, place = key[0], key[1], words[2]
     y = view(arena, words[0] + begin * WIDTH, real)
     first = begin // 4
     whole = (end - begin) // 4
@@ -74,27 +74,27 @@ for _name, (_purpose, _four) in _FOUR.items():
 
 @kernel("bernoulli")
 def bernoulli_kernel(arena, words, begin, end):
-    """Words: out, key, place, threshold. Elements 8b to 8b + 7 come from block b, the lower half of each of its words first."""
+    """Words: out, key, place, threshold, value. Elements 8b to 8b + 7 come from block b, the lower half of each of its words first."""
     key = view(arena, words[1], int64)
-    seed, step, place, threshold = key[0], key[1], words[2], words[3]
+    seed, step, place, threshold, value = key[0], key[1], words[2], words[3], real(number_of(words[4]))
     y = view(arena, words[0] + begin * WIDTH, real)
     first = begin // 8
     whole = (end - begin) // 8
     for j in range(whole):
         a, b, c, d = philox(first + j, place, step, 2, seed)
-        store(y, 8 * j, select((a & 65535) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 1, select((a >> 16) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 2, select((b & 65535) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 3, select((b >> 16) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 4, select((c & 65535) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 5, select((c >> 16) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 6, select((d & 65535) < threshold, 1.0, 0.0))
-        store(y, 8 * j + 7, select((d >> 16) < threshold, 1.0, 0.0))
+        store(y, 8 * j, select((a & 65535) < threshold, value, 0.0))
+        store(y, 8 * j + 1, select((a >> 16) < threshold, value, 0.0))
+        store(y, 8 * j + 2, select((b & 65535) < threshold, value, 0.0))
+        store(y, 8 * j + 3, select((b >> 16) < threshold, value, 0.0))
+        store(y, 8 * j + 4, select((c & 65535) < threshold, value, 0.0))
+        store(y, 8 * j + 5, select((c >> 16) < threshold, value, 0.0))
+        store(y, 8 * j + 6, select((d & 65535) < threshold, value, 0.0))
+        store(y, 8 * j + 7, select((d >> 16) < threshold, value, 0.0))
     a, b, c, d = philox(first + whole, place, step, 2, seed)
     for i in range(8 * whole, end - begin):
         k = i - 8 * whole
         word = a if k < 2 else b if k < 4 else c if k < 6 else d
-        y[i] = select(((word >> (k % 2 * 16)) & 65535) < threshold, 1.0, 0.0)
+        y[i] = select(((word >> (k % 2 * 16)) & 65535) < threshold, value, 0.0)
 
 
 @grid("bernoulli", threads=256, units=2048)
@@ -102,21 +102,22 @@ def bernoulli_grid(arena, words, size):
     """As on the CPU; a thread makes the eight numbers of a block."""
     key = view(arena, words[1], int64)
     seed, step, place, threshold, y = key[0], key[1], words[2], words[3], view(arena, words[0], real)
+    value = real(number_of(words[4]))
     block = uint32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
     while 8 * int64(block) < size:
         a, b, c, d = philox(int64(block), place, step, 2, seed)
         first = 8 * int64(block)
         if first + 8 <= size and words[0] & 15 == 0:
-            a0, a1 = select((a & 65535) < threshold, 1.0, 0.0), select((a >> 16) < threshold, 1.0, 0.0)
-            b0, b1 = select((b & 65535) < threshold, 1.0, 0.0), select((b >> 16) < threshold, 1.0, 0.0)
-            c0, c1 = select((c & 65535) < threshold, 1.0, 0.0), select((c >> 16) < threshold, 1.0, 0.0)
-            d0, d1 = select((d & 65535) < threshold, 1.0, 0.0), select((d >> 16) < threshold, 1.0, 0.0)
+            a0, a1 = select((a & 65535) < threshold, value, 0.0), select((a >> 16) < threshold, value, 0.0)
+            b0, b1 = select((b & 65535) < threshold, value, 0.0), select((b >> 16) < threshold, value, 0.0)
+            c0, c1 = select((c & 65535) < threshold, value, 0.0), select((c >> 16) < threshold, value, 0.0)
+            d0, d1 = select((d & 65535) < threshold, value, 0.0), select((d >> 16) < threshold, value, 0.0)
             put_four(y, first, a0, a1, b0, b1)
             put_four(y, first + 4, c0, c1, d0, d1)
         else:
             for k in range(min(8, size - first)):
                 word = a if k < 2 else b if k < 4 else c if k < 6 else d
-                y[first + k] = select(((word >> (k % 2 * 16)) & 65535) < threshold, 1.0, 0.0)
+                y[first + k] = select(((word >> (k % 2 * 16)) & 65535) < threshold, value, 0.0)
         block = uint32(block + cuda.gridDim.x * cuda.blockDim.x)
 
 
@@ -156,10 +157,10 @@ def _normal_oracle(key: np.ndarray, shape: Sequence[int], place: int, dtype: str
     return _take((radius * np.exp(2j * np.pi * _numbers(words[:, 1::2], dtype))).view(np.float64), shape)
 
 
-def bernoulli_oracle(key: np.ndarray, shape: Sequence[int], place: int, rate: float, dtype: str = "float32") -> np.ndarray:
+def bernoulli_oracle(key: np.ndarray, shape: Sequence[int], place: int, rate: float, dtype: str = "float32", value: float = 1.0) -> np.ndarray:
     words = bits(key, (-(-count(shape) // 2),), place, BERNOULLI)
     halves = np.stack([words & np.uint64(0xFFFF), words >> np.uint64(16)], axis=2)
-    return _take((halves < np.uint64(threshold(rate))).astype(np.float64), shape)
+    return _take((halves < np.uint64(threshold(rate))) * value, shape)
 
 
 def threshold(rate: float) -> int:
@@ -168,7 +169,7 @@ def threshold(rate: float) -> int:
 
 
 def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
-    def shape(key: Node, shape: Sequence[int], place: int, dtype: str = "float32", rate: float = 0.5) -> tuple[Shape, str]:
+    def shape(key: Node, shape: Sequence[int], place: int, dtype: str = "float32", rate: float = 0.5, value: float = 1.0) -> tuple[Shape, str]:
         if key.shape != (2,) or key.dtype != "int64":
             raise ShapeError(f"{name} takes a key int64[2] of (seed, step), found {key.dtype}{list(key.shape)}")
         if dtype not in FLOATS:
@@ -181,18 +182,19 @@ def _shape(name: str) -> Callable[..., tuple[Shape, str]]:
 
 
 def _launch(node: Node) -> list[Launch]:
-    words = (node, node.inputs[0], node.attrs["place"], threshold(node.attrs.get("rate", 0.0)))
+    of_rate = (threshold(node.attrs["rate"]), float(node.attrs["value"])) if "rate" in node.attrs else ()
+    words = (node, node.inputs[0], node.attrs["place"], *of_rate)
     return [Launch(node.op.name, node.dtype, words, node.size, grain=8, cost=1.0, elementwise=True)]
 
 
-def _row(name: str, oracle: Callable[..., Any], description: str, **more: float) -> None:
+def _row(name: str, oracle: Callable[..., Any], description: str, defaults: Mapping[str, Any] = {}, **more: float) -> None:
     key = Sample((2,), 0, 1 << 40, "int64")
     shapes: tuple[tuple[str, Shape], ...] = (("ragged", (7, 5)), ("long", (1030,)), ("empty batch", (0, 5)), ("one", (1,)), ("scalar", ()))
-    register(Op(name, shape=_shape(name), oracle=oracle, launch=_launch, defaults={"dtype": "float32"}, description=description,
+    register(Op(name, shape=_shape(name), oracle=oracle, launch=_launch, defaults={"dtype": "float32", **defaults}, description=description,
                 cases=tuple(Case(f"{label} {dtype}", (key,), {"shape": shape, "place": 3, "dtype": dtype, **more}, gradient=False)
                             for label, shape in shapes for dtype in FLOATS)))
 
 
 _row("uniform", _uniform_oracle, "Numbers spread evenly over [0, 1).")
 _row("normal", _normal_oracle, "Numbers of the normal distribution with mean 0 and deviation 1.")
-_row("bernoulli", bernoulli_oracle, "1 with probability `rate`, to 1 in 65,536, else 0.", rate=0.3)
+_row("bernoulli", bernoulli_oracle, "`value` with probability `rate`, to 1 in 65,536, else 0.", {"value": 1.0}, rate=0.3, value=1.25)

@@ -30,8 +30,8 @@ class Dropout(Layer):
             return node
         if self.rate == 1:
             return node * 0.0
-        keep = apply("bernoulli", scope.key, shape=self._mask(node), place=scope.place(), rate=1 - self.rate, dtype=scope.dtype)
-        return node * (keep * (1 / (1 - self.rate)))
+        keep = 1 - self.rate
+        return node * apply("bernoulli", scope.key, shape=self._mask(node), place=scope.place(), rate=keep, value=1 / keep, dtype=scope.dtype)
 
     def _mask(self, node: Node) -> tuple[int, ...]:
         if self.axes is None:
