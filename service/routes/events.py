@@ -28,6 +28,7 @@ MEDIA_TYPES = {"sse": "text/event-stream", "ndjson": "application/x-ndjson", "te
 COMMENT_SECONDS = 15.0
 SEND_SECONDS = 30.0         # a client that takes nothing for so long is cut off; it may resume
 RETRY = b"retry: 1000\n\n"
+LAST = 2**31 - 1            # the largest number of an event that a store can compare with
 DESCRIBED = {"description": "As `Accept` or `format` say", "content": {
     "text/event-stream": {"schema": {"type": "string"}}, "application/x-ndjson": {"schema": {"type": "string"}},
     "text/plain": {"schema": {"type": "string"}}, "application/json": {"schema": {"$ref": "#/components/schemas/EventList"}}}}
@@ -120,7 +121,7 @@ def seq_of(job_id: str, text: str | None) -> int:
     try:
         number = event_seq(text)
         if number < 2**63 and (text.isdigit() or text == event_id(job_id, number)):
-            return number
+            return min(number, LAST)
     except ValueError:
         pass
     detail = f"{text[:80]!r} is neither the seq nor the id of an event of this job"

@@ -20,8 +20,11 @@ from tests.user import User
 TOKEN = "the-token-of-the-service"     # its own: with it, tokens that are made on the way shut nobody out, and nothing is rationed
 MOST = 4        # alternatives of one place that are tried in a round: the generator is lost among the thirty-nine kinds of layers in each other
 # What a schema cannot say (a name that must exist, shapes that fit, a file that is a file) is refused in words.
+# How fast an answer is, is asked elsewhere: here other work shares the processors.
 # Of events less is asked for than may be (see ENDLESS): what is beyond that is no violation.
 CONFIG = """
+[checks]
+max_response_time = 60.0
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", "400", "401", "403", "404", "409", "412", "413", "415", "422", "429"]
 [checks.negative_data_rejection]

@@ -30,8 +30,9 @@ def test_a_long_body_is_read_as_a_short_one(body: bytes, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
-@pytest.mark.parametrize("text, code", [('{"a": "\\ud800"}', "invalid_text"), ('{"\\udfff": 1}', "invalid_text"), ('{"a": ["x\\u0000"]}', "invalid_text"), ('{"a": 1e400}', "not_finite"),
-                                        ('{"a": -' + "9" * 400 + "}", "not_finite")])
+@pytest.mark.parametrize("text, code", [
+    ('{"a": "\\ud800"}', "invalid_text"), ('{"\\udfff": 1}', "invalid_text"), ('{"a": ["x\\u0000"]}', "invalid_text"), ('{"a": 1e400}', "not_finite"),
+    ('{"a": -' + "9" * 400 + "}", "not_finite")])
 def test_what_no_text_and_no_number_is_is_refused_in_every_encoding(text: str, code: str, encoding: str) -> None:
     with pytest.raises(ServiceError) as error:
         parse(text.encode(encoding))

@@ -92,6 +92,8 @@ def test_types_are_chosen_and_the_last_event_comes_always(http: httpx.Client, do
 
 def test_what_cannot_be_asked_is_422(http: httpx.Client, done: str) -> None:
     path = f"/v1/jobs/{done}/events"
+    for after in (2**31, 2**63 - 1):
+        assert http.get(f"/v1/jobs/{done}/events?after={after}").json()["data"] == []
     for query in ("after=x", "after=-1", "after=event_other_3", "format=xml", "types=epochs", "limit=1001", "wait=61", "format=sse&limit=5",
                   "until=3"):
         problem(http.get(f"{path}?{query}"), 422, "invalid_request")
