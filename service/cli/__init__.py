@@ -12,6 +12,7 @@ Exit codes:
 from __future__ import annotations
 
 import importlib
+from difflib import get_close_matches
 
 import typer
 import typer.main
@@ -61,6 +62,11 @@ class Commands(TyperGroup):
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(cmd_name, help=COMMANDS[cmd_name][1])(getattr(module, cmd_name))
         return typer.main.get_command(app)
+
+    def resolve_command(self, ctx: typer.Context, args: list[str]):
+        if args[0] not in COMMANDS and not args[0].startswith("-") and (near := get_close_matches(args[0], COMMANDS, 1)):
+            ctx.fail(f"No such command '{args[0]}'. Did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: typer.Context, formatter) -> None:
         with formatter.section("Commands"):

@@ -45,8 +45,9 @@ def say(message: str) -> None:
 def _told(error: ClientError) -> str:
     if not isinstance(error, Answered):
         return str(error)
-    lines = [str(problem) for problem in error.problems] or [error.detail or error.title]
-    return "\n".join([f"{error.title}:" if error.problems else f"{error.title}.", *lines])
+    if not error.problems:
+        return error.detail or error.title
+    return "\n".join([f"{error.title}:", *map(str, error.problems)])
 
 
 def warn(warnings: list[dict[str, Any]]) -> None:

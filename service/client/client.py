@@ -237,7 +237,9 @@ def read_spec(job: Spec) -> Object:
     if isinstance(job, Mapping):
         return plain(job)
     try:
-        found = json.loads(Path(job).read_text())
+        found = json.loads(Path(job).read_text("utf-8-sig"))        # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{job} is not JSON: no text in UTF-8 ({error.reason} at byte {error.start})") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{job} is not JSON: {error.msg} in line {error.lineno}, column {error.colno}") from None
     if not isinstance(found, dict):

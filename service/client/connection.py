@@ -24,6 +24,7 @@ class Connection:
     """HTTP to one service. Once it has answered, it is given `patience` seconds to answer again (it may be restarting)."""
 
     def __init__(self, url: str, token: str, timeout: float, patience: float):
+        url = url if "://" in url else f"http://{url}"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         near = urlsplit(url).hostname in LOOPBACK       # no proxy stands before this machine
         self.url, self.patience, self.known = url.rstrip("/"), patience, False

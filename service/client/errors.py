@@ -24,7 +24,7 @@ class Problem:
 
     def __str__(self) -> str:
         hint = f" (did you mean {self.suggestion}?)" if self.suggestion else ""
-        return f"{self.pointer or '/'}: {self.detail}{hint}"
+        return f"{self.pointer}{': ' if self.pointer else ''}{self.detail}{hint}"
 
 
 class ClientError(Exception):

@@ -59,6 +59,14 @@ def test_submit_uploads_follows_and_succeeds(ask, files: Path) -> None:
     assert "Trained 3 epochs" in done.stderr
 
 
+def test_a_job_may_be_saved_by_an_editor_that_marks_its_files(ask, files: Path) -> None:
+    (files / "job.json").write_text(json.dumps(JOB), "utf-8-sig")
+    assert ask("submit", files / "job.json", "--data", files / "table.csv", "--no-wait").returncode == 0
+    (files / "job.json").write_text(json.dumps(JOB), "utf-16")
+    done = ask("submit", files / "job.json", "--data", files / "table.csv")
+    assert done.returncode == 2 and "job.json is not JSON: no text in UTF-8" in done.stderr
+
+
 def test_submit_as_json_prints_the_job_and_nothing_else(ask, files: Path) -> None:
     done = ask("submit", files / "job.json", "--data", files / "table.csv", "--json")
     assert json.loads(done.stdout)["status"] == "succeeded"
@@ -86,7 +94,9 @@ def test_every_problem_of_a_job_is_a_line(ask, files: Path) -> None:
     (["submit", "missing.json"], 2, "missing.json: No such file"),
     (["watch", "job_nowhere"], 2, "there is no job job_nowhere"),
     (["jobs", "--url", "http://127.0.0.1:1"], 3, "start one with `trainyard serve`"),
-    (["submitt"], 2, "submitt"),
+    (["jobs", "--url", "127.0.0.1:1"], 3, "no service answers at http://127.0.0.1:1"),
+    (["submitt"], 2, "Did you mean submit?"),
+    (["xyzzy"], 2, "No such command 'xyzzy'."),
     (["jobs", "--status", "runing"], 2, "did you mean running?"),
 ])
 def test_what_is_wrong_is_told_with_its_exit_code(ask, arguments: list[str], code: int, told: str) -> None:
