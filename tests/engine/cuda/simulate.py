@@ -98,6 +98,7 @@ def run_plan(plan: Plan, arena: np.ndarray, most_blocks: int = MOST_BLOCKS) -> N
 def launch(name: str, dtype: str, arena: np.ndarray, words: np.ndarray, size: int, grain: int = 1, most_blocks: int = MOST_BLOCKS) -> None:
     """One launch in the simulator, of few blocks and, where the kernel lets threads work by themselves, few threads."""
     twins: Any = import_module("engine.kernels.simulated")
+    import_module("tests.engine.cuda.blocks")
     blocks, threads = grid.shape(name, size, grain, most_blocks)
     twins.begin()
     with np.errstate(all="ignore"):
