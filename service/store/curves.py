@@ -5,12 +5,13 @@ Trainers make curves and the API draws charts. The supervisor does neither, so t
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, func, insert, or_, select
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, or_, select, type_coerce
 
 from service.store.database import Database
 from service.store.tables import blocks, events
@@ -57,8 +58,8 @@ def chart(store: Database, job_id: str, series: Iterable[str] = (), *, by: str =
     `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
     """
     with store.read() as connection:
-        rows = select(events.c.data).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
-        epochs = list(connection.execute(rows).scalars())
+        rows = select(type_coerce(events.c.data, Text)).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
+        epochs: list[Any] = json.loads(f"[{','.join(connection.execute(rows).scalars())}]")       # at once: there may be very many
         if by == "epoch":
             return _by_epoch(epochs, list(series), points)
         names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()
@@ -68,16 +69,19 @@ def chart(store: Database, job_id: str, series: Iterable[str] = (), *, by: str =
 
 
 def _block(number: int, pairs: np.ndarray) -> dict[str, Any]:
-    low, high = (pairs[index] for index in _extremes(pairs[:, 1]))
+    low, high = (pairs[index] for index in _extremes(pairs[None, :, 1:]).ravel())
     return {"number": number, "count": len(pairs), "first_step": float(pairs[0, 0]), "last_step": float(pairs[-1, 0]),
             "minimum": _or_none(low[1]), "minimum_step": float(low[0]), "maximum": _or_none(high[1]), "maximum_step": float(high[0]),
             "data": np.ascontiguousarray(pairs).tobytes()}
 
 
-def _extremes(values: np.ndarray) -> tuple[int, int]:
-    """Where the smallest and the largest value are; a NaN counts as the largest, so that charts show it."""
+def _extremes(values: np.ndarray) -> np.ndarray:
+    """Where the smallest and the largest value of each column are in each stretch, [stretches, rows, columns] to [stretches, 2, columns]. A NaN is
+    the largest, so that charts show it."""
     unknown = np.isnan(values)
-    return int(np.argmin(np.where(unknown, np.inf, values))), int(np.argmax(unknown if unknown.any() else values))
+    low = np.where(unknown, np.inf, values).argmin(1)
+    high = np.where(unknown.any(1), unknown.argmax(1), np.where(unknown, -np.inf, values).argmax(1))
+    return np.stack([low, high], 1)
 
 
 def _or_none(value: float) -> float | None:
@@ -106,24 +110,32 @@ def thin(values: np.ndarray, points: int) -> np.ndarray:
     rows, columns = values.shape
     if rows <= points:
         return np.arange(rows)
-    stretches = np.array_split(np.arange(rows), max(1, points // (2 * columns)))
-    kept = {0, rows - 1}
-    for stretch in stretches:
-        for column in range(columns):
-            kept.update(int(stretch[index]) for index in _extremes(values[stretch, column]))
-    return np.array(sorted(kept))
+    count = max(1, points // (2 * columns))
+    size, longer = divmod(rows, count)      # the first stretches have one row more
+    kept = [np.array([0, rows - 1])]
+    for first, many, length in ((0, longer, size + 1), (longer * (size + 1), count - longer, size)):
+        begins = first + length * np.arange(many)
+        kept.append((begins[:, None, None] + _extremes(values[first:first + many * length].reshape(many, length, columns))).ravel())
+    return np.unique(np.concatenate(kept))
 
 
 def _by_epoch(epochs: list[dict[str, Any]], series: list[str], points: int) -> dict[str, Any]:
-    names = series or list(dict.fromkeys(name for row in epochs for name, value in row.items() if isinstance(value, int | float)))
-    names = [name for name in names if name not in ("epoch", "step")]
+    names = [name for name in series or _numbers(epochs) if name not in ("epoch", "step")]
     columns = {name: [row.get(name) for row in epochs] for name in ("epoch", "step", *names)}
     thinned = len(epochs) > points and bool(names)
     if thinned:
-        table = np.array([[_or_nan(value) for value in columns[name]] for name in names], float).T
-        kept = thin(table, points)
+        kept = thin(np.array([columns[name] for name in names], float).T, points)      # None is NaN
         columns = {name: [column[index] for index in kept] for name, column in columns.items()}
     return {"columns": columns, "thinned": thinned}
+
+
+def _numbers(epochs: list[dict[str, Any]]) -> list[str]:
+    """The names that have a number in some row."""
+    found: dict[str, None] = {}
+    for row in epochs:
+        if not row.keys() <= found.keys():
+            found.update(dict.fromkeys(name for name, value in row.items() if isinstance(value, int | float)))
+    return list(found)
 
 
 def _by_step(curves: dict[str, tuple[np.ndarray, bool]], epoch_ends: np.ndarray) -> dict[str, Any]:

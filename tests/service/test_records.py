@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from service import jobs as states
 from service.errors import ServiceError, StorageFull
 from service.store import Event, Reply, Store
-from service.store.curves import Curve, chart
+from service.store.curves import Curve, chart, thin
 from service.store.database import connect
 from service.store.migrate import migrate, version
 from service.store.tables import SCHEMA, metadata
@@ -66,6 +66,30 @@ def test_thinning_keeps_extremes(store: Store, points: int):
     assert thinned["thinned"] and len(thinned["columns"]["step"]) <= points + 2
     kept = dict(zip(thinned["columns"]["step"], thinned["columns"]["loss"], strict=True))
     assert kept[777] == 9.0 and kept[3333] == -9.0
+
+
+@pytest.mark.parametrize(("rows", "columns", "points"), [(50, 1, 49), (101, 3, 20), (7, 4, 2), (64, 2, 32)])
+def test_of_each_stretch_the_smallest_and_the_largest_stay(rows: int, columns: int, points: int):
+    rng = np.random.default_rng(rows)
+    values = rng.choice([0.0, 1.0, 2.0, math.nan, math.inf, -math.inf], (rows, columns))
+    expected = {0, rows - 1}
+    for stretch in np.array_split(np.arange(rows), max(1, points // (2 * columns))):
+        for column in values.T:
+            unknown = np.isnan(column[stretch])
+            lowest = np.where(unknown, math.inf, column[stretch]).argmin()
+            expected |= {int(stretch[lowest]), int(stretch[(unknown if unknown.any() else column[stretch]).argmax()])}
+    assert thin(values, points).tolist() == sorted(expected)
+
+
+def test_charts_of_many_epochs_keep_what_is_not_finite_and_what_is_missing(store: Store):
+    claim = claimed(store)
+    losses = [math.nan if epoch == 7 else None if epoch == 8 else 1.0 / epoch for epoch in range(1, 41)]
+    store.record(claim, events=[Event("epoch", "", {"epoch": epoch, "step": epoch, "train_loss": loss, "said": "no number"}, key=f"epoch:{epoch}")
+                                for epoch, loss in enumerate(losses, 1)])
+    found = chart(store, claim.job_id, points=10)
+    kept = dict(zip(found["columns"]["epoch"], found["columns"]["train_loss"], strict=True))
+    assert found["thinned"] and list(found["columns"]) == ["epoch", "step", "train_loss"] and kept[1] == 1.0 and kept[40] == 1 / 40
+    assert math.isnan(kept[7]) and len(kept) <= 12
 
 
 def test_metrics_by_epoch_come_from_epoch_events(store: Store):
