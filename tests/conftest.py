@@ -23,6 +23,19 @@ settings.register_profile("here", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("here")
 
 
+LONG = ("/reliability/", "/cuda/", "test_ops", "test_onnx", "test_journey", "test_backup", "test_cli", "test_examples", "test_same_bits", "test_processes",
+        "test_recovery")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first, so that no process is left alone with one at the end; those that compute by turns with those that wait for others."""
+    files, places = dict.fromkeys(item.nodeid.partition("::")[0] for item in items), dict[str, int]()
+    for computes in (True, False):
+        group = [file for file in files if ("/engine/" in file) == computes]
+        places |= {file: place for place, file in enumerate(sorted(group, key=lambda file: not any(word in file for word in LONG)))}
+    items.sort(key=lambda item: places[item.nodeid.partition("::")[0]])
+
+
 @pytest.fixture(scope="session")
 def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("template")
