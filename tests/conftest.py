@@ -23,8 +23,8 @@ settings.register_profile("here", deadline=None, suppress_health_check=[HealthCh
 settings.load_profile("here")
 
 
-LONG = ("/reliability/", "/cuda/", "test_ops", "test_onnx", "test_journey", "test_backup", "test_cli", "test_examples", "test_same_bits", "test_processes",
-        "test_recovery")
+LONG = ("/reliability/", "/cuda/", "test_ops", "test_onnx", "test_journey", "test_backup", "test_cli", "test_examples", "test_same_bits",
+        "test_processes", "test_recovery")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
