@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import Problem, SpecError
+from service.datasets.commas import pointed, with_commas
 from service.datasets.csv import likely_delimiter
 from service.errors import invalid_request, too_large
 from service.notation import Json, as_object, closed
@@ -53,7 +54,8 @@ def read_text(body: bytes) -> str:
 
 def rows_of(text: str, known: tuple[str, ...], most: int) -> list[dict[str, str | None]]:
     """CSV as rows. Without a header that has a known name the columns are c0, c1, … as in an upload."""
-    cells = csv.reader(io.StringIO(text, newline=""), delimiter=likely_delimiter(text[:1 << 16].splitlines()[:100]), skipinitialspace=True)
+    delimiter = likely_delimiter(text[:1 << 16].splitlines()[:100])
+    cells = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     try:
         table = [row for row in cells if any(cell.strip() for cell in row)]
     except csv.Error as error:
@@ -65,6 +67,9 @@ def rows_of(text: str, known: tuple[str, ...], most: int) -> list[dict[str, str 
     check_count(len(rows), most)
     if wrong := [place for place, row in enumerate(rows) if len(row) != len(names)]:
         raise SpecError([Problem(f"/{wrong[0]}", "ragged", f"this row has {len(rows[wrong[0]])} cells, the first one {len(names)}")])
+    if delimiter != ",":
+        commas = with_commas(rows, names, {})
+        rows = [[pointed(cell) if place in commas else cell for place, cell in enumerate(row)] for row in rows]
     return [{name: cell.strip() for name, cell in zip(names, row, strict=True)} for row in rows]
 
 

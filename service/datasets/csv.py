@@ -15,6 +15,7 @@ from importlib import import_module
 from itertools import chain
 
 from engine.data.inference import MISSING, PAIRS, number, says, seconds
+from service.datasets.commas import all_decimal, pointed, told, with_commas
 from service.datasets.draft import Draft
 from service.datasets.formats import Options, check_types
 from service.datasets.limits import DatasetError, Limits
@@ -33,6 +34,7 @@ class Layout:
     delimiter: str
     header: bool
     names: list[str]
+    commas: frozenset[int]      # columns of numbers with a decimal comma
     warnings: Warnings
 
 
@@ -138,27 +140,35 @@ def look(opened: Open, encoding: str, options: Options, limits: Limits) -> Layou
     if not rows:
         raise DatasetError("empty", "the file has no rows: every line is blank")
     check_width(len(rows[0]), limits.columns)
-    header, sure = (options.header, True) if options.header is not None else likely_header(rows)
+    pointed_rows = rows if delimiter == "," else [list(map(pointed, row)) for row in rows]
+    header, sure = (options.header, True) if options.header is not None else likely_header(pointed_rows)
     names, warnings = named(rows[0]) if header else ([f"c{i}" for i in range(len(rows[0]))], [])
     if not sure:
         warnings.append({"code": "header_guessed", "detail": "the first row was taken for the names of the columns; say header=false if it is data"})
     check_types(options.types, names)
-    return Layout(encoding, delimiter, header, names, warnings)
+    commas = frozenset() if delimiter == "," else with_commas(rows[header:], names, options.types)
+    return Layout(encoding, delimiter, header, names, commas, warnings + told(names, commas))
 
 
 def likely_delimiter(sample: list[str]) -> str:
-    """The delimiter that cuts most rows into one same number of fields, more than one."""
+    """The delimiter that cuts most rows into one same number of fields, more than one; not the comma where it is in numbers only."""
     best, found = (0.0, 0), ","
     for delimiter in DELIMITERS:
-        try:
-            widths = Counter(len(row) for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if row)
-        except csv.Error:       # a field as long as that is none
-            continue
+        rows = cut(sample, delimiter)
+        widths = Counter(map(len, rows))
         width, count = widths.most_common(1)[0] if widths else (0, 0)
         score = (round(count / max(1, widths.total()), 1), width)
-        if width > 1 and score > best:
+        decimal = found == "," and score[0] == 1.0 and all_decimal(rows[1:])
+        if width > 1 and (score > best or decimal):
             best, found = score, delimiter
     return found
+
+
+def cut(sample: list[str], delimiter: str) -> list[list[str]]:
+    try:
+        return [row for row in csv.reader(sample, delimiter=delimiter, skipinitialspace=True) if row]
+    except csv.Error:       # a field as long as that is none
+        return []
 
 
 def typed(value: str) -> bool:
@@ -194,7 +204,7 @@ def named(row: Sequence[str]) -> tuple[list[str], Warnings]:
 def blocks(opened: Open, layout: Layout, limits: Limits, quick: bool) -> Iterator[Block]:
     """Some rows at a time; a row of another width is an error."""
     first, header = 0, int(layout.header)
-    for piece, found in Pieces(opened, layout, limits, quick):
+    for piece, found in Pieces(opened, layout, limits, quick and not layout.commas):
         columns: Sequence[Texts]
         if found and not isinstance(found[0], list):
             columns, count = [column[header:] for column in found], len(found[0])       # type: ignore[misc]
@@ -215,7 +225,8 @@ def table_of(piece: Piece, rows: list[list[str]], layout: Layout, first: int, he
         detail = f"line {line} (row {row}) has {len(rows[place])} fields where the {'header' if layout.header else 'first row'} has {width}"
         detail += f": mend the row, or say delimiter= if it is not {layout.delimiter!r}"
         raise DatasetError("ragged_row", detail, row=row, line=line)
-    return list(map(Plain, zip(*rows[header:], strict=True)))
+    columns = zip(*rows[header:], strict=True)
+    return [Plain(map(pointed, column) if i in layout.commas else column) for i, column in enumerate(columns)]
 
 
 def line_after(piece: Piece, skipped: int, row: int) -> int:

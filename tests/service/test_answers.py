@@ -81,6 +81,12 @@ def test_rows_come_back_as_csv_whose_texts_are_no_formulas(service: Service) -> 
     assert by_csv.text == answer.text
 
 
+def test_numbers_with_a_decimal_comma_are_read_as_in_an_upload(service: Service) -> None:
+    path, headers = f"/v1/jobs/{service.table}/predict", {"content-type": "text/csv"}
+    found = ok(service.http.post(path, content="sex;age;fare\nfemale;30;2,5\nmale;;1.008,25\n", headers=headers))
+    assert found["outputs"] == ok(service.http.post(path, content="sex,age,fare\nfemale,30,2.5\nmale,,1008.25\n", headers=headers))["outputs"]
+
+
 def test_a_quoted_cell_of_csv_may_have_lines(service: Service) -> None:
     body = 'sex,age,fare\n"fe\nmale",30,2.5\n'
     found = ok(service.http.post(f"/v1/jobs/{service.table}/predict", content=body, headers={"content-type": "text/csv"}))

@@ -52,6 +52,22 @@ def test_columns_are_mapped_and_cannot_be_written(tmp_path):
         column.data[0] = 1
 
 
+def test_numbers_with_a_decimal_comma_are_numbers_where_commas_part_nothing(tmp_path):
+    found = csv(tmp_path, "price;amount;code;city\n1,5;-1.234,50;1,5;Ulm\n;2.000;x;Bonn\n20;,;2,5;Ulm\n7,25;3,0;3,5;Ulm\n".replace(",;", "0,1;"))
+    assert kinds(found) == {"price": "number", "amount": "number", "code": "category", "city": "category"}
+    rows = preview(tmp_path, found)
+    assert [row["price"] for row in rows] == [1.5, None, 20, 7.25] and [row["amount"] for row in rows] == [-1234.5, 2000, 0.1, 3]
+    assert rows[0]["code"] == "1,5"
+    told = {warning["column"]: warning["detail"] for warning in found.record["warnings"] if warning["code"] == "decimal_comma"}
+    assert told.keys() == {"price", "amount"} and "types=price:category" in told["price"]
+    kept = csv(tmp_path, "price;n\n1,5;1\n2,5;2\n", types={"price": "category"})
+    assert kinds(kept)["price"] == "category" and preview(tmp_path, kept)[0]["price"] == "1,5"
+    assert list(kinds(csv(tmp_path, "1,5;2,5\n3,5;4,5\n"))) == ["c0", "c1"]
+    assert kinds(csv(tmp_path, "a;b\n" + "1,5;2,5\n" * 60)) == {"a": "number", "b": "number"}
+    assert list(kinds(csv(tmp_path, "a,b,c\n1,x;y,2\n3,z;w,4\n"))) == ["a", "b", "c"]
+    assert kinds(csv(tmp_path, 'a,b\n"1,5",1\n"2,5",2\n'))["a"] == "category"        # there it may be 15 as well
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_the_delimiter_is_found(tmp_path, delimiter):
     rows = [("x", "y", "z"), ("1,5" if delimiter != "," else "1.5", "2", "a"), ("3", "4", "b")]
