@@ -203,6 +203,7 @@ def test_the_test_rows_are_looked_at_once_at_the_end() -> None:
     events = events_of(run_of(spec))
     found = [e for e in events if e.type == "evaluation"]
     assert len(found) == 1 and found[0].data["split"] == "test" and 0 <= found[0].data["metrics"]["accuracy"] <= 1
+    assert f", accuracy {found[0].data['metrics']['accuracy']:.4g}." in found[0].message
 
 
 def test_a_global_norm_clip_bounds_the_step() -> None:

@@ -38,8 +38,13 @@ def number(value: float) -> str:
 
 def epoch_event(values: dict[str, Any], curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Event:
     """`values` are the event's data: epoch, epochs, step, train_loss, ..."""
-    shown = ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in values.items() if name.startswith(("train_", "valid_")))
+    shown = listed({name: value for name, value in values.items() if name.startswith(("train_", "valid_"))})
     return Event("epoch", f"Epoch {values['epoch']} of {values['epochs']}: {shown}.", values, key=f"epoch:{values['epoch']}", curves=curves)
+
+
+def listed(values: Mapping[str, float]) -> str:
+    """`train loss 0.25, train accuracy 0.9`."""
+    return ", ".join(f"{name.replace('_', ' ')} {number(value)}" for name, value in values.items())
 
 
 def step_event(epoch: int, step: int, loss: float, learning_rate: float, norm: float,

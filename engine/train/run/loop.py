@@ -22,7 +22,7 @@ from engine.train.ready.build import Built
 from engine.train.run.best import Best
 from engine.train.run.checkpoint import Checkpoint, numbers, pack, unpack, written
 from engine.train.run.diagnose import born
-from engine.train.run.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, left_out, number, step_event, stopped_event
+from engine.train.run.events import Event, adjusted_event, checkpoint_event, epoch_event, finished_event, left_out, listed, step_event, stopped_event
 from engine.train.run.guard import Guard
 from engine.train.run.live import Adjustment, Live
 from engine.train.run.measured import Measured
@@ -250,9 +250,8 @@ class Run(Standing):
         test = self.session.program.phases.get("test")
         if test is not None and self.session.run_pass(test):
             values = self.built.measure(self.session.sums("test"))
-            loss = values.pop("loss", float("nan"))
-            data = {"split": "test", "loss": loss, "metrics": values}
-            yield Event("evaluation", f"On the test rows: loss {number(loss)}.", data, key=f"evaluation:test:{self.step}")
+            data = {"split": "test", "loss": values.pop("loss", float("nan")), "metrics": values}
+            yield Event("evaluation", f"On the test rows: {listed({'loss': data['loss'], **values})}.", data, key=f"evaluation:test:{self.step}")
 
     def _finished(self) -> Event:
         best = {"epoch": self.best.epoch, "metrics": self.best.metrics} if self.best.epoch else None
