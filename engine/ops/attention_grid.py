@@ -86,6 +86,26 @@ def draw(arena, words, piece, query, key, drawn):
         drawn[e] = found
 
 
+def begin_walk(sums, running):
+    """Before the first keys: sums of a window, and of each row the greatest score, the sum of exponentials and a third number, a thread's own."""
+    for e in range(32):
+        sums[e] = real(0)
+    for own in range(cuda.threadIdx.x, cuda.threadIdx.x + 256, 64):
+        running[own], running[own + 256], running[own + 512] = -real(INFINITY), real(0), real(0)
+
+
+def end_walk(arena, words, running, row, rows):
+    """After the last keys: of each row 1 / sum and slope. The keys' way back finds them in the room, those of the first `rows` rows from `row` on."""
+    for i in range(4):
+        own = i * 64 + cuda.threadIdx.x
+        running[own + 256] = real(1) / sum_of_eight(running[own + 256])
+        running[own + 512] = sum_of_eight(running[own + 512]) * running[own + 256]
+        if i < rows:
+            known = view(arena, words[6] + (row + i) * 3 * WIDTH, real)
+            known[0] = running[own] if running[own] > -real(INFINITY) else real(0)
+            known[1], known[2] = running[own + 256], running[own + 512]
+
+
 def kept(drawn, first, row, column, dropped, factor):
     """What the weight of a square's row and column is multiplied by in dropout; `first` is the number of its row's first weight."""
     if dropped == 0:
@@ -94,7 +114,7 @@ def kept(drawn, first, row, column, dropped, factor):
     return factor if ((drawn[row * 5 + (at >> 3)] >> (at & 7)) & 1) == 1 else real(0)
 
 
-_USES = (greatest_of_eight, sum_of_eight, place_of, row_of, score, next_top, bias_of, draw, kept)
+_USES = (greatest_of_eight, sum_of_eight, place_of, row_of, score, next_top, bias_of, draw, begin_walk, end_walk, kept)
 
 
 @squares("attention_queries", uses=_USES)
@@ -115,11 +135,7 @@ def attention_kernel(arena, words, size):
         sample, head, first, window = place_of(unit, words[17], (queries + 31) >> 5, heads)
         piece, columns, window = sample * heads + head, min(256 // WIDTH, values - window * (256 // WIDTH)), window * (256 // WIDTH)
         q = words[1] + ((sample * queries + first) * ldq + head * features) * WIDTH
-        for e in each(32):
-            sums[e] = 0.0
-        for i in each(4):
-            own = i * 64 + cuda.threadIdx.x
-            running[own], running[own + 256], running[own + 512] = -real(INFINITY), 0.0, 0.0
+        begin_walk(sums, running)
         for start in range(0, min(keys, first + 32) if causal == 1 else keys, 32):
             if dropped > 0:
                 draw(arena, words, piece, first, start, drawn)
@@ -151,10 +167,7 @@ def attention_kernel(arena, words, size):
         for i in each(4):
             scale = 1.0 / sum_of_eight(running[i * 64 + cuda.threadIdx.x + 256])
             if y + i < queries - first:
-                for e in each(2):
-                    if 32 * e < 256 // WIDTH:
-                        put_four_of(out, (y + i) * ldv + 32 * e + x, columns - 32 * e - x, scale,
-                                    sums[16 * e + 4 * i], sums[16 * e + 4 * i + 1], sums[16 * e + 4 * i + 2], sums[16 * e + 4 * i + 3])
+                put_row(out, (y + i) * ldv + x, columns - x, scale, sums, 4 * i)
 
 
 @squares("attention_queries_back", uses=_USES)
@@ -173,11 +186,7 @@ def queries_back_kernel(arena, words, size):
     for unit in range(cuda.blockIdx.x, size, cuda.gridDim.x):
         sample, head, first, window = place_of(unit, words[17], (queries + 31) >> 5, heads)
         piece, columns, window = sample * heads + head, min(256 // WIDTH, features - window * (256 // WIDTH)), window * (256 // WIDTH)
-        for e in each(32):
-            sums[e] = 0.0
-        for i in each(4):
-            own = i * 64 + cuda.threadIdx.x
-            running[own], running[own + 256], running[own + 512] = -real(INFINITY), 0.0, 0.0
+        begin_walk(sums, running)
         for turn in range(2):
             for start in range(0, min(keys, first + 32) if words[12] == 1 else keys, 32):
                 if words[18] > 0:
@@ -219,21 +228,11 @@ def queries_back_kernel(arena, words, size):
                     k = row_of(words, 2, sample * words[9] + start, head, 10)
                     add_products(arena, words, sums, square, k + window * WIDTH, 10, min(32, words[9] - start), columns, wide)
             if turn == 0:
-                for i in each(4):
-                    own = i * 64 + cuda.threadIdx.x
-                    running[own + 256] = 1.0 / sum_of_eight(running[own + 256])
-                    running[own + 512] = sum_of_eight(running[own + 512]) * running[own + 256]
-                    if x == 0 and window == 0 and first + y + i < queries:
-                        known = view(arena, words[6] + (piece * queries + first + y + i) * 3 * WIDTH, real)
-                        known[0] = running[own] if running[own] > -real(INFINITY) else 0.0
-                        known[1], known[2] = running[own + 256], running[own + 512]
+                end_walk(arena, words, running, piece * queries + first + y, queries - first - y if x == 0 and window == 0 else 0)
         out = view(arena, row_of(words, 0, sample * words[8] + first, head, 10) + window * WIDTH, real)
         for i in each(4):
             if first + y + i < queries:
-                for e in each(2):
-                    if 32 * e < 256 // WIDTH:
-                        put_four_of(out, (y + i) * heads * features + 32 * e + x, columns - 32 * e - x, real(1),
-                                    sums[16 * e + 4 * i], sums[16 * e + 4 * i + 1], sums[16 * e + 4 * i + 2], sums[16 * e + 4 * i + 3])
+                put_row(out, (y + i) * heads * features + x, columns - x, real(1), sums, 4 * i)
 
 
 @squares("attention_keys_back", uses=_USES)
@@ -288,7 +287,4 @@ def keys_back_kernel(arena, words, size):
         out = view(arena, words[0] + at * WIDTH, real)
         for i in each(4):
             if first + y + i < keys:
-                for e in each(2):
-                    if 32 * e < 256 // WIDTH:
-                        put_four_of(out, (y + i) * ldo + 32 * e + x, columns - 32 * e - x, real(1),
-                                    sums[16 * e + 4 * i], sums[16 * e + 4 * i + 1], sums[16 * e + 4 * i + 2], sums[16 * e + 4 * i + 3])
+                put_row(out, (y + i) * ldo + x, columns - x, real(1), sums, 4 * i)

@@ -56,14 +56,18 @@ def quotient(a, b):
     return int32(uint32(a) // uint32(b))
 
 
+def parts_of(m, deep, high, wide):
+    """(image, z, y, x) of number m of images so deep, high and wide."""
+    row = quotient(m, wide)
+    plane = quotient(row, high)
+    image = quotient(plane, deep)
+    return image, plane - image * deep, row - plane * high, m - row * wide
+
+
 def look(numbers, here, slot, m, stop, group):
     """Enter output element m: where its first tap looks along each axis, which is nowhere from element `stop` on, and as an index."""
-    row = quotient(m, numbers[15])
-    plane = quotient(row, numbers[9])
-    image = quotient(plane, numbers[3])
-    z = (plane - image * numbers[3]) * numbers[5] + numbers[6]
-    y = (row - plane * numbers[9]) * numbers[11] + numbers[12]
-    x = (m - row * numbers[15]) * numbers[17] + numbers[18]
+    image, z, y, x = parts_of(m, numbers[3], numbers[9], numbers[15])
+    z, y, x = z * numbers[5] + numbers[6], y * numbers[11] + numbers[12], x * numbers[17] + numbers[18]
     here[0, slot] = z if m < stop else -536870912
     here[1, slot] = y
     here[2, slot] = x
@@ -72,10 +76,7 @@ def look(numbers, here, slot, m, stop, group):
 
 def enter(numbers, there, slot, k):
     """Enter k: how far its tap is from the first along each axis, which is nowhere after the last, and as an index."""
-    tap = quotient(k, numbers[22])
-    line = quotient(tap, numbers[19])
-    tz = quotient(line, numbers[13])
-    ty, tx, channel = line - tz * numbers[13], tap - line * numbers[19], k - tap * numbers[22]
+    tz, ty, tx, channel = parts_of(k, numbers[13], numbers[19], numbers[22])
     z, y, x = tz * numbers[8], ty * numbers[14], tx * numbers[20]
     there[0, slot] = z if tz < numbers[7] else -536870912
     there[1, slot] = y
@@ -85,10 +86,7 @@ def enter(numbers, there, slot, k):
 
 def place(numbers, here, slot, m, group):
     """Enter where output element m begins."""
-    row = quotient(m, numbers[15])
-    plane = quotient(row, numbers[9])
-    image = quotient(plane, numbers[3])
-    z, y, x = plane - image * numbers[3], row - plane * numbers[9], m - row * numbers[15]
+    image, z, y, x = parts_of(m, numbers[3], numbers[9], numbers[15])
     here[4, slot] = numbers[26] + image * numbers[27] + z * numbers[28] + y * numbers[29] + x * numbers[30] + group * numbers[24]
 
 
@@ -115,7 +113,7 @@ def four_seen(source, here, there, i, k, deep, high, wide, together):
             seen(source, here, there, i, k + 2, deep, high, wide), seen(source, here, there, i, k + 3, deep, high, wide))
 
 
-USES = (quotient, look, enter, place, inside, seen, four_seen)
+USES = (quotient, parts_of, look, enter, place, inside, seen, four_seen)
 
 
 # ---------------------------------------------------------------- kernels

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from engine.kernels.grid import grid
-from engine.ops.teams import TEAMS, THREADS
+from engine.ops.teams import ROWS, THREADS
 
 
-@grid("softmax_cross_entropy", threads=THREADS, uses=TEAMS)
+@grid("softmax_cross_entropy", threads=THREADS, uses=ROWS)
 def loss_grid(arena, words, size):
     """out[r] = sum(t) log(sum(exp(x))) - sum(t x). Words: out, x, t, bytes of a label or 0 where t are floats, row length."""
     wide, n, room = words[3], int32(words[4]), cuda.shared.array(32, real)
@@ -17,14 +17,8 @@ def loss_grid(arena, words, size):
         row = first + cuda.threadIdx.x // lanes
         mine = n if row < size else 0
         x = view(arena, words[1] + row * n * WIDTH, real)
-        top = -INFINITY
-        for i in range(lane, mine, lanes):
-            top = maximum(top, load(x, i))
-        top = team_greatest(top, lanes, room)
-        total = 0.0
-        for i in range(lane, mine, lanes):
-            total += exp(load(x, i) - top)
-        shift = log(team_sum(total, lanes, room))
+        top = row_greatest(x, lane, mine, lanes, room)
+        shift = log(row_exponentials(x, top, lane, mine, lanes, room))
         if wide != 0:
             if lane == 0 and row < size:
                 k = whole_number(arena, words[2], wide, row)
@@ -39,7 +33,7 @@ def loss_grid(arena, words, size):
                 out[row] = loss
 
 
-@grid("softmax_cross_entropy_grad", threads=THREADS, uses=TEAMS)
+@grid("softmax_cross_entropy_grad", threads=THREADS, uses=ROWS)
 def grad_grid(arena, words, size):
     """out = ct (sum(t) softmax(x) - t) per row. Words: out, ct, its step from row to row, x, t, bytes of a label or 0, row length."""
     wide, n, room = words[5], int32(words[6]), cuda.shared.array(32, real)
@@ -51,14 +45,8 @@ def grad_grid(arena, words, size):
         x = view(arena, words[3] + row * n * WIDTH, real)
         y = view(arena, words[0] + row * n * WIDTH, real)
         ct = view(arena, words[1], real)[held * words[2]]
-        top = -INFINITY
-        for i in range(lane, mine, lanes):
-            top = maximum(top, load(x, i))
-        top = team_greatest(top, lanes, room)
-        total = 0.0
-        for i in range(lane, mine, lanes):
-            total += exp(load(x, i) - top)
-        total = team_sum(total, lanes, room)
+        top = row_greatest(x, lane, mine, lanes, room)
+        total = row_exponentials(x, top, lane, mine, lanes, room)
         if wide != 0:
             k = whole_number(arena, words[4], wide, held)
             scale = ct / total if 0 <= k < n else NAN

@@ -58,6 +58,31 @@ def rounded(value, precision):
     return select(value == value, real(number_of(near)), value)
 
 
+def read_tile(arena, found, at, ld, long, first, last, following, end, row, column, apart, fours):
+    """What a thread reads of a tile: four columns of several rows, `apart` from each other. The tile goes from `first` on in the one direction, which
+    ends at `last`, and from `following` on along k, which ends at `end`; `long` where rows of memory go along k. Nought where nothing is.
+    """
+    row, column, rows, columns = (first + row, following + column, last, end) if long else (following + row, first + column, end, last)
+    rows, columns = int32(rows - row), int32(columns - column)
+    x = view(arena, at + (row * ld + column) * WIDTH, real)
+    for q in range(16 // WIDTH):
+        if fours and columns > 3 and q * apart < rows:
+            found[4 * q], found[4 * q + 1], found[4 * q + 2], found[4 * q + 3] = four_of(x, q * apart * ld)
+        else:
+            for e in range(4):
+                found[4 * q + e] = x[q * apart * ld + e] if e < columns and q * apart < rows else real(0)
+
+
+def write_tile(side, found, long, at, width, depth, stride):
+    """Put what a thread has read of a tile into shared memory, from `at` on."""
+    if long:
+        for e in range(64 // WIDTH):
+            side[uint64(at + e // 4 * (256 // depth) + e % 4 * stride)] = found[e]
+    else:
+        for e in range(64 // WIDTH):
+            side[uint64(at + e // 4 * (256 // width) * stride + e % 4)] = found[e]
+
+
 def product(arena, words, size):
     """The kernel's text, for tiles SIDE wide and DEPTH deep; `size` counts tiles, times parts, times products."""
     m, n, k, turned_a, turned_b, finish, precision, part = words[3], words[4], words[5], words[6], words[7], words[9], words[12], words[13]
@@ -94,24 +119,8 @@ def product(arena, words, size):
         while p < end:
             following = p + DEPTH
             if following < end:
-                row, column, rows, columns = (i + a_row, following + a_column, m, end) if a_long else (following + a_row, i + a_column, end, m)
-                rows, columns = int32(rows - row), int32(columns - column)
-                a = view(arena, a_at + (row * a_ld + column) * WIDTH, real)
-                for q in range(16 // WIDTH):
-                    if a_fours and columns > 3 and q * a_rows < rows:
-                        next_a[4 * q], next_a[4 * q + 1], next_a[4 * q + 2], next_a[4 * q + 3] = four_of(a, q * a_rows * a_ld)
-                    else:
-                        for e in range(4):
-                            next_a[4 * q + e] = a[q * a_rows * a_ld + e] if e < columns and q * a_rows < rows else 0.0
-                row, column, rows, columns = (j + b_row, following + b_column, n, end) if b_long else (following + b_row, j + b_column, end, n)
-                rows, columns = int32(rows - row), int32(columns - column)
-                b = view(arena, b_at + (row * b_ld + column) * WIDTH, real)
-                for q in range(16 // WIDTH):
-                    if b_fours and columns > 3 and q * b_rows < rows:
-                        next_b[4 * q], next_b[4 * q + 1], next_b[4 * q + 2], next_b[4 * q + 3] = four_of(b, q * b_rows * b_ld)
-                    else:
-                        for e in range(4):
-                            next_b[4 * q + e] = b[q * b_rows * b_ld + e] if e < columns and q * b_rows < rows else 0.0
+                read_tile(arena, next_a, a_at, a_ld, a_long, i, m, following, end, a_row, a_column, a_rows, a_fours)
+                read_tile(arena, next_b, b_at, b_ld, b_long, j, n, following, end, b_row, b_column, b_rows, b_fours)
             if p >= begin:
                 for d in range(min(DEPTH, end - p)):
                     for e in range(EACH):
@@ -126,18 +135,8 @@ def product(arena, words, size):
                     for e in range(64 // WIDTH):
                         next_a[e] = rounded(next_a[e], precision)
                         next_b[e] = rounded(next_b[e], precision)
-                if a_long:
-                    for e in range(64 // WIDTH):
-                        left[uint64(a_put + e // 4 * (256 // DEPTH) + e % 4 * STRIDE)] = next_a[e]
-                else:
-                    for e in range(64 // WIDTH):
-                        left[uint64(a_put + e // 4 * (256 // SIDE) * STRIDE + e % 4)] = next_a[e]
-                if b_long:
-                    for e in range(64 // WIDTH):
-                        right[uint64(b_put + e // 4 * (256 // DEPTH) + e % 4 * STRIDE)] = next_b[e]
-                else:
-                    for e in range(64 // WIDTH):
-                        right[uint64(b_put + e // 4 * (256 // SIDE) * STRIDE + e % 4)] = next_b[e]
+                write_tile(left, next_a, a_long, a_put, SIDE, DEPTH, STRIDE)
+                write_tile(right, next_b, b_long, b_put, SIDE, DEPTH, STRIDE)
                 cuda.syncthreads()
             p = following
         at, ldm = (i + y) * n + j + x, words[11]
@@ -199,7 +198,7 @@ def _text(width: int) -> str:
 
 
 for _width in WIDTHS:
-    define_grid(f"product_{_width}", partial(_text, _width), threads=64, uses=(rounded,))
+    define_grid(f"product_{_width}", partial(_text, _width), threads=64, uses=(rounded, read_tile, write_tile))
 
 
 @grid("product_sum", threads=256, units=256, uses=(finished,))

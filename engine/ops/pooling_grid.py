@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from engine.core import Launch, Node
 from engine.kernels.grid import grid
-from engine.ops.convolution_grid import quotient
+from engine.ops.convolution_grid import parts_of, quotient
 
 
 def window(numbers, at, axis):
@@ -29,7 +29,7 @@ def index(numbers, first, image, d, h, w, c):
     return int32((((image * numbers[first] + d) * numbers[first + 1] + h) * numbers[first + 2] + w) * numbers[19] + c)
 
 
-@grid("mean_pool_each", threads=128, units=128, uses=(quotient, window, index))
+@grid("mean_pool_each", threads=128, units=128, uses=(quotient, parts_of, window, index))
 def mean_pool_each(arena, words, size):
     """Numbers of the output."""
     numbers = cuda.shared.array(20, int32)
@@ -41,12 +41,10 @@ def mean_pool_each(arena, words, size):
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
         c = int32(at - element * channels)
-        row = quotient(element, numbers[9])
-        plane = quotient(row, numbers[8])
-        image = quotient(plane, numbers[7])
-        d0, d1 = window(numbers, plane - image * numbers[7], 0)
-        h0, h1 = window(numbers, row - plane * numbers[8], 1)
-        w0, w1 = window(numbers, element - row * numbers[9], 2)
+        image, d, h, w = parts_of(element, numbers[7], numbers[8], numbers[9])
+        d0, d1 = window(numbers, d, 0)
+        h0, h1 = window(numbers, h, 1)
+        w0, w1 = window(numbers, w, 2)
         total = 0.0
         for d in range(d0, d1):
             for h in range(h0, h1):
@@ -55,7 +53,7 @@ def mean_pool_each(arena, words, size):
         out[at] = total * share
 
 
-@grid("mean_pool_each_grad", threads=128, units=128, uses=(quotient, windows_over, index))
+@grid("mean_pool_each_grad", threads=128, units=128, uses=(quotient, parts_of, windows_over, index))
 def mean_pool_each_grad(arena, words, size):
     """Numbers of the input: each element is given a share by every window that covers it. Input: ct."""
     numbers = cuda.shared.array(20, int32)
@@ -67,12 +65,10 @@ def mean_pool_each_grad(arena, words, size):
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
         c = int32(at - element * channels)
-        row = quotient(element, numbers[6])
-        plane = quotient(row, numbers[5])
-        image = quotient(plane, numbers[4])
-        d0, d1 = windows_over(numbers, plane - image * numbers[4], 0)
-        h0, h1 = windows_over(numbers, row - plane * numbers[5], 1)
-        w0, w1 = windows_over(numbers, element - row * numbers[6], 2)
+        image, d, h, w = parts_of(element, numbers[4], numbers[5], numbers[6])
+        d0, d1 = windows_over(numbers, d, 0)
+        h0, h1 = windows_over(numbers, h, 1)
+        w0, w1 = windows_over(numbers, w, 2)
         total = 0.0
         for d in range(d0, d1):
             for h in range(h0, h1):
@@ -81,7 +77,7 @@ def mean_pool_each_grad(arena, words, size):
         out[at] = total
 
 
-@grid("max_pool_each", threads=128, units=128, uses=(quotient, window, index))
+@grid("max_pool_each", threads=128, units=128, uses=(quotient, parts_of, window, index))
 def max_pool_each(arena, words, size):
     """Numbers of the output."""
     numbers = cuda.shared.array(20, int32)
@@ -92,12 +88,10 @@ def max_pool_each(arena, words, size):
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
         c = int32(at - element * channels)
-        row = quotient(element, numbers[9])
-        plane = quotient(row, numbers[8])
-        image = quotient(plane, numbers[7])
-        d0, d1 = window(numbers, plane - image * numbers[7], 0)
-        h0, h1 = window(numbers, row - plane * numbers[8], 1)
-        w0, w1 = window(numbers, element - row * numbers[9], 2)
+        image, d, h, w = parts_of(element, numbers[7], numbers[8], numbers[9])
+        d0, d1 = window(numbers, d, 0)
+        h0, h1 = window(numbers, h, 1)
+        w0, w1 = window(numbers, w, 2)
         best = real(-INFINITY)
         for d in range(d0, d1):
             for h in range(h0, h1):
@@ -107,7 +101,7 @@ def max_pool_each(arena, words, size):
         out[at] = best
 
 
-@grid("max_pool_each_grad", threads=128, units=128, uses=(quotient, window, windows_over, index))
+@grid("max_pool_each_grad", threads=128, units=128, uses=(quotient, parts_of, window, windows_over, index))
 def max_pool_each_grad(arena, words, size):
     """Numbers of the input: what the windows are given in which an element is the first greatest, or the first NaN. Inputs: ct, x."""
     numbers = cuda.shared.array(20, int32)
@@ -118,10 +112,7 @@ def max_pool_each_grad(arena, words, size):
     for at in range(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x, size, cuda.gridDim.x * cuda.blockDim.x):
         element = quotient(at, channels)
         c = int32(at - element * channels)
-        row = quotient(element, numbers[6])
-        plane = quotient(row, numbers[5])
-        image = quotient(plane, numbers[4])
-        d, h, w = plane - image * numbers[4], row - plane * numbers[5], element - row * numbers[6]
+        image, d, h, w = parts_of(element, numbers[4], numbers[5], numbers[6])
         i0, i1 = windows_over(numbers, d, 0)
         j0, j1 = windows_over(numbers, h, 1)
         k0, k1 = windows_over(numbers, w, 2)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from engine.kernels.grid import grid
-from engine.ops.teams import TEAMS, THREADS
+from engine.ops.teams import ROWS, TEAMS, THREADS
 
 
 def share(x, top):
@@ -13,7 +13,7 @@ def share(x, top):
     return select(infinite, select(x == INFINITY, real(1), select(x != x, x, real(0))), exp(x - top))
 
 
-@grid("softmax", threads=THREADS, uses=(*TEAMS, share))
+@grid("softmax", threads=THREADS, uses=(*ROWS, share))
 def softmax_grid(arena, words, size):
     """y = exp(x - max) / sum. Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -24,10 +24,7 @@ def softmax_grid(arena, words, size):
         mine = n if row < size else 0
         x = view(arena, words[1] + row * n * WIDTH, real)
         y = view(arena, words[0] + row * n * WIDTH, real)
-        top = -INFINITY
-        for i in range(lane, mine, lanes):
-            top = maximum(top, load(x, i))
-        top = team_greatest(top, lanes, room)
+        top = row_greatest(x, lane, mine, lanes, room)
         total = 0.0
         for i in range(lane, mine, lanes):
             total += share(load(x, i), top)
@@ -36,7 +33,7 @@ def softmax_grid(arena, words, size):
             store(y, i, share(load(x, i), top) * scale)
 
 
-@grid("log_softmax", threads=THREADS, uses=TEAMS)
+@grid("log_softmax", threads=THREADS, uses=ROWS)
 def log_softmax_grid(arena, words, size):
     """y = x - max - log(sum(exp(x - max))). Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -47,19 +44,13 @@ def log_softmax_grid(arena, words, size):
         mine = n if row < size else 0
         x = view(arena, words[1] + row * n * WIDTH, real)
         y = view(arena, words[0] + row * n * WIDTH, real)
-        top = -INFINITY
-        for i in range(lane, mine, lanes):
-            top = maximum(top, load(x, i))
-        top = team_greatest(top, lanes, room)
-        total = 0.0
-        for i in range(lane, mine, lanes):
-            total += exp(load(x, i) - top)
-        shift = log(team_sum(total, lanes, room))
+        top = row_greatest(x, lane, mine, lanes, room)
+        shift = log(row_exponentials(x, top, lane, mine, lanes, room))
         for i in range(lane, mine, lanes):
             store(y, i, (load(x, i) - top) - shift)
 
 
-@grid("logsumexp", threads=THREADS, uses=TEAMS)
+@grid("logsumexp", threads=THREADS, uses=ROWS)
 def logsumexp_grid(arena, words, size):
     """out[r] = max + log(sum(exp(x - max))). Words: out, in, row length."""
     n, room = int32(words[2]), cuda.shared.array(32, real)
@@ -69,14 +60,8 @@ def logsumexp_grid(arena, words, size):
         row = first + cuda.threadIdx.x // lanes
         mine = n if row < size else 0
         x = view(arena, words[1] + row * n * WIDTH, real)
-        top = -INFINITY
-        for i in range(lane, mine, lanes):
-            top = maximum(top, load(x, i))
-        top = team_greatest(top, lanes, room)
-        total = 0.0
-        for i in range(lane, mine, lanes):
-            total += exp(load(x, i) - top)
-        total = team_sum(total, lanes, room)
+        top = row_greatest(x, lane, mine, lanes, room)
+        total = row_exponentials(x, top, lane, mine, lanes, room)
         if lane == 0 and row < size:
             out[row] = top + log(total) if isfinite(top) else top
 

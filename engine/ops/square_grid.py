@@ -133,4 +133,11 @@ def put_four_of(out, at, rest, factor, a, b, c, d):
         out[at + 3] = d * factor
 
 
-SQUARES = (outer, dot_square, add_products, put_four_of)
+def put_row(out, at, rest, factor, sums, first):
+    """A thread's numbers of one row of a window, from `first` on in each square of it; `rest` as for `put_four_of`."""
+    put_four_of(out, at, rest, factor, sums[first], sums[first + 1], sums[first + 2], sums[first + 3])
+    if WIDTH == 4:
+        put_four_of(out, at + 32, rest - 32, factor, sums[first + 16], sums[first + 17], sums[first + 18], sums[first + 19])
+
+
+SQUARES = (outer, dot_square, add_products, put_four_of, put_row)

@@ -46,6 +46,22 @@ def team_greatest(x, lanes, room):
     return x
 
 
+def row_greatest(x, lane, mine, lanes, room):
+    """The greatest of a row of `mine` numbers, NaN if one is; thread `lane` of its team reads every `lanes`-th. `room` as for `team_sum`."""
+    top = -real(INFINITY)
+    for i in range(lane, mine, lanes):
+        top = maximum(top, load(x, i))
+    return team_greatest(top, lanes, room)
+
+
+def row_exponentials(x, top, lane, mine, lanes, room):
+    """The sum of exp(x - top) over such a row."""
+    total = real(0)
+    for i in range(lane, mine, lanes):
+        total += exp(load(x, i) - top)
+    return team_sum(total, lanes, room)
+
+
 def tile_sum(x, width, room):
     """The sums of x over the threads that stand below one another, `width` of them side by side; those of the first line have them.
 
@@ -64,3 +80,4 @@ def tile_sum(x, width, room):
 
 
 TEAMS = (team_of, team_sum, team_greatest)
+ROWS = (*TEAMS, row_greatest, row_exponentials)
