@@ -88,7 +88,8 @@ def _as_split(value: Any) -> Any:
 
 Columns = Annotated[list[str], Tag("list")]
 Inputs = Annotated[Columns | Annotated[dict[str, list[str]], Tag("dict")], form("list", "dict")]
-Target = Annotated[Annotated[str, Tag("str")] | Columns | Annotated[dict[str, str], Tag("dict")], form("str", "list", "dict")]
+Target = Annotated[Annotated[str, Tag("str")] | Annotated[Columns, Field(min_length=1)] | Annotated[dict[str, str], Field(min_length=1), Tag("dict")],
+                   form("str", "list", "dict")]
 Dataset = Annotated[Annotated[str, Tag("str")] | Annotated[Inline, Tag("dict")], form("str", "dict")]
 Preprocessing = Annotated[Annotated[Literal["auto", "none"], Tag("str")] | Annotated[dict[str, AnyPreprocess], Tag("dict")], form("str", "dict")]
 BatchSize = Annotated[Annotated[Count, Tag("int")] | Annotated[Literal["full"], Tag("str")], form("int", "str")]

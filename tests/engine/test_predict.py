@@ -9,6 +9,7 @@ from engine.errors import CheckpointError, SpecError
 from engine.train.job import Job
 from engine.train.ready.build import build
 from engine.train.run.checkpoint import pack
+from engine.train.trained import gradients as asking
 from engine.train.trained.gradients import gradients, trained_gradients
 from engine.train.trained.predict import Predictor
 from tests.engine.real_tables import real_table
@@ -268,6 +269,34 @@ def test_rows_for_gradients_have_targets_and_no_other_columns(rows, place):
     with pytest.raises(SpecError) as error:
         trained_gradients(fixed(), {"data": {"rows": rows}})
     assert codes(error) == {place}
+
+
+def test_a_model_too_large_for_gradients_is_refused_before_it_is_made():
+    huge = {**REQUEST, "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 1_000_000_000}, {"kind": "dense", "units": 2}]}}
+    wide = {**REQUEST, "model": {"kind": "chain", "layers": [{"kind": "reshape", "shape": [2, 1]}, {"kind": "upsample", "scale": [10**9]},
+                                                             {"kind": "global_mean_pool"}, {"kind": "flatten"}, {"kind": "dense", "units": 2}]}}
+    for request in (huge, wide):
+        with pytest.raises(SpecError) as error:
+            gradients({**request, "of": ["inputs"]})
+        assert codes(error) == {("/model", "model_too_large")}
+    with pytest.raises(SpecError) as error:
+        gradients({**REQUEST, "data": {**REQUEST["data"], "target": []}})
+    assert {place for place, _ in codes(error)} == {"/data/target"}
+
+
+def test_rows_too_many_for_gradients_of_a_trained_model_are_refused(monkeypatch):
+    monkeypatch.setattr(asking, "MOST_BYTES", 100)
+    with pytest.raises(SpecError) as error:
+        trained_gradients(fixed(), {"data": {"rows": ROWS}})
+    assert codes(error) == {("/data", "too_many_rows")}
+
+
+def test_a_loss_of_all_rows_together_has_none_for_each():
+    raw = spec(1, loss={"kind": "expression", "formula": "mean((y_hat - y) ** 2)"}, data={"dataset": "ds", "target": "a", "inputs": ["city"]})
+    model = trained(raw, Table.from_rows(ROWS))
+    with pytest.raises(SpecError) as error:
+        model.predict(rows=ROWS[:3], losses=True)
+    assert codes(error) == {("", "no_losses")}
 
 
 def test_tables_without_rows_are_not_predicted():

@@ -157,9 +157,9 @@ class Built:
         return next((callback for callback in self.job.callbacks if isinstance(callback, OnNonfinite)), OnNonfinite())
 
 
-def build(job: Job, tables: Mapping[str, Table], *, numbered: bool = False) -> Built:
+def build(job: Job, tables: Mapping[str, Table], limits: Limits | None = None, *, numbered: bool = False) -> Built:
     """Everything that a run of the job needs; `numbered`: whole numbers as a target are class numbers. Raises SpecError as `check` does."""
-    setup = set_up(job, tables, numbered=numbered)
+    setup = set_up(job, tables, limits, numbered=numbered)
     forward, graph = setup.forward, setup.graph
     parameters, buffers = (_arrays(job, *found) for found in ((forward.parameters, forward.initial), (forward.buffers, forward.initial_buffers)))
     index, mode = drawn(setup)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,7 @@ from engine.spec import Spec, problems
 from engine.train.job import AnyObjective, Job
 from engine.train.job_data import Data
 from engine.train.ready.build import build
+from engine.train.ready.memory import temporaries
 from engine.train.ready.network import Network
 from engine.train.ready.step import StepMaker
 from engine.train.rows.prepare import leaves_of
@@ -30,8 +32,17 @@ from engine.train.trained.evaluate import part_of, target_rows, weighted_if_ther
 from engine.train.trained.predict import Predictor
 
 MOST_NUMBERS = 100_000
+MOST_PARAMETERS, MOST_BYTES = 10_000_000, 1_000_000_000
 MOST_DIRECTIONS = 4_000     # one run of the graph for each number, in the modes that take one direction at a time
 STEP = 1e-6                 # of a finite difference, in float64
+
+
+@dataclass
+class Room:
+    """What the model of a request may need; it is checked by shapes, before there are any arrays."""
+
+    max_parameters: int | None = MOST_PARAMETERS
+    max_memory_bytes: int | None = MOST_BYTES
 
 
 def _as_data(value: Any) -> Any:
@@ -84,7 +95,7 @@ def gradients(request: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(inline, str):
         raise SpecError([Problem("/data/dataset", "inline_only", "gradients are computed on data in the request: columns, rows, or x and y")])
     table = Table.from_columns(inline.columns) if inline.columns is not None else Table.from_rows(inline.rows or [])
-    built = build(job, {"inline": table}, numbered=True)
+    built = build(job, {"inline": table}, Room(), numbered=True)
     part = built.parts["train"]
     graph = built.make_graph(len(part.rows), True)
     fill(graph, part.feeds, part.rows, {**built.parameters, **given(asked.parameters, built.parameters)}, built.buffers, asked.seed)
@@ -109,6 +120,8 @@ def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str,
     if not len(rows):
         raise SpecError([Problem("/data", "no_rows", "no row has a target: there is no loss to differentiate")])
     graph = maker(len(rows), True)
+    if (needed := temporaries(graph)[0]) > MOST_BYTES:
+        raise SpecError([Problem("/data", "too_many_rows", f"{len(rows):,} rows would take {needed / 1e6:,.0f} MB: send fewer")])
     parameters, buffers = ({path: array.astype(np.float64) for path, array in group.items()} for group in (model.parameters, model.buffers))
     feeds = maker.network.fitted.feeds(table.columns, part.order)
     fill(graph, feeds, rows, {**parameters, **given(asked.parameters, parameters)}, buffers, asked.seed)

@@ -221,6 +221,8 @@ class Predictor:
     def _losses(self, table: Table) -> list[float | None]:
         """The loss of each row; None where it has no target."""
         found = self._evaluation(part_of(self.fitted, table, None, Notes()), Notes())
+        if len(found.losses) != len(found.rows):
+            raise SpecError([Problem("", "no_losses", "the loss of this model is one number for all rows together, not one for each")])
         losses: list[float | None] = [None] * table.rows
         for row, loss in zip(found.rows, found.losses, strict=True):
             losses[row] = float(loss)
