@@ -20,7 +20,8 @@ router = APIRouter(route_class=Closed, tags=["service"])
 STYLE = """
 :root { color-scheme: light dark; font: 16px/1.5 system-ui, sans-serif }
 body { max-width: 56rem; margin: 2rem auto; padding: 0 1rem }
-code { font-family: ui-monospace, monospace; font-size: 0.95em }
+code, pre { font-family: ui-monospace, monospace; font-size: 0.95em }
+pre { overflow-x: auto }
 h3 { margin: 1.6rem 0 0.2rem; font-size: 1rem }
 table { border-collapse: collapse }
 td { padding: 0.15rem 0.8rem 0.15rem 0; vertical-align: top }
@@ -28,6 +29,13 @@ td { padding: 0.15rem 0.8rem 0.15rem 0; vertical-align: top }
 """
 _hash = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
 HEADERS = {"Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_hash}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"}
+FIRST = """<p>A job is a model, a loss, an optimiser and data, as JSON. This one learns to read digits; its answer has its id:</p>
+<pre>curl -s {url}/v1/jobs -H 'content-type: application/json' -d '{{
+  "model": {{"kind": "chain", "layers": [{{"kind": "dense", "units": 64, "activation": "relu"}}, {{"kind": "dense", "units": "target"}}]}},
+  "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 10,
+  "data": {{"dataset": "sample:digits", "target": "label", "validation": {{"fraction": 0.2}}}}}}'
+
+curl -sN '{url}/v1/jobs/ID/events?format=text'</pre>"""
 HTML = {200: {"description": "A page", "content": {"text/html": {"schema": {"type": "string"}}}}}
 
 
@@ -46,7 +54,7 @@ async def get_openapi(request: Request) -> Response:
 @router.get("/docs", response_class=HTMLResponse, responses={**HTML, **documented()})
 async def get_docs(request: Request) -> Response:
     """Every call of the service."""
-    return page("Trainyard", _calls(request.app.openapi()))
+    return page("Trainyard", FIRST.format(url=html.escape(str(request.base_url).rstrip("/"))) + _calls(request.app.openapi()))
 
 
 @router.get("/docs/errors", response_class=HTMLResponse, responses={**HTML, **documented()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import os
 import re
 import subprocess
@@ -58,6 +60,13 @@ def test_pages_have_no_scripts_and_nothing_from_elsewhere(http: httpx.Client) ->
         assert "<script" not in page.text and not re.search(r"(src|href)=\"http", page.text)
     assert "/v1/jobs/{job_id}/events" in http.get("/docs").text
     assert http.get("/").headers["location"] == "/docs"
+
+
+def test_the_first_request_on_the_page_is_taken_as_it_stands(http: httpx.Client, server: Running) -> None:
+    post, watch = html.unescape(http.get("/docs").text.split("<pre>")[1].split("</pre>")[0]).split("\n\n")
+    job = json.loads(subprocess.run(["bash", "-c", post], capture_output=True, check=True).stdout)
+    assert job["status"] == "queued" and watch == f"curl -sN '{server.url}/v1/jobs/ID/events?format=text'"
+    assert http.post(f"/v1/jobs/{job['id']}/cancel").status_code == 202
 
 
 def test_health_and_version(http: httpx.Client, server: Running) -> None:
