@@ -92,7 +92,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     """Starts supervisors; all are gone after the test."""
     started: list[Running] = []
 
-    def start(*arguments: object, **settings: object) -> Running:
+    def start(*arguments: str, **settings: object) -> Running:
         started.append(Running(tmp_path / "home", *arguments, **settings))
         return started[-1]
 
