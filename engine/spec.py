@@ -130,6 +130,9 @@ class Family:
             return found.renamed(value)
         if isinstance(value, Mapping):
             raise PydanticCustomError("missing_kind", "{family} needs a 'kind'", {"family": self.name})
+        if _kind_of(value) is None:
+            about = "this is no {family}: one is an object with a 'kind', or the name of a kind"
+            raise PydanticCustomError("invalid_value", about, {"family": self.name})
         return value
 
     def union(self) -> Any:

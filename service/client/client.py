@@ -41,6 +41,9 @@ class Client(Told, Exports, Lineage):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __repr__(self) -> str:
+        return f"Client({self.connection.url!r})"
+
     def close(self) -> None:
         self.connection.close()
 

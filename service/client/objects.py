@@ -74,6 +74,13 @@ class Job(Answer):
     def succeeded(self) -> bool:
         return self.status == "succeeded"
 
+    def __repr__(self) -> str:
+        """What one wants to know at a prompt; all fields are in `model_dump()`."""
+        numbers = "".join(f", {name} {value:.4g}" for name, value in self.metrics.items() if isinstance(value, float))
+        return f"<Job {self.id}{f' ({self.name})' if self.name else ''}: {self.status}, epoch {self.epoch} of {self.epochs}{numbers}>"
+
+    __str__ = __repr__
+
 
 class Token(Answer):
     """`token` is there only in the answer that makes it."""

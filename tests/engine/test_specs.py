@@ -147,3 +147,9 @@ def test_the_catalogue_tells_everything_as_json():
     assert dense["schema"]["properties"]["units"]["oneOf"] == [{"minimum": 1, "type": "integer"}, {"const": "target", "type": "string"}]
     leaky = next(e for e in found["activations"] if e["kind"] == "leaky_relu")
     assert leaky["schema"]["properties"] == {"slope": {"type": "number", "default": 0.01}}
+
+
+def test_what_is_no_layer_is_named_where_it_stands():
+    for model in (lambda: Chain(Dense(3), abs), lambda: Chain([Dense(3), abs])):
+        with pytest.raises(SpecError, match=r"^/layers/1: this is no layer: one is an object with a 'kind'"):
+            model()

@@ -52,6 +52,13 @@ def test_a_job_is_trained_watched_and_used(client: Client, tmp_path: Path) -> No
     assert job.id in [one.id for one in client.jobs(status="succeeded")]
 
 
+def test_at_a_prompt_a_job_and_a_client_say_what_one_wants_to_know(client: Client, url: str) -> None:
+    job = client.wait(client.submit({**JOB, "name": "small"}).id)
+    assert repr(client) == f"Client('{url}')"
+    assert repr(job) == str(job) and repr(job).startswith(f"<Job {job.id} (small): succeeded, epoch {job.epochs} of {job.epochs}, ")
+    assert f"train_loss {job.metrics['train_loss']:.4g}" in repr(job) and len(repr(job)) < 300
+
+
 def test_events_after_a_number_are_given_once(client: Client) -> None:
     job = client.submit(JOB)
     whole = list(client.watch(job.id))
