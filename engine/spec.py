@@ -118,6 +118,12 @@ class Family:
         found = self.find(near) if near else None
         return found.kind_name() if found else near
 
+    def unknown(self, module: str, name: str) -> AttributeError:
+        """What is said of a name that a module of the family's has not: another library may have it, or it is written otherwise here."""
+        near, own = self.suggest(name) or self.suggest(name.lower()) or "", vars(sys.modules[module])
+        meant = near if callable(own.get(near)) else self.members[near].__name__ if near in self.members else ""
+        return AttributeError(f"module {module!r} has no attribute {name!r}{f' (did you mean {meant}?)' if meant else ''}")
+
     def normalise(self, value: Any) -> Any:
         """A bare string becomes `{"kind": string}`; an alias becomes the kind it stands for. Anything else is left to validation."""
         if isinstance(value, str):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import engine.ops  # noqa: F401  the ops that layers are made of
 from engine.nn import initialisers
 from engine.nn.layer import Layer, Scope, trace
+from engine.nn.layer import layers as family
 from engine.nn.layers import AnyLayer
 from engine.nn.layers.attention import MultiHeadAttention, PositionalEncoding
 from engine.nn.layers.container import Chain, Maxout, PairwiseFusion, Parallel, SkipConnection
@@ -26,3 +29,7 @@ __all__ = ["Activation", "AdaptiveMaxPool", "AdaptiveMeanPool", "AlphaDropout", 
            "GroupNorm", "InstanceNorm", "LSTM", "Lambda", "Layer", "LayerNorm", "MaxPool", "Maxout", "MeanPool", "Model", "MultiHeadAttention", "Pad",
            "PairwiseFusion", "Parallel", "PixelShuffle", "PositionalEncoding", "RNN", "Reshape", "Scale", "Scope", "SkipConnection", "Upsample",
            "WeightNorm", "initialisers", "output_size", "trace"]
+
+if not TYPE_CHECKING:       # it knows which names there are
+    def __getattr__(name: str):
+        raise family.unknown(__name__, name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -161,3 +161,7 @@ binary_cross_entropy, logit_binary_cross_entropy = function(BinaryCrossEntropy),
 kl_divergence, poisson, hinge, squared_hinge = function(KlDivergence), function(Poisson), function(Hinge), function(SquaredHinge)
 dice, tversky, binary_focal, focal = function(Dice), function(Tversky), function(BinaryFocal), function(Focal)
 siamese_contrastive, ctc = function(SiameseContrastive), function(Ctc)
+
+if not TYPE_CHECKING:       # it knows which names there are
+    def __getattr__(name: str):
+        raise losses.unknown(__name__, name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from engine.optim import schedules
 from engine.optim.adaptive import AdaBelief, AdaDelta, AdaGrad, Adam, AdaMax, AdamW, AMSGrad, Lion, NAdam, OAdam, RAdam
 from engine.optim.averages import EMA, Lookahead
@@ -17,3 +19,7 @@ __all__ = ["AMSGrad", "AccumGrad", "AdaBelief", "AdaDelta", "AdaGrad", "AdaMax",
            "Descent", "EMA", "GradientNoise", "Leaf", "Lion", "Lookahead", "Momentum", "Muon", "NAdam", "Nesterov", "OAdam", "Optimiser",
            "OptimiserStep", "RAdam", "RMSProp", "Rprop", "Rule", "SignDecay", "WeightDecay", "adjust", "at_epoch", "averaged", "destructure",
            "freeze", "rules", "schedules", "setup", "steps", "thaw", "trainables", "transforms", "update"]
+
+if not TYPE_CHECKING:       # it knows which names there are
+    def __getattr__(name: str):
+        raise rules.unknown(__name__, name)

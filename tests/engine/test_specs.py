@@ -5,6 +5,8 @@ import json
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from engine import losses as losses_of_the_engine
+from engine import nn, optim
 from engine.catalogue import FAMILIES, catalogue
 from engine.errors import SpecError
 from engine.nn import AnyLayer, Chain, Dense
@@ -153,3 +155,13 @@ def test_what_is_no_layer_is_named_where_it_stands():
     for model in (lambda: Chain(Dense(3), abs), lambda: Chain([Dense(3), abs])):
         with pytest.raises(SpecError, match=r"^/layers/1: this is no layer: one is an object with a 'kind'"):
             model()
+
+
+@pytest.mark.parametrize(("module", "name", "meant"), [
+    (nn, "Linear", "Dense"), (nn, "Sequential", "Chain"), (nn, "Conv2d", "Conv"), (nn, "Embeding", "Embedding"), (optim, "SGD", "Descent"),
+    (optim, "Adagrad", "AdaGrad"), (losses_of_the_engine, "CrossEntropyLoss", "logit_cross_entropy"),
+    (losses_of_the_engine, "logitcrossentropy", "logit_cross_entropy")])
+def test_at_a_prompt_names_of_other_libraries_are_answered_with_those_of_this_one(module, name, meant):
+    with pytest.raises(AttributeError, match=rf"has no attribute '{name}' \(did you mean {meant}\?\)$"):
+        getattr(module, name)
+    assert hasattr(module, meant) and not hasattr(module, "nothing_of_the_kind")
