@@ -291,6 +291,21 @@ def test_rows_too_many_for_gradients_of_a_trained_model_are_refused(monkeypatch)
     assert codes(error) == {("/data", "too_many_rows")}
 
 
+@pytest.mark.parametrize(("weights", "code"), [(["some", "text"], "not_numbers"), ([-1.0, 2.0], "out_of_range"), ([0.0, 0.0], "out_of_range"),
+                                               ([1.0, None], None)])
+def test_what_no_training_would_be_weighted_by_weights_no_evaluation(weights, code):
+    rows = [{"a": k / 3, "y": k % 2, "w": 1.0 + k} for k in range(12)]
+    model = trained(spec(data={"dataset": "ds", "target": "y", "weight": "w"}), Table.from_rows(rows))
+    table = Table.from_rows([{**row, "w": weights[k % 2]} for k, row in enumerate(rows)])
+    if code is None:
+        found = model.evaluate(table)
+        assert np.isfinite(found["loss"]) and found["rows"] == 6 and "no target or weight" in found["warnings"][0]["detail"]
+        return
+    with pytest.raises(SpecError) as error:
+        model.evaluate(table)
+    assert codes(error) == {("/dataset", code)}
+
+
 def test_a_loss_of_all_rows_together_has_none_for_each():
     raw = spec(1, loss={"kind": "expression", "formula": "mean((y_hat - y) ** 2)"}, data={"dataset": "ds", "target": "a", "inputs": ["city"]})
     model = trained(raw, Table.from_rows(ROWS))

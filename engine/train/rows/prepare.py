@@ -224,7 +224,7 @@ def _feed(name: str, part: Part, fitted: Fitted, data: Data, notes: Notes) -> No
         notes.problems += [Problem(source, p.code, p.detail) for p in error.problems]
         return
     if data.weight:
-        _check_weights(columns[data.weight], part.known, notes)
+        check_weights(columns[data.weight], part.known, "/data/weight", notes)
     part.labels = labels_of(part, fitted)
     for column in fitted.columns if name != "train" else ():
         if unseen := column.unseen(columns[column.name], part.known):
@@ -241,11 +241,12 @@ def labels_of(part: Part, fitted: Fitted) -> np.ndarray | None:
     return codes[part.rows] if fitted.windows is None else codes[fitted.windows.target(False, part.order).rows(part.rows)]
 
 
-def _check_weights(column: Column, rows: np.ndarray, notes: Notes) -> None:
+def check_weights(column: Column, rows: np.ndarray, pointer: str, notes: Notes) -> None:
+    """A problem where these rows cannot be weighted by the column."""
     if column.kind not in ("number", "boolean"):
-        notes.problem("/data/weight", "not_numbers", f"the weight column {column.name!r} is a {column.kind}, not a number")
+        notes.problem(pointer, "not_numbers", f"the weight column {column.name!r} is a {column.kind}, not a number")
     elif np.any(column.data[rows] < 0) or not np.any(column.data[rows] > 0):
-        notes.problem("/data/weight", "out_of_range", f"the weights in {column.name!r} must be zero or more, and one of them more")
+        notes.problem(pointer, "out_of_range", f"the weights in {column.name!r} must be zero or more, and one of them more")
 
 
 def leaves_of(fitted: Fitted, dtype: str) -> dict[str, Leaf]:

@@ -18,7 +18,7 @@ from engine.errors import Problem, SpecError
 from engine.train.ready.network import OUTPUT, Network
 from engine.train.ready.step import StepMaker
 from engine.train.rows.parts import Part
-from engine.train.rows.prepare import leaves_of
+from engine.train.rows.prepare import check_weights, leaves_of
 from engine.train.rows.windows import window_part
 from engine.train.trained.machine import Bound, Machine
 
@@ -105,18 +105,23 @@ def part_of(fitted: Fitted, table: Table, rows: np.ndarray | None, notes: Notes)
 
 
 def target_rows(fitted: Fitted, part: Part, notes: Notes) -> np.ndarray:
-    """The rows that have a target. Labels that the model does not know are a problem."""
+    """The rows that have a target, and a weight where the table has weights. Labels that the model does not know are a problem, and weights that are
+    none."""
     table, rows = part.table, part.rows
-    names = [name for target in fitted.targets for name in target.columns]
+    weights = [fitted.weight] if fitted.weight in table.columns else []
+    names = [*(name for target in fitted.targets for name in target.columns), *weights]
     if names and fitted.windows is None:
         there = present([table.columns[name] for name in names])[rows]
         if not there.all():
-            notes.warn("", "missing_target", f"{int(np.count_nonzero(~there))} of {len(rows)} rows have no target and are left out")
+            lacking = "target or weight" if weights else "target"
+            notes.warn("", "missing_target", f"{int(np.count_nonzero(~there))} of {len(rows)} rows have no {lacking} and are left out")
         rows = rows[there]
     for target in fitted.targets:
         if target.columns:
             known = rows if part.inside is None else part.inside
             check_part(target, [table.columns[name] for name in target.columns], known, "evaluated", "/dataset", notes)
+    for name in weights if len(rows) else ():
+        check_weights(table.columns[name], rows if part.inside is None else part.inside, "/dataset", notes)
     if notes.problems:
         raise SpecError(notes.problems)
     return rows
