@@ -23,6 +23,7 @@ BY_MEDIA = {
 BY_NAME = {".csv": "csv", ".tsv": "csv", ".data": "csv", ".txt": "text", ".ndjson": "ndjson", ".jsonl": "ndjson", ".json": "json",
            ".npy": "npy", ".npz": "npz", ".idx": "idx", ".parquet": "parquet", ".zip": "images", ".safetensors": "safetensors"}
 FORMATS = ("csv", "text", "ndjson", "json", "npy", "npz", "idx", "parquet", "images", "safetensors")
+WORKBOOK = b"[Content_Types].xml"       # what the zips of Excel and its like begin with
 UNSAID = ("", "application/octet-stream", "application/x-www-form-urlencoded", "application/gzip", "application/x-gzip", "binary/octet-stream")
 DELIMITERS = {"comma": ",", "tab": "\t", "\\t": "\t", "semicolon": ";", "pipe": "|", "space": " "}
 
@@ -115,6 +116,9 @@ def detect(stream: io.BufferedReader, said: str | None, media_type: str | None, 
         detail = "this looks like a Python pickle, which is never read: save arrays with numpy.save, tables as CSV"
         raise DatasetError("unsupported_media_type", detail, 415)
     proved = by_magic(head)
+    if proved == "zip" and (suffixes[-1:] in ([".xlsx"], [".ods"]) or head[30:].startswith(WORKBOOK)):
+        detail = "this is a workbook of a spreadsheet, which is not read: save the sheet as CSV and send that"
+        raise DatasetError("unsupported_media_type", detail, 415)
     if proved == "zip":
         proved = said or named or BY_MEDIA.get(media) or of_zip(head)
     known = said or proved or named or media in BY_MEDIA or media in UNSAID or media.startswith("text/")

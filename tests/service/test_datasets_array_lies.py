@@ -58,6 +58,12 @@ def test_pickles_are_never_read(refused, tmp_path):
     assert not (tmp_path / "owned").exists()
 
 
+@pytest.mark.parametrize(("first", "name"), [("[Content_Types].xml", ""), ("mimetype", "table.ods"), ("xl/a.xml", "table.XLSX")])
+def test_a_workbook_is_refused_with_what_to_send(refused, first, name):
+    error = refused(zipped({first: b"<x/>"}), name=name)
+    assert (error.status, error.code) == (415, "unsupported_media_type") and "save the sheet as CSV" in str(error)
+
+
 @pytest.mark.parametrize(("data", "code"), [
     (b"\0\0\x08\x01\0\0\0\x04" + bytes(3), "truncated"), (b"\0\0\x08\x01\0\0\0\x02" + bytes(3), "trailing_bytes"),
     (b"\0\0\x08\x02\xff\xff\xff\xff\xff\xff\xff\xff", "too_large"),
