@@ -153,17 +153,18 @@ def _kind_of(value: Any) -> str | None:
 
 def problems(error: ValidationError, raw: Any) -> list[Problem]:
     """Every problem of a failed validation, as JSON Pointers into `raw` with the nearest valid name."""
-    return [_problem(item, raw) for item in error.errors(include_url=False)]
+    whole = [name for cls in _subclasses(Spec) if cls.__name__ == error.title for name in cls.model_fields]
+    return [_problem(item, raw, whole) for item in error.errors(include_url=False)]
 
 
-def _problem(item: Any, raw: Any) -> Problem:
+def _problem(item: Any, raw: Any, whole: list[str]) -> Problem:
     pointer, parent = _pointer(item["loc"], raw)
     context, kind, last = item.get("ctx") or {}, item["type"], item["loc"][-1] if item["loc"] else ""
     if kind == "unknown_kind" and "family" in context:
         where = pointer + "/kind" if isinstance(_at(pointer, raw), Mapping) else pointer
         return Problem(where, kind, item["msg"], context.get("suggestion"))
     if kind == "extra_forbidden":
-        fields = context.get("fields") or _fields(error_title=parent)
+        fields = context.get("fields") or (len(item["loc"]) == 1 and whole) or _fields(error_title=parent)
         return Problem(pointer, "unknown_field", f"there is no field {last!r} here", FOREIGN_NAMES.get(str(last)) or nearest(str(last), fields))
     if kind == "missing":
         return Problem(pointer, "missing_field", f"the field {last!r} is required")

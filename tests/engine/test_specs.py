@@ -14,6 +14,7 @@ from engine.nn.loss import losses
 from engine.nn.metrics import metrics
 from engine.optim import Adam, Optimiser
 from engine.spec import problems
+from engine.train import Job
 
 AnyLoss, AnyMetric = losses.union(), metrics.union()
 
@@ -165,3 +166,11 @@ def test_at_a_prompt_names_of_other_libraries_are_answered_with_those_of_this_on
     with pytest.raises(AttributeError, match=rf"has no attribute '{name}' \(did you mean {meant}\?\)$"):
         getattr(module, name)
     assert hasattr(module, meant) and not hasattr(module, "nothing_of_the_kind")
+
+
+def test_a_mistyped_field_of_a_job_is_answered_with_one_of_its_own():
+    raw = {"modle": DENSE, "opimiser": "adam", "metric": []}
+    with pytest.raises(ValidationError) as refused:
+        Job.model_validate(raw)
+    told = {problem.pointer: problem.suggestion for problem in problems(refused.value, raw)}
+    assert {"/modle": "model", "/opimiser": "optimiser", "/metric": "metrics"}.items() <= told.items()
