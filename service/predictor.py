@@ -22,7 +22,7 @@ from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
 from engine.export.onnx.document import export
 from engine.train.trained.generate import generate
-from engine.train.trained.gradients import gradients, trained_gradients
+from engine.train.trained.gradients import Room, gradients, trained_gradients
 from engine.train.trained.predict import Predictor
 from service import artifacts, child, logs, weights
 from service.ask import LONGEST, pack, socket_path
@@ -199,8 +199,8 @@ class Answers:
 
     def call_gradients(self, request: Json, body: bytes) -> Json:
         """The body as it was posted; with a job that one's model, loss, preprocessing and trained parameters."""
-        asked = as_object(parse(body))
-        return trained_gradients(self.models.get(request), asked) if "job" in request else gradients(asked)
+        asked, room = as_object(parse(body)), Room(max_numbers=self.settings.max_gradient_numbers)
+        return trained_gradients(self.models.get(request), asked, room) if "job" in request else gradients(asked, room)
 
     def _table(self, where: Mapping[str, str]) -> Table:
         return open_sample(where["sample"]) if "sample" in where else mapped(self.settings.home, where["sha256"])

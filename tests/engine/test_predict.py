@@ -9,8 +9,7 @@ from engine.errors import CheckpointError, SpecError
 from engine.train.job import Job
 from engine.train.ready.build import build
 from engine.train.run.checkpoint import pack
-from engine.train.trained import gradients as asking
-from engine.train.trained.gradients import gradients, trained_gradients
+from engine.train.trained.gradients import Room, gradients, trained_gradients
 from engine.train.trained.predict import Predictor
 from tests.engine.real_tables import real_table
 
@@ -284,11 +283,11 @@ def test_a_model_too_large_for_gradients_is_refused_before_it_is_made():
     assert {place for place, _ in codes(error)} == {"/data/target"}
 
 
-def test_rows_too_many_for_gradients_of_a_trained_model_are_refused(monkeypatch):
-    monkeypatch.setattr(asking, "MOST_BYTES", 100)
-    with pytest.raises(SpecError) as error:
-        trained_gradients(fixed(), {"data": {"rows": ROWS}})
-    assert codes(error) == {("/data", "too_many_rows")}
+def test_rows_and_derivatives_too_many_for_a_request_are_refused():
+    for room, wrong in ((Room(max_memory_bytes=100), ("/data", "too_many_rows")), (Room(max_numbers=1), ("/of", "too_many_numbers"))):
+        with pytest.raises(SpecError) as error:
+            trained_gradients(fixed(), {"data": {"rows": ROWS}}, room)
+        assert codes(error) == {wrong}
 
 
 @pytest.mark.parametrize(("weights", "code"), [(["some", "text"], "not_numbers"), ([-1.0, 2.0], "out_of_range"), ([0.0, 0.0], "out_of_range"),

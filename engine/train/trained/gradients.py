@@ -31,18 +31,20 @@ from engine.train.rows.prepare import leaves_of
 from engine.train.trained.evaluate import part_of, target_rows, weighted_if_there
 from engine.train.trained.predict import Predictor
 
-MOST_NUMBERS = 100_000
-MOST_PARAMETERS, MOST_BYTES = 10_000_000, 1_000_000_000
 MOST_DIRECTIONS = 4_000     # one run of the graph for each number, in the modes that take one direction at a time
 STEP = 1e-6                 # of a finite difference, in float64
 
 
 @dataclass
 class Room:
-    """What the model of a request may need; it is checked by shapes, before there are any arrays."""
+    """What a request may take: parameters and bytes of its model, looked at by shapes before there are any arrays, and derivatives."""
 
-    max_parameters: int | None = MOST_PARAMETERS
-    max_memory_bytes: int | None = MOST_BYTES
+    max_parameters: int | None = 10_000_000
+    max_memory_bytes: int | None = 1_000_000_000
+    max_numbers: int = 100_000
+
+
+ROOM = Room()
 
 
 def _as_data(value: Any) -> Any:
@@ -80,7 +82,7 @@ class GradientsRequest(Asked):
     dtype: Literal["float32", "float64"] = "float64"
 
 
-def gradients(request: Mapping[str, Any]) -> dict[str, Any]:
+def gradients(request: Mapping[str, Any], room: Room = ROOM) -> dict[str, Any]:
     """`{"value", "gradients": {path: array}, "norms": {path: number}}`; null where there is no derivative.
 
     Inputs are called `inputs`, or `inputs.NAME` where there are several. Raises SpecError with pointers into the request.
@@ -95,14 +97,14 @@ def gradients(request: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(inline, str):
         raise SpecError([Problem("/data/dataset", "inline_only", "gradients are computed on data in the request: columns, rows, or x and y")])
     table = Table.from_columns(inline.columns) if inline.columns is not None else Table.from_rows(inline.rows or [])
-    built = build(job, {"inline": table}, Room(), numbered=True)
+    built = build(job, {"inline": table}, room, numbered=True)
     part = built.parts["train"]
     graph = built.make_graph(len(part.rows), True)
     fill(graph, part.feeds, part.rows, {**built.parameters, **given(asked.parameters, built.parameters)}, built.buffers, asked.seed)
-    return derivatives(graph, asked.of, asked.mode)
+    return derivatives(graph, asked.of, asked.mode, room)
 
 
-def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str, Any]:
+def trained_gradients(model: Predictor, request: Mapping[str, Any], room: Room = ROOM) -> dict[str, Any]:
     """The same for a trained model, with its loss, its preprocessing and in float64; `request` has data, of, mode, seed, and perhaps parameters."""
     try:
         asked = Asked.model_validate(request)
@@ -120,12 +122,12 @@ def trained_gradients(model: Predictor, request: Mapping[str, Any]) -> dict[str,
     if not len(rows):
         raise SpecError([Problem("/data", "no_rows", "no row has a target: there is no loss to differentiate")])
     graph = maker(len(rows), True)
-    if (needed := temporaries(graph)[0]) > MOST_BYTES:
+    if room.max_memory_bytes is not None and (needed := temporaries(graph)[0]) > room.max_memory_bytes:
         raise SpecError([Problem("/data", "too_many_rows", f"{len(rows):,} rows would take {needed / 1e6:,.0f} MB: send fewer")])
     parameters, buffers = ({path: array.astype(np.float64) for path, array in group.items()} for group in (model.parameters, model.buffers))
     feeds = maker.network.fitted.feeds(table.columns, part.order)
     fill(graph, feeds, rows, {**parameters, **given(asked.parameters, parameters)}, buffers, asked.seed)
-    return derivatives(graph, asked.of, asked.mode)
+    return derivatives(graph, asked.of, asked.mode, room)
 
 
 def fill(graph: StepGraph, feeds: Sequence[Feed], rows: np.ndarray, parameters: Mapping[str, np.ndarray], buffers: Mapping[str, np.ndarray],
@@ -143,12 +145,12 @@ def fill(graph: StepGraph, feeds: Sequence[Feed], rows: np.ndarray, parameters: 
         node.value = np.ones((), node.dtype)
 
 
-def derivatives(graph: StepGraph, of: Sequence[str], mode: str) -> dict[str, Any]:
+def derivatives(graph: StepGraph, of: Sequence[str], mode: str, room: Room = ROOM) -> dict[str, Any]:
     """The answer for a graph whose leaves have values."""
     inputs = {"inputs" if name == "x" else f"inputs.{name.removeprefix('x.')}": node for name, node in graph.batch.items()
               if name.split(".")[0] == "x" and node.dtype in FLOATS}
     wanted = {**(graph.parameters if "parameters" in of else {}), **(inputs if "inputs" in of else {})}
-    _check_size(wanted, mode)
+    _check_size(wanted, mode, room)
     value, arrays = _MODES[mode](graph.loss, wanted)
     return {"value": value, "gradients": {name: None if array is None else array.tolist() for name, array in arrays.items()},
             "norms": {name: None if array is None else float(np.linalg.norm(array)) for name, array in arrays.items()}}
@@ -173,9 +175,9 @@ def given(values: Mapping[str, Any], known: Mapping[str, np.ndarray]) -> dict[st
     return found
 
 
-def _check_size(wanted: Mapping[str, Node], mode: str) -> None:
+def _check_size(wanted: Mapping[str, Node], mode: str, room: Room) -> None:
     count = sum(node.size for node in wanted.values())
-    most = MOST_NUMBERS if mode == "reverse" else MOST_DIRECTIONS
+    most = room.max_numbers if mode == "reverse" else min(room.max_numbers, MOST_DIRECTIONS)
     if count > most:
         raise SpecError([Problem("/of", "too_many_numbers", f"there are {count:,} derivatives; mode {mode!r} gives at most {most:,}")])
 
