@@ -52,12 +52,19 @@ _rows("batch_norm_grad_rows", "moments[i]; weight[i] * scale; sums[i] * share; s
 @kernel("batch_norm")
 def batch_norm_kernel(arena, words, begin, end):
     """out = (x - mean) scale + bias. Words: out, x, rows of mean, scale and bias, columns."""
-    columns, rows = words[3], view(arena, words[2], real)
-    for first in range(begin, end, columns):
-        x = view(arena, words[1] + first * WIDTH, real)
-        y = view(arena, words[0] + first * WIDTH, real)
-        for c in range(min(columns, end - first)):
-            store(y, c, (load(x, c) - load(rows, c)) * load(rows, columns + c) + load(rows, 2 * columns + c))
+    columns, rows, size = words[3], view(arena, words[2], real), end - begin
+    x, y = view(arena, words[1] + begin * WIDTH, real), view(arena, words[0] + begin * WIDTH, real)
+    whole = size // (2 * columns) * 2 * columns
+    for first in range(0, whole, 2 * columns):      # two rows at once: what belongs to the columns is read half as often
+        second = first + columns
+        for c in range(columns):
+            mean, scale, bias = load(rows, c), load(rows, columns + c), load(rows, 2 * columns + c)
+            y0, y1 = (load(x, first + c) - mean) * scale + bias, (load(x, second + c) - mean) * scale + bias
+            store(y, first + c, y0)
+            store(y, second + c, y1)
+    for first in range(whole, size, columns):
+        for c in range(min(columns, size - first)):
+            store(y, first + c, (load(x, first + c) - load(rows, c)) * load(rows, columns + c) + load(rows, 2 * columns + c))
 
 
 @kernel("batch_norm_sums_blocks")
@@ -98,7 +105,7 @@ def grad_kernel(arena, words, begin, end):
     columns, rows, size = words[4], view(arena, words[3], real), end - begin
     ct, x, y = view(arena, words[1] + begin * WIDTH, real), view(arena, words[2] + begin * WIDTH, real), view(arena, words[0] + begin * WIDTH, real)
     whole = size // (2 * columns) * 2 * columns
-    for first in range(0, whole, 2 * columns):      # two rows at once: what belongs to the columns is read half as often
+    for first in range(0, whole, 2 * columns):
         second = first + columns
         for c in range(columns):
             mean, scale, level, steep = load(rows, c), load(rows, columns + c), load(rows, 2 * columns + c), load(rows, 3 * columns + c)

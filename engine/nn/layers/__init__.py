@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from pkgutil import iter_modules
+from sys import modules
 
 from engine.nn.layer import layers
 
@@ -12,4 +13,5 @@ for _module in iter_modules(__path__):
 
 AnyLayer = layers.union()
 for _layer in layers:
-    _layer.model_rebuild(_types_namespace={"AnyLayer": AnyLayer})
+    if not _layer.__pydantic_complete__:        # layers of layers: pydantic looks in their module when the first one is made
+        vars(modules[_layer.__module__])["AnyLayer"] = AnyLayer
