@@ -96,17 +96,20 @@ class Worker(Child):
             self.heart = None
         return code
 
-    def look(self, folder: Path, job: Mapping[str, Any] | None) -> None:
-        """Note that it is ready; kill it when its job makes no progress, takes too much memory or does not stop as it was asked to."""
-        now, before = time.monotonic(), self.looked_at
-        self.looked_at, self.still = now, self.still + min(now - before, LONGEST_LOOK)
+    def greet(self, folder: Path) -> None:
+        """Find its heart, and note that it is ready."""
         if self.heart is None:
             self.still = 0.0
             with suppress(OSError, ValueError):
                 self.heart = Heartbeat(folder, self.pid)
+        self.ready = self.ready or (self.heart is not None and self.heart.phase != heartbeat.STARTING)
+
+    def look(self, job: Mapping[str, Any] | None) -> None:
+        """Kill it when its job makes no progress, takes too much memory or does not stop as it was asked to."""
+        now, before = time.monotonic(), self.looked_at
+        self.looked_at, self.still = now, self.still + min(now - before, LONGEST_LOOK)
         if self.heart is None or self.process is None or self.verdict is not None:
             return
-        self.ready = self.ready or self.heart.phase != heartbeat.STARTING
         seen = (job["fence"] if job else 0, self.heart.progress)
         if seen != self.seen or (job is None and self.ready):
             self.seen, self.still = seen, 0.0
@@ -168,6 +171,8 @@ class Crew:
             if (code := worker.keep()) is not None:
                 self.bury(worker, pid, code)
                 worker.keep()
+            if not worker.ready:
+                worker.greet(self.folder)
         if self.bereaved or time.monotonic() >= self.look_at:
             self.look_at = time.monotonic() + LOOK_SECONDS
             self._look()
@@ -195,7 +200,7 @@ class Crew:
         with _complaining():
             held = {job["worker"]["pid"]: job for job in self.store.owned(self.owner) if job["worker"]}
             for worker in self.workers:
-                worker.look(self.folder, held.get(worker.pid))
+                worker.look(held.get(worker.pid))
             self.bereaved = {pid: verdict for pid, verdict in self.bereaved.items() if pid in held}
             living = {worker.pid for worker in self.workers}
             orphans = [(job, self.bereaved.get(pid, LOST)) for pid, job in held.items() if pid not in living]

@@ -2,7 +2,7 @@
 
     supervisor ── API            python -m service.app          answers; the supervisor makes its listening socket
                ├─ worker         python -m service.worker       trains, one job at a time; as many as the settings say, and one for each GPU
-       ├─ probe          python -m service.probe        looks for GPUs, and ends
+               ├─ probe          python -m service.probe        looks for GPUs, and ends
                ├─ predictor      python -m service.predictor    from the first prediction on
                └─ courier        python -m service.courier      delivers webhooks, from the first one on
 
@@ -38,7 +38,7 @@ from service.store.tables import SCHEMA
 from service.stream import Wake, run_folder
 
 log = logs.of("supervisor")
-TURN_SECONDS = 0.25
+TURN_SECONDS, STARTING_SECONDS = 0.25, 0.02     # between two looks at the children; while they start
 MOST_FALSE_STARTS = 5       # ends of the API in a row, before it ever answered
 
 
@@ -68,7 +68,8 @@ class Supervisor:
         self.ahead.open()
         while not self.stopping:
             self._turn()
-            ready, _, _ = select.select([bell, wanted.socket, told.socket], [], [], TURN_SECONDS)
+            pause = STARTING_SECONDS if self.with_api and not self.announced else TURN_SECONDS
+            ready, _, _ = select.select([bell, wanted.socket, told.socket], [], [], pause)
             if bell in ready:
                 os.read(bell, 512)
             if wanted.pending() and self.predictor is None:

@@ -385,11 +385,11 @@ def test_a_supervisor_that_slept_takes_nobody_for_stalled(home: Path, tmp_path: 
     worker.looked_at = 0.0
     for moment in (0.5, 3600.0, 3600.5, 7200.0):
         clock[0] = moment
-        worker.look(tmp_path, held)
+        worker.look(held)
     assert not killed and worker.verdict is None
     for _ in range(700):
         clock[0] += 0.5
-        worker.look(tmp_path, held)
+        worker.look(held)
     assert worker.verdict is not None and worker.verdict.code == "stalled" and len(killed) == 1
 
 
