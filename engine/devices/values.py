@@ -15,7 +15,7 @@ from engine.devices.cpu.validate import validate
 from engine.errors import TrainyardError
 from engine.graph.rewrite import simplify
 from engine.graph.signature import signature
-from engine.plan.memory import align
+from engine.plan.memory import Cursor
 from engine.plan.plan import make
 
 MOST_PLANS = 256
@@ -28,13 +28,11 @@ class Compiled:
     """A plan with an arena of its own, for one graph: `leaves` in, `outputs` out."""
 
     def __init__(self, outputs: Sequence[Node], leaves: Sequence[Node]):
-        self.leaves, cursor, placed = [], 0, {}
-        for node in leaves:
-            self.leaves.append((cursor, node.size * np.dtype(node.dtype).itemsize))
-            placed[node] = cursor
-            cursor += align(self.leaves[-1][1] or 1)
-        plan = make(outputs, placed, cursor)
-        self.arena = arena(cursor + plan.nbytes)
+        cursor = Cursor(0)
+        sizes = [node.size * np.dtype(node.dtype).itemsize for node in leaves]
+        self.leaves = [(cursor.take(nbytes), nbytes) for nbytes in sizes]
+        plan = make(outputs, {node: offset for node, (offset, _) in zip(leaves, self.leaves, strict=True)}, cursor.at)
+        self.arena = arena(cursor.at + plan.nbytes)
         for offset, value in plan.fixed:
             self.arena[offset: offset + value.nbytes] = value.reshape(-1).view(np.uint8)
         self.outputs = [(plan.at(node), node.shape, np.dtype(node.dtype)) for node in outputs]

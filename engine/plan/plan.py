@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from engine.core import CONSTANT, LEAF, OPS, Address, Launch, Node, Scratch, bits, root, topological
-from engine.plan.memory import Block, align, assign
+from engine.plan.memory import Block, Cursor, assign, begin
 
 TILE = 2048            # elements of a tile: a few operands of it stay in the first-level cache
 CHUNK_COST = 30_000.0  # nanoseconds of work worth giving to another thread
@@ -149,7 +149,7 @@ def _cut(group: Group, grain: int, cost: float, elementwise: bool) -> None:
 
 def _place(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: Sequence[Group], home: dict[Node, int], wanted: Sequence[Node]) -> None:
     """Find offsets for constants, bound leaves, temporaries and scratch. Moments are groups: within one, rows interleave."""
-    cursor = plan.base
+    cursor = Cursor(plan.base)
     blocks: dict[Any, Block] = {}
     moment = {i: g for g, group in enumerate(groups) for i in range(group.first, group.last)}
     keep = {root(n) for n in wanted}
@@ -159,7 +159,7 @@ def _place(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: Sequence[Gr
             if not isinstance(item, Node | Scratch) or item in home:
                 continue
             if isinstance(item, Node) and item.op in (LEAF, CONSTANT):
-                cursor = _fix(plan, item, home, cursor)
+                _fix(plan, item, home, cursor)
             elif item in blocks:
                 blocks[item].last = moment[i]
             else:
@@ -169,20 +169,20 @@ def _place(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: Sequence[Gr
         if node in blocks:
             blocks[node].last = len(groups)
         elif node not in home:
-            cursor = _fix(plan, node, home, cursor)
+            _fix(plan, node, home, cursor)
     size = assign(list(blocks.values()))
-    home.update({item: cursor + block.offset for item, block in blocks.items()})
-    plan.nbytes = cursor + size - plan.base
+    base = begin(cursor.at, size)
+    home.update({item: base + block.offset for item, block in blocks.items()})
+    plan.nbytes = base + size - plan.base
     plan.offsets = home
 
 
-def _fix(plan: Plan, node: Node, home: dict[Node, int], cursor: int) -> int:
+def _fix(plan: Plan, node: Node, home: dict[Node, int], cursor: Cursor) -> None:
     value = np.asarray(node.attrs["value"], node.dtype) if node.op is CONSTANT else node.value
     if value is None:
         raise ValueError(f"{node!r} has neither a place nor a value")
-    plan.fixed.append((cursor, np.ascontiguousarray(value)))
-    home[node] = cursor
-    return cursor + align(max(value.nbytes, 1))
+    home[node] = cursor.take(value.nbytes)
+    plan.fixed.append((home[node], np.ascontiguousarray(value)))
 
 
 def _resolve(plan: Plan, steps: Sequence[tuple[Node, Launch]], groups: list[Group]) -> None:

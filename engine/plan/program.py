@@ -20,7 +20,7 @@ from engine.data.feed import Feed
 from engine.ops.matmul_grid import round_operands
 from engine.plan import control
 from engine.plan.graphs import GraphMaker, StepGraph
-from engine.plan.memory import align
+from engine.plan.memory import Cursor, align
 from engine.plan.plan import Place, Plan, join, lay, make
 from engine.plan.slab import Slab, Slot
 from engine.plan.update import Computed, Update
@@ -62,7 +62,7 @@ class Program:
     def __init__(self, parameters: dict[str, Shape], buffers: dict[str, Shape], dtype: str = "float32", device: str = "cpu", precision: str = "full"):
         self.dtype, self.device, self.precision = dtype, device, precision
         self.phases: dict[str, Phase] = {}
-        self.cursor = align(control.NBYTES)
+        self.lasting = Cursor(control.NBYTES)
         self.parameters = self._slab(parameters)
         self.buffers = self._slab(buffers)
         self.state: dict[str, Slab] = {}
@@ -74,10 +74,10 @@ class Program:
         self.constants: dict[tuple[str, Shape, bytes], int] = {}      # (type, shape, bytes) -> offset
 
     def _slab(self, shapes: dict[str, Shape], dtype: str = "") -> Slab:
-        slab = Slab(self.cursor, dtype or self.dtype)
+        dtype = dtype or self.dtype
+        slab = Slab(self.lasting.take(sum(map(count, shapes.values())) * np.dtype(dtype).itemsize), dtype)
         for name, shape in shapes.items():
             slab.add(name, shape)
-        self.cursor += align(slab.nbytes)
         return slab
 
     def train_with(self, update: Update) -> None:
@@ -86,12 +86,7 @@ class Program:
         self.gradients = self._slab(shapes)
         self.state = {name: self._slab(shapes) for name in update.state}
         self.update = update
-        update.place(self.parameters, self.gradients, self.state, self._take(update.nbytes))
-
-    def _take(self, nbytes: int) -> int:
-        offset = self.cursor
-        self.cursor += align(max(nbytes, 1))
-        return offset
+        update.place(self.parameters, self.gradients, self.state, self.lasting.take(update.nbytes))
 
     # ---------------------------------------------------------------- phases
 
@@ -130,7 +125,7 @@ class Program:
                 value = np.asarray(node.attrs["value"] if node.value is None else node.value, node.dtype)
                 key = (node.dtype, node.shape, value.tobytes())
                 if key not in self.constants:
-                    self.constants[key] = self._take(value.nbytes)
+                    self.constants[key] = self.lasting.take(value.nbytes)
                 placed[node] = self.constants[key]
         return placed
 
@@ -207,6 +202,11 @@ class Program:
         return list({id(word.array): word.array for word in words if isinstance(word, Address)}.values())
 
     @property
+    def cursor(self) -> int:
+        """Where that ends which outlives a step, and batches begin."""
+        return self.lasting.at
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the whole arena."""
         return max([self.cursor, *(plan.base + align(plan.nbytes) for phase in self.phases.values() for plan in phase.plans)])
@@ -216,17 +216,6 @@ def _all_rows(phase: Phase) -> dict[str, Shape]:
     """Room for the kept values of all batches of a phase."""
     graph = next(graph for graph in phase.graphs if graph is not None)
     return {name: (phase.steps * node.shape[0], *node.shape[1:]) for name, node in graph.kept_rows.items()}
-
-
-class Cursor:
-    """Hands out aligned bytes, one piece after another."""
-
-    def __init__(self, at: int):
-        self.at = at
-
-    def take(self, nbytes: int) -> int:
-        offset, self.at = self.at, self.at + align(max(nbytes, 1))
-        return offset
 
 
 def _planned(part: list[Launch] | Computed, base: int, device: str) -> Plan:

@@ -14,7 +14,7 @@ from engine.devices.cpu.profile import timings
 from engine.devices.cpu.validate import validate
 from engine.errors import DeviceError
 from engine.graph import interpret
-from engine.plan.memory import Block, assign
+from engine.plan.memory import LARGE, PAGE, Block, Cursor, assign
 from engine.plan.plan import Plan, make
 
 
@@ -47,14 +47,20 @@ def read(plan: Plan, memory: np.ndarray, node: Node) -> np.ndarray:
 def test_blocks_alive_together_never_overlap(seed: int) -> None:
     rng = np.random.default_rng(seed)
     firsts = rng.integers(0, 30, 60)
-    blocks = [Block(int(rng.integers(1, 5000)), int(f), int(f + rng.integers(0, 10))) for f in firsts]
+    blocks = [Block(int(rng.integers(1, 40000)), int(f), int(f + rng.integers(0, 10))) for f in firsts]
     total = assign(blocks)
     for i, a in enumerate(blocks):
-        assert a.offset % 64 == 0 and a.offset + a.nbytes <= total
+        assert a.offset % (PAGE if a.nbytes >= LARGE else 64) == 0 and a.offset + a.nbytes <= total
         for b in blocks[:i]:
             apart = a.last < b.first or b.last < a.first or a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
             assert apart
     assert total < sum(block.nbytes for block in blocks)
+
+
+def test_large_blocks_begin_at_pages_and_small_ones_close_up() -> None:
+    cursor = Cursor(10)
+    offsets = [cursor.take(nbytes) for nbytes in (1, 100, 16384, 16448, 0, 5)]
+    assert offsets == [64, 128, 4096, 20480, 36928, 36992] and cursor.at == 37056
 
 
 def test_a_plan_computes_what_the_reference_machine_computes() -> None:
