@@ -89,6 +89,10 @@ class Worker(Child):
         self.still = 0.0                        # seconds that it was watched since they changed: a machine that sleeps stalls nobody
         self.verdict: Verdict | None = None     # why it was killed
 
+    @property
+    def awake(self) -> bool:
+        return self.heart is not None and self.heart.is_awake(self.settings.lease_seconds)
+
     def keep(self) -> int | None:
         code = super().keep()
         if code is not None and self.heart is not None:
@@ -140,10 +144,13 @@ class Crew:
     kills that worker.
     """
 
-    def __init__(self, settings: Settings, store: Store, folder: Path, owner: str, processes: Sequence[Process]):
+    def __init__(self, settings: Settings, store: Store, folder: Path, owner: str, processes: Sequence[Process], shared: bool):
+        """`shared`: others may look at the store who cannot see these processes, and are told of them."""
         self.settings, self.store, self.folder, self.owner = settings, store, folder, owner
         self.workers = [Worker(settings, owner, number, process=process) for number, process in enumerate(processes)]
         self.gpus: tuple[dict[str, Any], ...] = ()
+        self.shared = shared and bool(processes)
+        self.told = 0                               # how many workers were awake when the store was told last
         self.bereaved: dict[int, Verdict] = {}      # dead workers whose jobs the store has not been told about
         self._writer = ThreadPoolExecutor(1, "store")
         self._written = self._writer.submit(lambda: None)
@@ -152,7 +159,7 @@ class Crew:
 
     def give(self, gpus: tuple[dict[str, Any], ...]) -> None:
         """Start a worker for each of these GPUs, beside the others, and let everybody at the store know of them."""
-        self.gpus, self.renew_at = gpus, 0.0
+        self.gpus, self.shared, self.renew_at = gpus, self.shared or bool(gpus), 0.0
         self.workers += [Worker(self.settings, self.owner, number, gpu) for number, gpu in enumerate(devices.names(gpus), len(self.workers))]
 
     @property
@@ -204,20 +211,24 @@ class Crew:
             self.bereaved = {pid: verdict for pid, verdict in self.bereaved.items() if pid in held}
             living = {worker.pid for worker in self.workers}
             orphans = [(job, self.bereaved.get(pid, LOST)) for pid, job in held.items() if pid not in living]
-            if orphans or held or self.gpus:
+            if orphans or held or self.shared:
                 self._write(orphans)
 
     def _write(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]] = ()) -> None:
         """Renew leases that are due and tell of lost jobs, in the other thread, unless it is still waiting for the store."""
+        awake = sum(worker.awake for worker in self.workers)
+        if self.shared and awake != self.told:
+            self.renew_at = 0.0
         if self._written.done() and (orphans or time.monotonic() >= self.renew_at):
-            self._written = self._writer.submit(self._write_now, orphans)
+            self._written = self._writer.submit(self._write_now, orphans, awake)
 
-    def _write_now(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]]) -> None:
+    def _write_now(self, orphans: Sequence[tuple[Mapping[str, Any], Verdict]], awake: int) -> None:
         with _complaining():
             if time.monotonic() >= self.renew_at:
                 self.store.renew(self.owner, self.settings.lease_seconds)
-                if self.gpus:
-                    self.store.tell_gpus(self.owner, self.gpus, self.settings.lease_seconds)
+                if self.shared:
+                    self.store.tell_supervisor(self.owner, self.gpus, awake, self.settings.lease_seconds)
+                    self.told = awake
                 self.renew_at = time.monotonic() + self.settings.renew_seconds
             for job, verdict in orphans:
                 self._tell(job, verdict)
@@ -235,15 +246,15 @@ class Crew:
 
     def drain(self) -> None:
         """Ask every worker to write a checkpoint, give its job back, and end."""
-        had, self.gpus = self.gpus, ()
-        if had:
+        if self.shared:
             self._writer.submit(self._leave)
+        self.shared = False
         for worker in self.workers:
             worker.send(signal.SIGTERM)
 
     def _leave(self) -> None:
         with _complaining():
-            self.store.tell_gpus(self.owner, (), 0.0)
+            self.store.tell_supervisor(self.owner, (), 0, 0.0)
 
     def kill(self) -> None:
         for worker in self.workers:

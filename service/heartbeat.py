@@ -55,6 +55,10 @@ class Heartbeat:
     def silence(self) -> float:
         return (time.monotonic_ns() - self._numbers[_ALIVE]) / 1e9
 
+    def is_awake(self, seconds: float) -> bool:
+        """Whether it could take a job up, or does one, and said within so many seconds that it is there."""
+        return self.phase != STARTING and self.silence <= seconds
+
     @property
     def has_gpu(self) -> bool:
         """Whether this worker trains on a GPU."""

@@ -50,7 +50,7 @@ class Supervisor:
         _bring_up_to_date(settings)
         self.wake = Wake(settings.home)
         self.store = Store.at(settings.home, settings.store, self.wake.notify)
-        self.crew = Crew(settings, self.store, self.wake.folder, self.owner, ahead.workers)
+        self.crew = Crew(settings, self.store, self.wake.folder, self.owner, ahead.workers, bool(settings.store) or not self.with_api)
         self.search: devices.Search | None = None
         self.api: Child | None = None
         if ahead.listening is not None:

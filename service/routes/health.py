@@ -40,7 +40,7 @@ async def get_health() -> Response:
 
 @router.get("/readyz", responses=documented(503))
 async def get_readiness(api: Here) -> Response:
-    """The store can be written, a worker is alive, and there is room on the disk."""
+    """The store can be written, a worker is awake, here or on another machine, and there is room on the disk."""
     checks = await in_thread(readiness, api)
     failed = [said for said in checks.values() if said != "ok"]
     if failed:
@@ -50,7 +50,8 @@ async def get_readiness(api: Here) -> Response:
 
 def readiness(api: Api) -> dict[str, str]:
     """What is checked and "ok", or what is wrong."""
-    return {"store": _probe.ask(api), "worker": _worker(api), "disk": _disk(api)}
+    store = _probe.ask(api)
+    return {"store": store, "worker": _worker(api, store == "ok"), "disk": _disk(api)}
 
 
 class Probe:
@@ -88,15 +89,15 @@ class Probe:
 _probe = Probe()
 
 
-def _worker(api: Api) -> str:
-    """A worker that could take a job up, or does one, and has lately said that it is there."""
-    hearts = heartbeat.hearts(api.wake.folder).values()
+def _worker(api: Api, asking: bool) -> str:
+    """A worker that could take a job up, or does one, and has lately said that it is there: here, or `asking` the store, on any machine."""
+    hearts, seconds = heartbeat.hearts(api.wake.folder).values(), api.settings.lease_seconds
+    if any(heart.is_awake(seconds) for heart in hearts) or (asking and api.store.workers()):
+        return "ok"
     if not hearts:
-        return "no worker is ready: none runs"
-    awake = [heart for heart in hearts if heart.silence <= api.settings.lease_seconds]
-    if not awake:
-        return f"no worker is ready: none has said that it is there for {min(heart.silence for heart in hearts):.0f} seconds"
-    return "ok" if any(heart.phase != heartbeat.STARTING for heart in awake) else "no worker is ready: they are starting"
+        return "no worker is ready: none runs, here or on another machine"
+    least = min(heart.silence for heart in hearts)
+    return "no worker is ready: " + ("they are starting" if least <= seconds else f"none has said that it is there for {least:.0f} seconds")
 
 
 def _disk(api: Api) -> str:

@@ -34,7 +34,7 @@ ServiceErrors (404, 409, 422, 507); StaleFence tells a worker that its claim is 
     uploads      add_upload(row, seconds)  get_upload(id)  list_uploads(after, limit)  put_part(id, part, most, seconds)  end_upload(id, dataset id)
                  delete_upload(id)  expired_uploads()  part_files()  pending_uploads()  touch_upload(id, seconds)
     facts        get_setting(name)  set_setting(name, value)  check_writable()
-    gpus         tell_gpus(owner, gpus, seconds)  gpus()
+    supervisors  tell_supervisor(owner, gpus, workers, seconds)  gpus()  workers()
 
 What belongs to one owner is not there for another: see `asking`. The audit of a request's change is written in its transaction.
 
@@ -60,7 +60,6 @@ from service.store.database import Notify
 from service.store.datasets import Datasets
 from service.store.events import Events
 from service.store.facts import Facts
-from service.store.gpus import Gpus
 from service.store.idempotency import Idempotency, Reply
 from service.store.jobs import Jobs
 from service.store.leases import Leases
@@ -68,6 +67,7 @@ from service.store.models import Models
 from service.store.origins import Origins
 from service.store.record import Record, Recorded
 from service.store.requests import Requests
+from service.store.supervisors import Supervisors
 from service.store.tokens import Tokens
 from service.store.uploads import Uploads
 from service.store.webhooks import Webhooks
@@ -76,7 +76,7 @@ __all__ = ["Claim", "Event", "Recorded", "Reply", "Store"]
 
 
 class Store(Datasets, Jobs, Requests, Leases, Record, Events, Checkpoints, Idempotency, Models, Webhooks, Facts, Tokens, Audit, Origins, Uploads,
-            Gpus):
+            Supervisors):
     @classmethod
     def at(cls, home: Path, url: str = "", notify: Notify | None = None) -> Store:
         """The store of a home folder: `url` if given, else SQLite in `home/trainyard.db`. 503 unless the schema is this program's."""

@@ -171,15 +171,17 @@ def test_a_gpu_of_a_worker_elsewhere_is_known_until_nothing_is_heard_of_it(run: 
     assert httpx.get(f"{url}/v1/limits").json()["devices"]["cuda"]["gpus"] == []
 
 
-def test_what_supervisors_tell_of_their_gpus_is_forgotten_in_time(store: Store) -> None:
+def test_what_supervisors_tell_of_themselves_is_forgotten_in_time(store: Store) -> None:
     one, two = {"index": 0, "name": "one"}, {"index": 0, "name": "two"}
-    store.tell_gpus("b", [two], 60)
-    store.tell_gpus("a", [one, two], 60)
-    assert store.gpus() == [one, two, two]
-    store.tell_gpus("a", [one], -1)         # heard of too long ago
-    assert store.gpus() == [two]
-    store.tell_gpus("b", [], 60)
-    assert store.gpus() == [] and store.get_setting("gpus:a") is None
+    store.tell_supervisor("b", [two], 3, 60)
+    store.tell_supervisor("a", [one, two], 2, 60)
+    assert store.gpus() == [one, two, two] and store.workers() == 5
+    store.tell_supervisor("a", [one], 1, -1)         # heard of too long ago
+    assert store.gpus() == [two] and store.workers() == 3
+    store.tell_supervisor("b", [], 1, 60)
+    assert store.gpus() == [] and store.workers() == 1 and store.get_setting("supervisor:a") is None
+    store.tell_supervisor("b", [], 0, 60)
+    assert store.workers() == 0 and store.get_setting("supervisor:b") is None
 
 
 # ---------------------------------------------------------------- with the processes that there are

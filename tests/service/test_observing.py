@@ -24,13 +24,14 @@ from service import heartbeat, logs, tally
 from service.settings import Settings
 from service.stream import run_folder
 from tests.service.receiver import receiving
-from tests.service.running import until
+from tests.service.running import Running, until
 from tests.serving import ROOT, Server, serving
 from tests.user import User
 
 JOB: dict[str, Any] = {
     "model": {"kind": "dense", "units": 3}, "loss": "logit_cross_entropy", "optimiser": "adam", "epochs": 3,
     "data": {"dataset": {"columns": {"x": [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.0]], "y": [0, 1, 2, 0]}}, "target": "y", "batch_size": 2}}
+NOBODY = "no worker is ready: none runs, here or on another machine"
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
@@ -201,6 +202,41 @@ def test_it_is_not_ready_while_no_worker_is_awake(server: Server, user: User) ->
     until(lambda: readiness(user)["worker"] == "ok")
 
 
+@contextmanager
+def workers_elsewhere(folder: Path, url: str = "") -> Iterator[tuple[User, Running]]:
+    """A service without workers, and a worker as on another machine: with a run folder of its own, and the store in common."""
+    brief = {"lease_seconds": 2, "renew_seconds": 0.5, "gpus": "none"}
+    with serving(folder / "api", workers=0, store=url, **brief) as server:
+        user = User(server.url)
+        assert readiness(user)["worker"] == NOBODY
+        elsewhere = Running(folder / "elsewhere", workers=1, store=url or f"sqlite:///{server.home / 'trainyard.db'}", **brief)
+        try:
+            until(lambda: readiness(user)["worker"] == "ok")
+            yield user, elsewhere
+        finally:
+            elsewhere.close()
+
+
+def test_it_is_ready_until_nothing_is_heard_of_the_machine_that_has_the_workers(tmp_path: Path) -> None:
+    with workers_elsewhere(tmp_path) as (user, elsewhere):
+        elsewhere.process.kill()
+        until(lambda: readiness(user)["worker"] == NOBODY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_it_is_ready_while_workers_of_another_machine_are_awake(database: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    url = "" if database == "sqlite" else request.getfixturevalue("postgres").fresh()
+    with workers_elsewhere(tmp_path, url) as (user, elsewhere):
+        [worker] = elsewhere.workers()
+        os.kill(worker, signal.SIGSTOP)
+        until(lambda: readiness(user)["worker"] == NOBODY)
+        os.kill(worker, signal.SIGCONT)
+        until(lambda: readiness(user)["worker"] == "ok")
+        assert elsewhere.stop() == 0
+        assert readiness(user)["worker"] == NOBODY
+
+
 def test_it_is_not_ready_while_the_store_takes_no_write(server: Server, user: User) -> None:
     api = next(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit() and _is_api(path, server))
     soft, hard = resource.prlimit(api, resource.RLIMIT_FSIZE)
@@ -240,7 +276,8 @@ def test_each_check_says_what_is_wrong(home: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "service.cli", "get", "/readyz", "--home", str(home)], cwd=ROOT, env=environment,
                           capture_output=True, text=True)
     body = json.loads(done.stdout)
-    assert body["status"] == 503 and body["checks"]["store"] == "ok" and body["checks"]["worker"] == "no worker is ready: none runs"
+    assert body["status"] == 503 and body["checks"]["store"] == "ok"
+    assert body["checks"]["worker"] == NOBODY
     assert "bytes are free on the disk, fewer than" in body["checks"]["disk"] and body["checks"]["disk"] in body["detail"]
 
 
