@@ -13,8 +13,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from service.cli.session import DEFAULT_URL, AsJson, JobId, Token, Url, Which, connect, warn
+from service.cli.session import DEFAULT_URL, AsJson, Token, Url, connect, warn
 from service.client import Prediction
+
+Model = Annotated[str, typer.Argument(metavar="ID", help="id of a job, or the name of a model")]
+Checkpoint = Annotated[str | None, typer.Option(help="last, best, or the number of an epoch; by default last, or what the name says")]
 
 
 class Form(StrEnum):
@@ -29,18 +32,18 @@ class FileForm(StrEnum):
     onnx = "onnx"
 
 
-def predict(job_id: Annotated[str, typer.Argument(metavar="ID", help="id of a job, or the name of a model")],
+def predict(model: Model,
             source: Annotated[str, typer.Argument(metavar="FILE", help="CSV, JSON rows, NDJSON or .npy; or a dataset: ds_… or sample:…")],
-            checkpoint: Annotated[str | None, typer.Option(help="last, best, or the number of an epoch")] = None,
+            checkpoint: Checkpoint = None,
             format: Annotated[Form, typer.Option(help="table: class and probability, or outputs; csv: all there is, as it comes; json")] = Form.table,
             as_json: AsJson = False, url: Url = DEFAULT_URL, token: Token = "") -> None:
     as_json = as_json or format is Form.json
     with connect(url, token) as client:
         if format is Form.csv and not as_json:
-            for piece in client.predict_csv(job_id, **given(source), checkpoint=checkpoint):
+            for piece in client.predict_csv(model, **given(source), checkpoint=checkpoint):
                 sys.stdout.buffer.write(piece)
             return
-        found = client.predict(job_id, **given(source), checkpoint=checkpoint)
+        found = client.predict(model, **given(source), checkpoint=checkpoint)
     warn(found.warnings)
     if as_json:
         print(found.model_dump_json(exclude_unset=True))
@@ -75,8 +78,8 @@ def table(found: Prediction) -> Iterator[list[Any]]:
     yield from np.concatenate(list(columns.values()), axis=1).tolist()
 
 
-def download(job_id: JobId, to: Annotated[Path | None, typer.Argument(metavar="PATH", help="a file or a folder; by default here")] = None,
+def download(model: Model, to: Annotated[Path | None, typer.Argument(metavar="PATH", help="a file or a folder; by default here")] = None,
              format: Annotated[FileForm, typer.Option(help="onnx runs in other programs")] = FileForm.safetensors,
-             checkpoint: Which = "last", url: Url = DEFAULT_URL, token: Token = "") -> None:
+             checkpoint: Checkpoint = None, url: Url = DEFAULT_URL, token: Token = "") -> None:
     with connect(url, token) as client:
-        print(client.download(job_id, to, format=format.value, checkpoint=checkpoint))
+        print(client.download(model, to, format=format.value, checkpoint=checkpoint))

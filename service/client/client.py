@@ -178,10 +178,12 @@ class Client(Told, Exports, Lineage):
                  **({} if checkpoint is None else {"checkpoint": checkpoint})}
         return self.connection.json("POST", f"{place(job_id)}/generate", json=asked)["text"]
 
-    def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int = "last") -> Path:
-        """Save the trained model. `path` is a file or a folder; by default a file named after the job, here. Returns where it is."""
-        query = {"format": format, "checkpoint": checkpoint}
-        answer = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{job_id}/model", params=query))
+    def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int | None = None) -> Path:
+        """Save the trained model, a job's (its last checkpoint) or one by its name. `path` is a file or a folder; by default a file called like the job
+        or the model, here. Returns where it is."""
+        source, which = self.answering(job_id)
+        query = {"format": format, "checkpoint": which if checkpoint is None else checkpoint}
+        answer = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{source}/model", params=query))
         content, digest = answer.content, answer.headers.get("repr-digest", "")
         if digest and digest != f"sha-256=:{base64.b64encode(hashlib.sha256(content).digest()).decode()}:":
             raise ValueError("the file is not what the service sent: its SHA-256 differs; download it again")

@@ -10,6 +10,8 @@ from service.client.connection import Connection
 from service.client.objects import Answer, Job, Object
 from service.client.uploads import plain
 
+JOB = "job_"        # how ids of jobs begin, and no name does
+
 
 class Model(Answer):
     """What a name answers with: a job's checkpoint. `history`, newest first, has what it answered with before."""
@@ -38,11 +40,18 @@ class Lineage:
         return Job.model_validate(self.connection.json("POST", f"/v1/jobs/{job_id}/fork", json=asked, headers=once))
 
     def publish(self, name: str, job_id: str, *, checkpoint: str | int = "last") -> Model:
-        """From now on the name answers with this model. `predict`, `evaluate` and `generate` take names too."""
+        """From now on the name answers with this model. `predict`, `evaluate`, `generate` and `download` take names too."""
         return Model.model_validate(self.connection.json("PUT", f"/v1/models/{name}", json={"job": job_id, "checkpoint": checkpoint}))
 
     def model(self, name: str) -> Model:
         return Model.model_validate(self.connection.json("GET", f"/v1/models/{name}"))
+
+    def answering(self, model: str) -> tuple[str, str]:
+        """(id of the job, checkpoint) of a model: a job's by its id, any other's by its name."""
+        if model.startswith(JOB):
+            return model, "last"
+        found = self.model(model)
+        return found.job, found.checkpoint
 
     def models(self) -> Iterator[Model]:
         """All names, those given last first."""
@@ -61,4 +70,4 @@ class Lineage:
 
 def place(model: str) -> str:
     """The path of a model: a job's by its id, any other's by its name."""
-    return f"/v1/jobs/{model}" if model.startswith("job_") else f"/v1/models/{model}"
+    return f"/v1/jobs/{model}" if model.startswith(JOB) else f"/v1/models/{model}"

@@ -27,14 +27,19 @@ def test_from_python(service: Server, trained: str, tmp_path: Path) -> None:
         assert job.epoch == 3 and job.spec["optimiser"]["learning_rate"] == 0.001
         model = client.publish("from-python", trained, checkpoint="best")
         assert (model.job, model.checkpoint) == (trained, "best")
+        named, own = client.download("from-python", tmp_path), client.download(trained, tmp_path / "best", checkpoint="best")
+        assert named == tmp_path / "from-python.safetensors" and named.read_bytes() == own.read_bytes()
+        last = [client.download(model, tmp_path / "last", checkpoint="last").read_bytes() for model in ("from-python", trained)]
+        assert last[0] == last[1] != own.read_bytes()
         client.publish("from-python", job.id)
         assert [one["job"] for one in client.model("from-python").history] == [job.id, trained]
         assert "from-python" in [model.name for model in client.models()]
         assert client.predict("from-python", dataset="sample:digits").job_id == job.id
         assert client.evaluate("from-python", split="validation").loss == client.evaluate(job.id, split="validation").loss
         client.unpublish("from-python")
-        with pytest.raises(Refused):
-            client.model("from-python")
+        for ask in (client.model, client.download):
+            with pytest.raises(Refused, match="no model from-python"):
+                ask("from-python")
 
 
 def test_from_the_command_line(service: Server, trained: str, tmp_path: Path) -> None:
@@ -52,6 +57,11 @@ def test_from_the_command_line(service: Server, trained: str, tmp_path: Path) ->
     rows = tmp_path / "rows.json"
     rows.write_text(json.dumps([{"pixels": [0.0] * 64}]))
     assert ask("predict", "by-hand", rows) == ask("predict", trained, rows)
+    saved = ask("download", "by-hand", tmp_path, "--format", "npz")
+    assert saved == f"{tmp_path}/by-hand.npz\n" and Path(saved.strip()).read_bytes() == Path(
+        ask("download", trained, tmp_path, "--format", "npz").strip()).read_bytes()
     ask("unpublish", "by-hand")
+    done = trainyard("download", "by-hand", tmp_path, TRAINYARD_URL=service.url)
+    assert done.returncode == 2 and "no model by-hand" in done.stderr
     done = trainyard("fork", trained, "more", TRAINYARD_URL=service.url)
     assert done.returncode == 2 and "PART=VALUE" in done.stderr
