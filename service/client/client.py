@@ -179,8 +179,8 @@ class Client(Told, Exports, Lineage):
         return self.connection.json("POST", f"{place(job_id)}/generate", json=asked)["text"]
 
     def download(self, job_id: str, path: str | Path | None = None, *, format: str = "safetensors", checkpoint: str | int | None = None) -> Path:
-        """Save the trained model, a job's (its last checkpoint) or one by its name. `path` is a file or a folder; by default a file called like the job
-        or the model, here. Returns where it is."""
+        """Save the trained model, a job's (its last checkpoint) or one by its name. `path` is a file or a folder; by default a file called like
+        the job or the model, here. Returns where it is."""
         source, which = self.answering(job_id)
         query = {"format": format, "checkpoint": which if checkpoint is None else checkpoint}
         answer = self.connection.send(lambda: self.connection.http.get(f"/v1/jobs/{source}/model", params=query))
