@@ -19,7 +19,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,25 @@ class StopTraining(Signal):
 
 class SkipUpdate(Signal):
     """Leave the parameters and the optimiser state as they are for this step."""
+
+
+def shown(value: Any) -> str:
+    """What a value is, in a few words, for errors that say what was found.
+
+    >>> shown("adam"), shown(print), shown(int), shown([1, 2])
+    ("'adam'", 'the function print', 'the class int, not one made with int(...)', 'a list')
+    """
+    if isinstance(value, str | int | float | bool | type(None)):
+        return repr(value)
+    if isinstance(value, type):
+        return f"the class {value.__name__}, not one made with {value.__name__}(...)"
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"an array {list(value.shape)}"
+    name = getattr(value, "__name__", "")
+    if callable(value) and name:
+        return f"the function {name}"
+    kind = type(value).__name__
+    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

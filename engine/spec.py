@@ -8,13 +8,14 @@ JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
 from pydantic_core import PydanticCustomError
 
-from engine.errors import Problem, SpecError, nearest
+from engine.errors import Problem, SpecError, nearest, shown
 
 # Names people bring from other libraries, answered before spelling is tried.
 FOREIGN_NAMES = {
@@ -25,8 +26,10 @@ FOREIGN_NAMES = {
     "rho": "momentum", "betas": "beta1", "use_bias": "bias", "act": "activation", "nonlinearity": "activation", "kernel_initializer": "init",
     "init_weights": "init", "random_state": "seed", "random_seed": "seed", "l2": "weight_decay", "lambda": "weight_decay", "centered": "centred",
     "sgd": "descent", "clipnorm": "clip_norm", "clipvalue": "clip_grad", "layer": "layers", "num_classes": "units", "classes": "units",
-    "epoch": "epochs",
+    "epoch": "epochs", "out_channels": "filters", "hidden_size": "units", "num_embeddings": "vocabulary", "embedding_dim": "units",
+    "reduction": "agg",
 }
+INFERRED = ("in_features", "in_channels", "input_size", "input_shape", "in_dim")    # what layers of other libraries are told
 
 
 class Spec(BaseModel):
@@ -42,7 +45,9 @@ class Spec(BaseModel):
     def __init__(self, *args: Any, **kwargs: Any):
         names = [name for name in type(self).model_fields if name not in self.named_only]
         if len(args) > len(names):
-            raise TypeError(f"{type(self).__name__} takes at most {len(names)} positional arguments ({', '.join(names)}), found {len(args)}")
+            takes = f"at most {len(names)} positional arguments ({', '.join(names)})" if names else "no positional arguments"
+            advice = type(self).advice(args)
+            raise TypeError(f"{type(self).__name__} takes {takes}, found {len(args)}{advice and f'; {advice}'}")
         for name, value in zip(names, args, strict=False):
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {name!r} twice, by position and by name")
@@ -52,7 +57,15 @@ class Spec(BaseModel):
         except ValidationError as error:
             if _caller() in ("pydantic", "engine"):     # they put it together with others, and know where in a whole description this one stands
                 raise
-            raise SpecError(problems(error, {**({"kind": self.kind_name()} if "kind" in type(self).model_fields else {}), **kwargs})) from None
+            found = problems(error, {**({"kind": self.kind_name()} if "kind" in type(self).model_fields else {}), **kwargs})
+            if args and (advice := type(self).advice(args)):
+                found[-1] = replace(found[-1], detail=f"{found[-1].detail}; {advice}")
+            raise SpecError(found) from None
+
+    @classmethod
+    def advice(cls, args: Sequence[Any]) -> str:
+        """What to say of arguments that were given by position and do not fit, where they look like those of another library."""
+        return ""
 
     @classmethod
     def kind_name(cls) -> str:
@@ -137,8 +150,9 @@ class Family:
         if isinstance(value, Mapping):
             raise PydanticCustomError("missing_kind", "{family} needs a 'kind'", {"family": self.name})
         if _kind_of(value) is None:
-            about = "this is no {family}: one is an object with a 'kind', or the name of a kind"
-            raise PydanticCustomError("invalid_value", about, {"family": self.name})
+            about = "this is no {family}: one is an object with a 'kind', or the name of a kind{found}"
+            found = f", found {shown(value)}" if callable(value) else ""
+            raise PydanticCustomError("invalid_value", about, {"family": self.name, "found": found})
         return value
 
     def union(self) -> Any:
@@ -164,6 +178,8 @@ def _problem(item: Any, raw: Any, whole: list[str]) -> Problem:
         where = pointer + "/kind" if isinstance(_at(pointer, raw), Mapping) else pointer
         return Problem(where, kind, item["msg"], context.get("suggestion"))
     if kind == "extra_forbidden":
+        if last in INFERRED:
+            return Problem(pointer, "unknown_field", f"there is no field {last!r} here: sizes of inputs are inferred")
         fields = context.get("fields") or (len(item["loc"]) == 1 and whole) or _fields(error_title=parent)
         return Problem(pointer, "unknown_field", f"there is no field {last!r} here", FOREIGN_NAMES.get(str(last)) or nearest(str(last), fields))
     if kind == "missing":

@@ -18,7 +18,7 @@ from engine.autodiff.reverse import filled, pullback
 from engine.autodiff.tree import leaves, transform
 from engine.autodiff.variable import Variable, arrays_of, nodes_of, settle, tangents, tracing
 from engine.core import FLOATS, Node, apply, evaluate
-from engine.errors import DtypeError, ScalarRequired, ShapeError, TrainyardError
+from engine.errors import DtypeError, ScalarRequired, ShapeError, TrainyardError, shown
 
 Mode = Literal["reverse", "forward", "finite_difference"]
 
@@ -41,6 +41,9 @@ def withgradient(f: Callable[..., Any], *args: Any, mode: Mode = "reverse") -> t
     """The value of `f(*args)` and its gradients. Where `f` returns several things (tuple, named tuple, dict), the first is differentiated."""
     if mode not in ("reverse", "forward", "finite_difference"):
         raise ValueError(f"mode is 'reverse', 'forward' or 'finite_difference', found {mode!r}")
+    if not callable(f):
+        raise TrainyardError(f"gradient takes a function first, and what to differentiate by after it, found {shown(f)}: write "
+                             "gradient(lambda m: losses.mse(m(x), y), model)")
     if len(args) == 1 and isinstance(args[0], Params):
         if mode != "reverse":
             raise TrainyardError(f"params are differentiated in reverse mode; give the model as an argument for mode {mode!r}")

@@ -16,6 +16,7 @@ import numpy as np
 from engine.autodiff.tree import leaves
 from engine.autodiff.variable import Differentiable, is_model
 from engine.core import Node, leaf
+from engine.errors import TrainyardError, shown
 
 Key = tuple[int, tuple[int, ...], str]
 
@@ -66,7 +67,9 @@ class Grads:
 
 
 def params(*trees: Any) -> Params:
-    """The parameters of models, or of nested dicts and lists of arrays, in tree order, each once."""
+    """The parameters of models, or of nested dicts and lists of arrays, in tree order, each once. Raises TrainyardError for a layer."""
+    if layer := next((tree for tree in trees if hasattr(tree, "build")), None):
+        raise TrainyardError(f"{shown(layer)} has no parameters yet: make a model of it with model = layer.build(input_shape=...)")
     return Params(value for tree in trees for _, value in leaves(tree.tree() if is_model(tree) else tree)
                   if isinstance(value, np.ndarray) and value.dtype.kind == "f")
 

@@ -15,7 +15,7 @@ from engine.core.case import Case
 from engine.core.launch import Launch
 from engine.core.shape import DTYPES, FLOATS, Shape, broadcast_shape, count
 from engine.core.values import evaluate
-from engine.errors import DtypeError, TrainyardError, nearest
+from engine.errors import DtypeError, TrainyardError, nearest, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,10 +250,18 @@ def lift(value: Any, dtype: str | None = None) -> Node:
         array = array.astype(dtype or "float64")
     elif array.dtype.name not in DTYPES:
         if array.dtype.kind not in "iuf":
-            raise DtypeError(f"expected numbers, found an array of {array.dtype}; give float32, float64, int32, int64 or uint8")
+            raise DtypeError(_no_numbers(value, array))
         array = array.astype("float64" if array.dtype.kind == "f" else "int64")
     array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
     return leaf(array.shape, array.dtype.name, value=array)
+
+
+def _no_numbers(value: Any, array: np.ndarray) -> str:
+    """What is said of a value that is no array of numbers."""
+    if array.dtype.kind == "O" and not array.shape:
+        return f"expected numbers, found {shown(value)}{'; call it, and give what it computes' if callable(value) else ''}"
+    texts = "; texts that name classes become class numbers with np.unique(y, return_inverse=True)[1]" if array.dtype.kind in "SU" else ""
+    return f"expected numbers, found an array of {array.dtype}{texts or '; give float32, float64, int32, int64 or uint8'}"
 
 
 # ---------------------------------------------------------------- making nodes

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from engine.data.permutation import draws, permutation
-from engine.errors import ShapeError
+from engine.errors import ShapeError, shown
 
 
 class DataLoader:
@@ -29,8 +29,11 @@ class DataLoader:
                  replacement: bool = False, seed: int = 0):
         self.data = data = arrays(data)
         self.rows = rows_of(data)
-        if batch_size != "full" and (isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer) or batch_size < 1):
-            raise ValueError(f"batch_size is a whole number from 1, or 'full'; found {batch_size!r}")
+        whole = isinstance(batch_size, int | np.integer) and not isinstance(batch_size, bool) and batch_size >= 1
+        if not whole and not (isinstance(batch_size, str) and batch_size == "full"):
+            several = isinstance(batch_size, np.ndarray | list | tuple)
+            hint = "; arrays of one dataset go together: DataLoader((x, y), batch_size=32)" if several else ""
+            raise ValueError(f"batch_size is a whole number from 1, or 'full'; found {shown(batch_size)}{hint}")
         if batch_size != "full" and batch_size > max(self.rows, 1):
             warnings.warn(f"batch_size {batch_size} is more than the {self.rows} rows there are: one batch has them all", stacklevel=2)
             batch_size = "full"
@@ -71,8 +74,10 @@ def arrays(data: Any) -> Any:
 def rows_of(data: Any) -> int:
     """The length of the first axis that all arrays share. Raises ShapeError."""
     named = data if isinstance(data, Mapping) else dict(enumerate(data)) if isinstance(data, tuple) else {0: data}
-    if any(np.ndim(value) == 0 for value in named.values()) or not named:
-        raise ShapeError("data need at least one array, with rows along its first axis")
+    single = [value for value in named.values() if np.ndim(value) == 0]
+    if single or not named:
+        found = shown(np.asarray(single[0]).item()) if single else "none"
+        raise ShapeError(f"data need at least one array, with rows along its first axis; found {found}")
     lengths = {name: len(value) for name, value in named.items()}
     if len(set(lengths.values())) > 1:
         raise ShapeError(f"arrays of one dataset have equally many rows, found {', '.join(f'{name}: {n}' for name, n in lengths.items())}")

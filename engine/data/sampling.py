@@ -103,7 +103,8 @@ def one_hot(labels: Any, classes: int | Iterable[Hashable] | None = None, *, def
     unknown = None if default is None else places[default]
     codes = [places.get(label, unknown) for label in found.ravel().tolist()]
     if None in codes:
-        raise TrainyardError(f"the label {found.ravel()[codes.index(None)]!r} is none of the {len(names)} classes; give a default for unknown ones")
+        wrong = found.ravel().tolist()[codes.index(None)]
+        raise TrainyardError(f"the label {wrong!r} is none of the {len(names)} classes; give a default for unknown ones")
     return np.eye(len(names), dtype=dtype)[np.array(codes, np.int64).reshape(found.shape)]
 
 

@@ -9,7 +9,7 @@ from pydantic import PlainValidator
 from pydantic_core import PydanticCustomError
 
 from engine.core import OPS, Node, apply
-from engine.errors import nearest
+from engine.errors import nearest, shown
 from engine.ops.activations import ACTIVATIONS
 
 OVER_FEATURES = ("softmax", "log_softmax")    # over the last axis, not element by element
@@ -22,7 +22,11 @@ def op_of(name: str) -> str | None:
 
 def _read(value: Any) -> Any:
     kind, numbers = (value.get("kind"), {k: v for k, v in value.items() if k != "kind"}) if isinstance(value, Mapping) else (value, {})
-    op = op_of(kind) if isinstance(kind, str) else None
+    if not isinstance(kind, str):
+        near = op_of(str(getattr(kind, "__name__", "")))
+        raise PydanticCustomError("no_activation", 'an activation is a name, such as "relu", or an object with a \'kind\'{found}',
+                                  {"found": f", found {shown(kind)}" if callable(kind) else "", "suggestion": near, "code": "invalid_value"})
+    op = op_of(kind)
     if op is None:
         near = nearest(str(kind), [*ACTIVATIONS, *OVER_FEATURES])
         raise PydanticCustomError("unknown_activation", "no activation is called '{kind}'",

@@ -13,12 +13,14 @@ from pydantic import Field
 
 from engine.core import FLOATS, Node, apply
 from engine.errors import ShapeError, TrainyardError
+from engine.nn.activation import OVER_FEATURES
 from engine.nn.initialisers import Init, Initialiser
 from engine.nn.model import InputShape, Model, build, output_size
 from engine.nn.trace import LayerInfo, Parameter, Scope, Traced, Value, shape_of, trace
+from engine.ops.activations import ACTIVATIONS
 from engine.spec import Family, Spec
 
-layers = Family("layer")
+layers = Family("layer", dict.fromkeys((*ACTIVATIONS, *OVER_FEATURES), "activation"))
 
 Size = Annotated[int, Field(strict=True, ge=1)]
 
@@ -29,6 +31,14 @@ class Layer(Spec):
     named_only: ClassVar[tuple[str, ...]] = ("kind", "name", "init")
     equation: ClassVar[str] = ""
     name: str | None = Field(None, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$", description="used in paths instead of the layer's place")
+
+    @classmethod
+    def advice(cls, args: Sequence[Any]) -> str:
+        """Layers of other libraries take the size of their input before that of their output."""
+        units_first = next(name for name in cls.model_fields if name not in cls.named_only) == "units"
+        if not units_first or len(args) < 2 or not all(isinstance(size, int) for size in args[:2]):
+            return ""
+        return f"the size of the input is inferred: write {cls.__name__}({', '.join(map(repr, args[1:]))})"
 
     @abstractmethod
     def forward(self, scope: Scope, *x: Any) -> Any:

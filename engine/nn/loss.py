@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from engine.core import FLOATS, Node, apply, count, leaf, lift
-from engine.errors import ShapeError, TrainyardError
+from engine.errors import ShapeError, SpecError, TrainyardError
 from engine.ops.indexing import outside
-from engine.spec import Family, Spec
+from engine.spec import Family, Spec, problems
 
 losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"})
 
@@ -126,7 +126,9 @@ def epsilon_of(given: float | None, y_hat: Node) -> float:
 def alike(kind: str, y_hat: Node, y: Node) -> Node:
     """The targets, of the predictions' shape and dtype. Raises ShapeError, for shapes that broadcasting would stretch without a word, too."""
     if y.shape != y_hat.shape and y.shape != ():
-        hint = f"; reshape the targets to {list(y_hat.shape)}" if count(y.shape) == count(y_hat.shape) else ""
+        units = y.shape[-1] if y.shape[:-1] == y_hat.shape[:-1] else None
+        hint = f"; reshape the targets to {list(y_hat.shape)}" if count(y.shape) == count(y_hat.shape) else \
+            f"; the model's last layer would need units={units}" if units is not None and y.ndim > 1 else ""
         raise ShapeError(f"{kind} compares arrays of one shape: predictions are {list(y_hat.shape)}, targets {list(y.shape)}{hint}")
     return y if y.dtype == y_hat.dtype or y.shape == () else y.astype(y_hat.dtype)
 
@@ -164,7 +166,10 @@ def real(node: Any) -> Node:
 def function(cls: type[Loss]) -> Callable[..., Any]:
     """The Python function of a loss: on nodes it gives a node, on arrays numbers."""
     def loss(y_hat: Any, y: Any, *, agg: Literal["mean", "sum"] | None = "mean", **options: Any) -> Any:
-        spec = cls(agg=agg or "mean", **options)
+        try:
+            spec = cls(agg=agg or "mean", **options)
+        except ValidationError as error:
+            raise SpecError(problems(error, {"kind": cls.kind_name(), "agg": agg, **options})) from None
         prediction, target = real(y_hat), lift(y)
         result = spec.terms(prediction, target) if agg is None else spec.forward(prediction, target)
         if isinstance(y_hat, Node) or isinstance(y, Node):

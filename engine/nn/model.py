@@ -10,12 +10,23 @@ import numpy as np
 
 from engine.autodiff.implicit import traced as watched
 from engine.core import FLOATS, Node, Shape, count, evaluate, leaf, lift
-from engine.errors import ShapeError
+from engine.errors import ShapeError, shown
 from engine.nn.paths import nest
 from engine.nn.trace import Layered, LayerInfo, Traced, shape_of, trace
 
 NARROWED = ("float64 inputs become float32, the type of this model: give float32 arrays (x.astype(\"float32\")), "
             "or a model of float64 (layer.build(..., dtype=\"float64\"))")
+ELSEWHERE = {       # what models of other libraries have, and what does it here
+    **dict.fromkeys(("fit", "compile"), "train(loss, model, DataLoader((x, y), batch_size=32), state) trains it"),
+    **dict.fromkeys(("predict", "forward", "apply"), "call the model itself, model(x)"),
+    **dict.fromkeys(("state_dict", "get_weights", "weights"), "model.parameters has its arrays by path"),
+    **dict.fromkeys(("load_state_dict", "set_weights"), "model.assign({path: array}) gives its arrays new values"),
+    **dict.fromkeys(("eval", "test_mode", "train_mode"), "inside train and gradient it is in training mode, else in test mode, by itself"),
+    "train": "train(loss, model, data, state) is a function, and sets the training mode by itself",
+    "summary": "print(model) shows its layers",
+    **dict.fromkeys(("to", "cuda", "gpu", "cpu"), "at a prompt models compute on the CPU; jobs of the service train on GPUs"),
+    **dict.fromkeys(("zero_grad", "backward"), "gradients are values: grads, = gradient(lambda m: loss(m(x), y), model)"),
+}
 InputShape = Shape | Sequence[Shape] | Mapping[str, Shape]
 
 
@@ -44,7 +55,10 @@ class Model:
         given = {path: value if isinstance(value, Node) else leaf(value.shape, value.dtype.name, name=path, value=value)
                  for path, value in {**self.parameters, **self.buffers}.items()}
         key = leaf((2,), "int64", name="key", value=np.array([self.seed, self.calls], np.int64))
-        found = trace(self.layer, inputs, training=self.training, dtype=self.dtype, parameters=given, key=key)
+        try:
+            found = trace(self.layer, inputs, training=self.training, dtype=self.dtype, parameters=given, key=key)
+        except ShapeError as error:
+            raise ShapeError(error.message + self._built_for(inputs), error.path, error.pointer) from None
         self.assigned.update(found.assigned)
         if self._nodes or any(isinstance(value, Node) for value in (x[0].values() if x and isinstance(x[0], Mapping) else x)):
             return found.output
@@ -58,6 +72,17 @@ class Model:
         if node.dtype == "float64":
             warnings.warn(NARROWED, stacklevel=3)
         return node.astype(str(own))
+
+    def _built_for(self, inputs: Any) -> str:
+        """What to add to an error of shapes where the one input is of other rows than the model was built for."""
+        built = self.input_shape
+        if isinstance(built, Mapping) or isinstance(inputs, Mapping) or len(inputs) != 1 or inputs[0].shape[1:] == tuple(built):
+            return ""
+        return f"; this model was built for [batch, {', '.join(map(str, built))}], and was given {list(inputs[0].shape)}"
+
+    def __getattr__(self, name: str) -> Any:
+        hint = f": {ELSEWHERE[name]}" if name in ELSEWHERE else ""
+        raise AttributeError(f"a Model has no attribute {name!r}{hint}")
 
     @property
     def _nodes(self) -> bool:
@@ -121,21 +146,23 @@ def _numbers(output: Any) -> Any:
 def outline(layer: Layered, input_shape: InputShape, dtype: str = "float32") -> Traced:
     """The layer's graph for one row of inputs of these shapes (without the batch axis), in test mode; no arrays are made."""
     def made(shape: Shape) -> Node:
-        if isinstance(shape, int) or any(n < 0 for n in shape):
-            raise ShapeError(f"input_shape is the lengths of one row's axes, such as (3,) or (28, 28, 1); found {shape!r}")
+        if not isinstance(shape, tuple | list) or any(not isinstance(n, int | np.integer) or n < 0 for n in shape):
+            found = f"{shown(shape)}; of an array x it is x.shape[1:]" if isinstance(shape, np.ndarray) else repr(shape)
+            raise ShapeError("input_shape is the lengths of one row's axes, without the batch axis, such as (3,) or (28, 28, 1); "
+                             f"found {found}")
         return leaf((1, *shape), dtype)
 
     if isinstance(input_shape, Mapping):
         inputs: Any = {name: made(shape) for name, shape in input_shape.items()}
     else:
-        several = not isinstance(input_shape, int) and len(input_shape) > 0 and not isinstance(input_shape[0], int)
+        several = isinstance(input_shape, tuple | list) and any(isinstance(shape, tuple | list) for shape in input_shape)
         inputs = [made(shape) for shape in input_shape] if several else made(input_shape)  # type: ignore[arg-type]
     return trace(layer, inputs, training=False, dtype=dtype)
 
 
-def output_size(layer: Layered, input_shape: InputShape) -> Any:
-    """The shape of the layer's output without the batch axis, for inputs of `input_shape` without it. Nothing is computed or allocated."""
-    return shape_of(outline(layer, input_shape).output)
+def output_size(layer: Layered | Model, input_shape: InputShape) -> Any:
+    """The shape of a layer's or model's output without the batch axis, for inputs of `input_shape` without it. Nothing is computed or allocated."""
+    return shape_of(outline(layer.layer if isinstance(layer, Model) else layer, input_shape).output)
 
 
 def build(layer: Layered, input_shape: InputShape = (1,), seed: int = 0, dtype: str = "float32") -> Model:

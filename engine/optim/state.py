@@ -10,7 +10,7 @@ import numpy as np
 from engine.autodiff.implicit import key
 from engine.autodiff.tree import leaves, transform
 from engine.core import FLOATS, Node
-from engine.errors import ShapeError, TrainyardError, nearest
+from engine.errors import ShapeError, TrainyardError, nearest, shown
 from engine.nn.model import Model
 from engine.nn.paths import join
 from engine.optim.averages import EMA
@@ -22,6 +22,10 @@ from engine.spec import FOREIGN_NAMES
 
 
 def tree_of(model: Any) -> Any:
+    """A model's arrays as nested dicts and lists. Raises TrainyardError for a layer, which has none."""
+    if hasattr(model, "build"):
+        raise TrainyardError(f"there is nothing to train in {shown(model)}: a layer has no arrays yet; make a model of it with "
+                             "model = layer.build(input_shape=...)")
     return model.tree() if isinstance(model, Model) else model
 
 
@@ -36,7 +40,7 @@ def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
     An array that appears twice has one leaf. A rule's `groups` are resolved by path.
     """
     if not isinstance(rule, OptimiserStep | Chain):
-        raise TrainyardError(f"setup takes a rule such as optim.Adam() first and the model second, found {type(rule).__name__}")
+        raise TrainyardError(f"setup takes a rule such as optim.Adam() first and the model second, found {shown(rule)}")
     made: dict[Any, Leaf] = {}
     seed = model.seed if isinstance(model, Model) else 0
 
@@ -45,8 +49,7 @@ def setup(rule: OptimiserStep | Chain, model: Any) -> Any:
 
     state = transform(tree_of(model), leaf)
     if not made:
-        hint = "; a layer is made a model first, with layer.build(input_shape=...)" if hasattr(model, "build") else ""
-        raise TrainyardError(f"there is nothing to train: the model has no arrays of real numbers{hint}")
+        raise TrainyardError(f"there is nothing to train in {shown(model)}: it has no arrays of real numbers")
     return state
 
 
@@ -65,7 +68,7 @@ def update(state: Any, model: Any, gradients: Any) -> None:
     if isinstance(state, OptimiserStep | Chain):
         if any(s.state for s in state.listed):
             raise TrainyardError(f"{type(state).__name__} remembers past gradients: make its state once with state = setup(rule, model), "
-                                 "then call update(state, model, gradients)")
+                                 "and give that in its place")
         state = setup(state, model)
     made_by_setup(state)
     work: dict[int, tuple[Leaf, np.ndarray, np.ndarray]] = {}
@@ -146,8 +149,8 @@ def each(state: Any) -> Iterator[Leaf]:
     """The leaves of a state tree, each once."""
     seen: set[int] = set()
     for _, leaf in leaves(state):
-        if isinstance(leaf, np.ndarray | Node | Model):
-            raise TrainyardError("this is a model; what changes rules, freezes and thaws takes the state that setup(rule, model) made")
+        if isinstance(leaf, np.ndarray | Node | Model | OptimiserStep | Chain):
+            raise TrainyardError(f"this is {shown(leaf)}; what changes rules, freezes and thaws takes the state that setup(rule, model) made")
         if isinstance(leaf, Leaf) and id(leaf) not in seen:
             seen.add(id(leaf))
             yield leaf
@@ -156,7 +159,7 @@ def each(state: Any) -> Iterator[Leaf]:
 def made_by_setup(state: Any) -> None:
     """Raises TrainyardError for what is no state."""
     if next(each(state), None) is None:
-        raise TrainyardError(f"a state is what setup(rule, model) made, found {state!r}: write state = setup(optim.Adam(), model)")
+        raise TrainyardError(f"a state is what setup(rule, model) made, found {shown(state)}: write state = setup(optim.Adam(), model)")
 
 
 def averaged(state: Any, model: Any) -> Any:

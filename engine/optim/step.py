@@ -15,11 +15,17 @@ from zlib import crc32
 import numpy as np
 
 from engine.core import Node, Shape
+from engine.errors import TrainyardError
 from engine.optim.passes import define_pass
 from engine.spec import Family, Spec
 
 steps = Family("optimiser", {"clip_gradient": "clip_grad", "l2": "weight_decay", "clipnorm": "clip_norm", "clipvalue": "clip_grad"})
 """Rules and transforms together: what a list of optimisers may hold."""
+
+
+STEPPING = ("step", "zero_grad", "minimize", "apply_gradients", "apply", "init", "update")   # what optimisers elsewhere do
+NO_STATE = ("a rule has numbers and no state; write state = setup(optim.{0}(), model), then train(loss, model, data, state) "
+            "or update(state, model, grads)")
 
 
 class OptimiserStep(Spec):
@@ -32,6 +38,19 @@ class OptimiserStep(Spec):
     copies: ClassVar[tuple[str, ...]] = ()
     noise: ClassVar[tuple[str, ...]] = ()     # arrays of normal random numbers, new at each update
     last: ClassVar[bool] = False              # acts after x has moved, wherever it stands in a list
+
+    @classmethod
+    def advice(cls, args: Sequence[Any]) -> str:
+        """Optimisers of other libraries are given what they move."""
+        return "" if isinstance(args[0], int | float | str) else NO_STATE.format(cls.__name__)
+
+    def __call__(self, *_: Any) -> Any:
+        raise TrainyardError(f"{type(self).__name__} is no function: {NO_STATE.format(type(self).__name__)}")
+
+    def __getattr__(self, name: str) -> Any:
+        if name in STEPPING:
+            raise AttributeError(f"{type(self).__name__} has no {name!r}: {NO_STATE.format(type(self).__name__)}")
+        return super().__getattr__(name)  # type: ignore[misc]
 
     @property
     def listed(self) -> tuple[OptimiserStep, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -16,10 +17,15 @@ from engine.nn.layer import Layer, Scope, Size, layers, one, real
 class _Normalisation(Layer):
     """What these layers have in common: a weight and a bias for each feature, an activation."""
 
+    named_only: ClassVar[tuple[str, ...]] = (*Layer.named_only, "epsilon", "affine", "activation", "momentum")
     epsilon: float = Field(1e-5, gt=0)
     affine: bool = Field(True, description="whether there are a weight and a bias")
     activation: ActivationField = "identity"
     init: Init = Field(default=Ones())
+
+    @classmethod
+    def advice(cls, args: Sequence[Any]) -> str:
+        return "the number of features is inferred"
 
     def _features(self, scope: Scope, x: tuple[Any, ...], rank: int, expected: str) -> Node:
         node = real(one(self.kind_name(), x), scope.dtype)

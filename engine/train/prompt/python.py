@@ -9,7 +9,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ from engine.optim.rules import Rule
 from engine.optim.state import Leaf, at_epoch, each, made_by_setup, setup, tree_of, update
 from engine.optim.step import OptimiserStep
 from engine.train.prompt.bar import PARTS, Bar
+from engine.train.prompt.given import check, listed, taking
 from engine.train.prompt.quiet import is_quiet
 from engine.train.prompt.told import LOSS, NORM, Event, metrics_of
 from engine.train.prompt.traced import Pass, traced_pass
@@ -34,24 +35,24 @@ from engine.train.prompt.triggers import throttle
 OnNonfinite = Literal["stop", "skip", "rollback"]
 MOST_ROLLBACKS = 100
 Differentiate = Callable[..., tuple[Any, Any]]
+Callbacks = Callable[[Event], Any] | Sequence[Callable[[Event], Any]]
 
 
-def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *, epochs: int = 1, callbacks: Sequence[Callable[[Event], Any]] = (),
+def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *, epochs: int = 1, callbacks: Callbacks = (),
           on_nonfinite: OnNonfinite = "stop", progress: bool = False, cb: Any = ()) -> None:
     """One pass over `data`, or `epochs` of them: `f(model, *item)` for a tuple, else `f(model, item)`, returns the loss, or (loss, dict of metrics).
 
     model, state  a model or tree of arrays, and what `setup` made for it; a rule instead of a state is set up for this call only
-    callbacks     functions of one Event, called after each step; see `each_epoch`, `before_update`. One that returns True ends the run, as
-                  StopTraining does (or only the epoch, with level="epoch"). SkipUpdate, raised in `f` or before the update, leaves it out
+    callbacks     functions of one Event, or one alone, called after each step; see `each_epoch`, `before_update`. One that returns True ends the
+                  run, as StopTraining does (or only the epoch, with level="epoch"). SkipUpdate, raised in `f` or before the update, leaves it out
     on_nonfinite  of a loss or gradient: "stop" raises NonFiniteError, "skip" warns and goes on, "rollback" returns to what was at the start
                   of the epoch and goes on at half the learning rate; the parameters never see such a step
     progress      a line on standard error shows how far it is
 
     The implicit style: `train(loss, params(model), data, rule, cb=…)`, where `loss(*item)` calls the model and `cb` are functions without arguments.
     """
-    _check(data, epochs, on_nonfinite)
-    listed = cb if isinstance(cb, list | tuple) else [cb]
-    calls = [*callbacks, *((lambda _, c=c: c()) for c in listed)]
+    check(f, data, epochs, on_nonfinite)
+    calls = [*listed(callbacks), *((lambda _, c=c: c()) for c in listed(cb))]
     bar = Bar(epochs) if progress else None
     try:
         if isinstance(model, Params):
@@ -80,7 +81,8 @@ def train_step(f: Callable[..., Any], model: Any, item: Any, state: Any) -> Any:
 def compile_step(f: Callable[..., Any], model: Any) -> Differentiate:
     """`(*item) -> (value of f, gradients of the model)`."""
     def step(*item: Any) -> tuple[Any, Any]:
-        value, (gradients,) = withgradient(lambda m: f(m, *item), model)
+        with taking(f, item):
+            value, (gradients,) = withgradient(lambda m: f(m, *item), model)
         return value, gradients
 
     return step
@@ -88,7 +90,8 @@ def compile_step(f: Callable[..., Any], model: Any) -> Differentiate:
 
 def _implicit(f: Callable[..., Any], ps: Params) -> Differentiate:
     def step(*item: Any) -> tuple[Any, Any]:
-        value, found = withgradient(lambda: f(*item), ps)
+        with taking(f, item, model=False):
+            value, found = withgradient(lambda: f(*item), ps)
         return value, [found[p] for p in ps]
 
     return step
@@ -110,13 +113,6 @@ def _set_up(state: Any, model: Any) -> Any:
         warnings.warn(f"{type(state).__name__} remembers past gradients, and forgets them after this call of train: make its state once with "
                       "setup(rule, model) to keep it", stacklevel=3)
     return setup(state, model)
-
-
-def _check(data: Any, epochs: int, on_nonfinite: str) -> None:
-    if on_nonfinite not in ("stop", "skip", "rollback"):
-        raise ValueError(f"on_nonfinite is 'stop', 'skip' or 'rollback', found {on_nonfinite!r}")
-    if epochs > 1 and isinstance(data, Iterator):
-        raise TrainyardError(f"a {type(data).__name__} is used up after one pass, {epochs} epochs need more: give a list or a DataLoader")
 
 
 def _arguments(item: Any) -> tuple[Any, ...]:
