@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engine.kernels import library
 from service.settings import describe
 from tests.service.running import until
 from tests.serving import ROOT, TRAINYARD, serving, trainyard
@@ -228,9 +233,41 @@ def test_quickstart_trains_digits_and_says_how_to_go_on(tmp_path: Path) -> None:
 def test_warm_compiles_into_the_cache_folder(tmp_path: Path) -> None:
     """One kernel only: the whole library takes a minute."""
     program = ("from service.cli import warm\nfrom engine.kernels import library\n"
-               "if __name__ == '__main__':\n    print(list(warm.compiled([('relu', 'float32')])), library.folder())")
+               "if __name__ == '__main__':\n    print(*warm.compiled([('relu', 'float32')]), warm.build('relu', 'float32'), library.folder())")
     (tmp_path / "one.py").write_text(program)
     done = subprocess.run([TRAINYARD[0], str(tmp_path / "one.py")], cwd=ROOT, capture_output=True, text=True, timeout=120,
                           env={**os.environ, "TRAINYARD_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "cache").glob("kernels-*/__pycache__/relu_float32*.nbc"))
+    assert done.stdout.startswith("('relu', True) ('relu', False) ")
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_warm_shows_how_far_it_is_on_a_terminal_and_else_says_one_line_in_the_end(terminal: bool, tmp_path: Path) -> None:
+    """Of two kernels, in one process; they are compiled already where any test has run before."""
+    program = ("from service.cli import warm\nfrom engine.kernels import library\n"
+               "if __name__ == '__main__':\n    warm.kernels = lambda names, types: [('relu', 'float32'), ('tanh', 'float32')]\n"
+               "    warm.compiled = lambda wanted: (warm.build(*one) for one in wanted)\n"
+               "    warm.warm(warm.Type.float32, False, False)")
+    (tmp_path / "two.py").write_text(program)
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TERM": "xterm", "COLUMNS": "150"}
+    line = rf"2 kernels are ready in {re.escape(str(library.folder()))}; (none|1|2) of them had to be compiled\r?\n"
+    with subprocess.Popen([TRAINYARD[0], tmp_path / "two.py"], cwd=ROOT, env=environment, stdout=theirs if terminal else subprocess.PIPE,
+                          stderr=theirs) as process:
+        os.close(theirs)
+        shown = b"".join(iter(partial(_piece, ours), b"")).decode()
+        os.close(ours)
+        if terminal:
+            assert re.search(f"{line}$", shown) and "compiling the loop that runs them" in shown
+            assert all(re.search(rf"compiling kernels.*{n}/2", shown) for n in (0, 2))
+        else:
+            assert process.stdout is not None and re.fullmatch(line, process.stdout.read().decode()) and shown == ""
+    assert process.returncode == 0
+
+
+def _piece(file: int) -> bytes:
+    """Some of what was written to a terminal; nothing after its end."""
+    with suppress(OSError):
+        return os.read(file, 65536)
+    return b""

@@ -31,6 +31,7 @@ LOWEST = ARCHITECTURES[0]
 REGISTERS = 65536
 """Of one multiprocessor, shared by the threads that run there: a block of 256 has 256 for each thread, of which a thread can have 255."""
 
+FOLDER = env.CACHE / "cubins"
 PACKAGES = ("numba", "numba-cuda", "nvidia-nvvm", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink", "nvidia-nvjitlink-cu12")
 
 
@@ -74,7 +75,7 @@ def _key(name: str, dtype: str) -> str:
 
 def _path(name: str, dtype: str, arch: int) -> Path:
     """Without an ending; kernels of the same text are one."""
-    return env.CACHE / "cubins" / f"sm{arch}-{_key(name, dtype)}"
+    return FOLDER / f"sm{arch}-{_key(name, dtype)}"
 
 
 def kin(arch: int) -> int:
