@@ -161,8 +161,8 @@ def test_numbers_go_on_where_a_killed_worker_left_them(server: Server, user: Use
     before, lost = number(user, "trainyard_attempts_total"), number(user, "trainyard_workers_lost_total")
     long = {**JOB, "epochs": 1_000_000}
     job_id = user.submit(long)
-    pid = until(lambda: (user.get(f"/v1/jobs/{job_id}").get("worker") or {}).get("pid"))
-    os.kill(pid, signal.SIGKILL)
+    until(lambda: number(user, "trainyard_attempts_total") == before + 1)
+    os.kill(user.get(f"/v1/jobs/{job_id}")["worker"]["pid"], signal.SIGKILL)
     until(lambda: number(user, "trainyard_workers_lost_total") == lost + 1)
     until(lambda: number(user, "trainyard_attempts_total") >= before + 2)
     assert any("signal 9" in line["message"] for line in lines(server) if line["role"] == "supervisor")
