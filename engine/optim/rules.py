@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import AliasChoices, Field, ValidationError, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from engine.errors import nearest
@@ -150,7 +150,7 @@ d = factor * learning_rate * g / (sqrt(q - l * l) + epsilon)
     learning_rate: Rate = 0.001
     decay: Share = 0.9
     epsilon: Small = 1e-8
-    centred: bool = False
+    centred: bool = Field(default=False, validation_alias=AliasChoices("centred", "centered"))
     kind: Literal["rmsprop"] = "rmsprop"
 
 

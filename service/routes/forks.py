@@ -144,6 +144,9 @@ class Fork:
         if "optimizer" in changes and "optimiser" not in changes:
             changes["optimiser"] = changes.pop("optimizer")
             self.places["/optimiser"] = "/changes/optimizer"
+        rule = changes.get("optimiser")
+        if isinstance(rule, dict) and "centered" in rule and "centred" not in rule:     # the parent's spec says `centred`, and both are refused
+            changes["optimiser"] = {("centred" if name == "centered" else name): value for name, value in rule.items()}
         more, done = self.body.get("more_epochs"), begun.checkpoint["epoch"] if begun and begun.checkpoint else 0
         if isinstance(more, int) and not isinstance(more, bool):
             spec["epochs"], self.places["/epochs"] = done + more, "/more_epochs"

@@ -75,6 +75,8 @@ def test_both_spellings_and_other_names_of_kinds_are_the_same_job():
     raw = spec(loss="CrossEntropyLoss", metrics=["acc"])
     raw["optimizer"] = raw.pop("optimiser")
     assert Job.model_validate(raw) == Job.model_validate(spec(metrics=[{"kind": "accuracy"}]))
+    raw["optimizer"] = {"kind": "rmsprop", "centered": True}
+    assert Job.model_validate(raw).spec()["optimiser"]["centred"] is True
 
 
 def test_a_job_is_frozen():
@@ -89,6 +91,7 @@ def test_a_job_is_frozen():
         (layers(dense(-1)), "/model/layers/0/units", "out_of_range", None),
         (layers(dense("many")), "/model/layers/0/units", "invalid_value", None),
         ({"optimizer": "adam"}, "/optimizer", "unknown_field", "optimiser"),
+        ({"optimiser": {"kind": "rmsprop", "centred": True, "centered": True}}, "/optimiser/centered", "unknown_field", "centred"),
         ({"optimiser": {"kind": "adam", "lr": 0.1}}, "/optimiser/lr", "unknown_field", "learning_rate"),
         ({"optimiser": {"kind": "adam", "learning_rate": float("nan")}}, "/optimiser/learning_rate", "not_finite", None),
         ({"optimiser": ["clip_global_norm", {"kind": "adam", "learning_rate": -1}]}, "/optimiser/1/learning_rate", "out_of_range", None),
