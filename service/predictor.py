@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
+from engine.data.encode import by_input
 from engine.data.table import Table
 from engine.errors import CheckpointError, SpecError
 from engine.export.onnx.document import export
@@ -30,7 +31,7 @@ from service.datasets import open_table
 from service.errors import ServiceError, conflict, invalid_request, invalid_spec, too_large
 from service.kserve import describe, infer
 from service.notation import as_object, dumps, parse
-from service.rows import as_csv, asked_rows, read_text, rows_of
+from service.rows import as_csv, asked_rows, check_count, read_text, rows_of
 from service.samples import open_sample
 from service.settings import Settings
 from service.store import Store
@@ -145,6 +146,8 @@ class Answers:
         model, losses = self.models.get(request), bool(request.get("losses"))
         data = self._data(request, body, model)
         place = "/inputs".__add__ if "inputs" in data else "/rows".__add__ if "rows" in data else lambda pointer: "/dataset"
+        if "inputs" in data:
+            _placed(place, lambda: self._check_rows(by_input(model.fitted, data["inputs"])))
         if request.get("form") != "csv":
             if "table" in data and model.fitted.windows is None:      # of windows only the last is predicted
                 self._check_size(data["table"].rows * model.width)
@@ -159,6 +162,11 @@ class Answers:
         if request["of"] == "csv":
             return {"rows": rows_of(read_text(body), model.fitted.known, self.settings.max_predict_rows)}
         return asked_rows(parse(body), self.settings.max_predict_rows)
+
+    def _check_rows(self, inputs: Mapping[str, Any]) -> None:
+        """Only the model tells a list of inputs from a list of rows."""
+        for rows in inputs.values():
+            check_count(len(rows) if isinstance(rows, list) else 0, self.settings.max_predict_rows)
 
     def _check_size(self, numbers: int) -> None:
         if numbers > self.settings.max_predict_numbers:

@@ -83,14 +83,15 @@ def _names(fitted: Fitted, found: Mapping[str, Any], pointer: str) -> list[Probl
 
 def table_of_inputs(fitted: Fitted, inputs: Any) -> Table:
     """Arrays for the inputs of the model: by name, in order, or for a model with one input its rows. SpecError with pointers `/input`."""
-    arrays = _by_input(fitted, inputs)
+    arrays = by_input(fitted, inputs)
     columns: dict[str, Any] = {}
     for item in fitted.inputs:
         columns |= _split(item, fitted.windows, arrays[item.name])
     return Table.from_columns(columns)
 
 
-def _by_input(fitted: Fitted, inputs: Any) -> dict[str, Any]:
+def by_input(fitted: Fitted, inputs: Any) -> dict[str, Any]:
+    """What each input was given: a list has them in order, or is the rows of the only one. SpecError with pointers `/input`."""
     names = [item.name for item in fitted.inputs]
     if isinstance(inputs, Mapping):
         problems = [Problem(f"/{n}", "missing_input", f"the model needs the input {n!r}") for n in names if n not in inputs]

@@ -104,7 +104,9 @@ def test_a_data_set_streams_as_csv_and_has_an_end_as_json(service: Service) -> N
     assert len(service.http.post(path, json={"dataset": many}, headers={"accept": "text/csv"}).text.splitlines()) == 6001
     rows = ok(service.http.post(path, json={"dataset": some}))["outputs"]
     np.testing.assert_allclose(np.loadtxt(io.StringIO(answer.text), delimiter=",", skiprows=1), rows, rtol=1e-6)
-    assert service.http.post(path, json={"inputs": [[0, 0, 0]] * 3001}).status_code == 413
+    for inputs in ([[0, 0, 0]] * 3001, [[[0, 0, 0]] * 3001], {"x": [[0, 0, 0]] * 3001}):
+        assert service.http.post(path, json={"inputs": inputs}).status_code == 413
+    assert len(ok(service.http.post(path, json={"inputs": [[[0, 0, 0]] * 3000]}))["outputs"]) == 3000
 
 
 def test_who_leaves_a_stream_gives_its_place_back(service: Service) -> None:
