@@ -6,7 +6,7 @@ A `Guess` looks at the texts block by block and keeps little; its `Reading` then
     number     every value is a number; infinite ones become missing
     boolean    true and false, or yes and no, in any case of letters
     datetime   2024-05-31, 2024/5/31 or 31.5.2024, with or without a time; without a zone it is UTC
-    category   at most max(32, one row in twenty) different values, none longer than 256 characters
+    category   at most max(32, one row in five) different values, none longer than 256 characters
     text       the rest
 """
 
@@ -52,6 +52,11 @@ def number(text: str) -> float:
         raise ValueError(text)
     value = float(text)
     return value if math.isfinite(value) else math.nan
+
+
+def few(distinct: set[str], rows: int) -> bool:
+    """Whether so many different texts in so many rows are classes: each is there five times on average, which is enough to learn something of it."""
+    return len(distinct) <= max(FEW, rows // 5)
 
 
 def seconds(text: str) -> float:
@@ -228,7 +233,7 @@ class Guess:
             return "boolean"
         if self.dated:
             return "datetime"
-        return "category" if self.distinct is not None and len(self.distinct) <= max(FEW, self.rows // 20) else "text"
+        return "category" if self.distinct is not None and few(self.distinct, self.rows) else "text"
 
     def warnings(self) -> list[tuple[str, str]]:
         """(code, sentence) of what a reader of the column should know."""

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from engine.data.inference import FEW, MAX_CLASSES, BadCell, Guess, Kind, Reading, ordered
+from engine.data.inference import MAX_CLASSES, BadCell, Guess, Kind, Reading, few, ordered
 from service.datasets.arrow import as_texts, bare, is_date, is_number, is_text, kept, numbers, tensor_shape, tensors, width_of
 from service.datasets.draft import Draft, Writer
 from service.datasets.formats import check_types
@@ -159,8 +159,8 @@ def reading_of(column: Made, guess: Guess, rows: int) -> Reading:
             return guess.reading()
     except BadCell as bad:
         raise DatasetError(f"not_a_{guess.kind}", f"column {column.name!r}, row {bad.index}: {bad}", row=bad.index, column=column.name) from None
-    few = guess.distinct is not None and (len(guess.distinct) <= max(FEW, rows // 20) or pa.types.is_dictionary(column.type))
-    return Reading("category", ordered(guess.distinct or set())) if few else Reading("text")
+    classes = guess.distinct is not None and (few(guess.distinct, rows) or pa.types.is_dictionary(column.type))
+    return Reading("category", ordered(guess.distinct or set())) if classes else Reading("text")
 
 
 def append(column: Made, values: pa.Array) -> None:
