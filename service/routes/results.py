@@ -49,10 +49,14 @@ async def get_metrics(
 
 
 def charted(api: Api, job_id: str, names: list[str], by: str, points: int) -> Json:
-    """The columns; 422 for series that the job, once it has any, does not have."""
+    """The columns; 422 for series that the job, once it has any, does not have. What an epoch calls `train_loss` is the `loss` of a step."""
+    loss = {"train_loss": "loss"} if by == "step" else {}
     with api.store.read():
         api.store.get_job(job_id)
-        found = curves.chart(api.store, job_id, names, by=by, points=points)
+        found = curves.chart(api.store, job_id, dict.fromkeys(loss.get(name, name) for name in names), by=by, points=points)
+        columns = found["columns"]
+        if names:
+            found["columns"] = {name: columns[loss.get(name, name)] for name in dict.fromkeys(("epoch", "step", *names))}
         empty = [name for name in names if all(value is None for value in found["columns"][name])]
         known = list(curves.chart(api.store, job_id, by=by, points=2)["columns"]) if empty else []
     others = [name for name in known if name not in ("epoch", "step")]

@@ -55,7 +55,8 @@ class Curve:
 def chart(store: Database, job_id: str, series: Iterable[str] = (), *, by: str = "epoch", points: int = 1000) -> dict[str, Any]:
     """{"columns": {"epoch": […], "step": […], name: […]}, "thinned": bool}; all series when none is named, None where a series has no value.
 
-    `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned; the extremes of each series stay.
+    `by` "epoch" takes the epoch events, "step" the curves. More than `points` rows are thinned to as many at most, as long as that is room for the
+    first and the last row and the extremes of each series, which stay.
     """
     with store.read() as connection:
         rows = select(type_coerce(events.c.data, Text)).where(events.c.job_id == job_id, events.c.type == "epoch").order_by(events.c.seq)
@@ -64,7 +65,8 @@ def chart(store: Database, job_id: str, series: Iterable[str] = (), *, by: str =
             return _by_epoch(epochs, list(series), points)
         names = list(series) or list(connection.execute(select(blocks.c.series).where(blocks.c.job_id == job_id).distinct()
                                                         .order_by(blocks.c.series)).scalars())
-        curves = {name: _read(connection, job_id, name, points) for name in names}
+        share = points // max(1, len(names))        # each series keeps steps of its own
+        curves = {name: _read(connection, job_id, name, points, share) for name in names}
     return _by_step(curves, np.array([row["step"] for row in epochs], float))
 
 
@@ -88,17 +90,17 @@ def _or_none(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _read(connection: Connection, job_id: str, series: str, points: int) -> tuple[np.ndarray, bool]:
-    """(pairs, thinned): a series with at most about `points` pairs; long ones come from the blocks' extremes alone."""
+def _read(connection: Connection, job_id: str, series: str, points: int, share: int) -> tuple[np.ndarray, bool]:
+    """(pairs, thinned): a series, of more than `points` pairs `share`; long ones come from the blocks' extremes alone."""
     mine = (blocks.c.job_id == job_id) & (blocks.c.series == series)
     kept = (blocks.c.count, blocks.c.minimum_step, blocks.c.minimum, blocks.c.maximum_step, blocks.c.maximum)
     summaries = connection.execute(select(*kept).where(mine).order_by(blocks.c.number)).all()
     if 2 * len(summaries) >= points:
         ends = np.array([pair for row in summaries for pair in sorted({(row[1], _or_nan(row[2])), (row[3], _or_nan(row[4]))})], float)
-        return ends[thin(ends[:, 1:], points)], True
+        return ends[thin(ends[:, 1:], share)], True
     data = b"".join(connection.execute(select(blocks.c.data).where(mine).order_by(blocks.c.number)).scalars())
     pairs = np.frombuffer(data).reshape(-1, 2)
-    return (pairs, False) if len(pairs) <= points else (pairs[thin(pairs[:, 1:], points)], True)
+    return (pairs, False) if len(pairs) <= points else (pairs[thin(pairs[:, 1:], share)], True)
 
 
 def _or_nan(value: float | None) -> float:
@@ -106,11 +108,12 @@ def _or_nan(value: float | None) -> float:
 
 
 def thin(values: np.ndarray, points: int) -> np.ndarray:
-    """Row numbers, rising, at most about `points`: of each stretch of rows the smallest and largest of every column, and the first and last row."""
+    """Row numbers, rising, at most `points` where there is room: of each stretch of rows the smallest and largest of every column, and the first and
+    last row."""
     rows, columns = values.shape
     if rows <= points:
         return np.arange(rows)
-    count = max(1, points // (2 * columns))
+    count = max(1, (points - 2) // (2 * columns))
     size, longer = divmod(rows, count)      # the first stretches have one row more
     kept = [np.array([0, rows - 1])]
     for first, many, length in ((0, longer, size + 1), (longer * (size + 1), count - longer, size)):

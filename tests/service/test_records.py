@@ -63,9 +63,19 @@ def test_thinning_keeps_extremes(store: Store, points: int):
     values[777], values[3333] = 9.0, -9.0
     store.record(claim, curves={"loss": Curve(np.arange(6000), values)})
     thinned = chart(store, claim.job_id, ["loss"], by="step", points=points)
-    assert thinned["thinned"] and len(thinned["columns"]["step"]) <= points + 2
+    assert thinned["thinned"] and len(thinned["columns"]["step"]) <= points
     kept = dict(zip(thinned["columns"]["step"], thinned["columns"]["loss"], strict=True))
     assert kept[777] == 9.0 and kept[3333] == -9.0
+
+
+@pytest.mark.parametrize("length", [600, 40_000])
+def test_no_more_rows_come_than_were_asked_for(store: Store, length: int):
+    claim = claimed(store)
+    rng = np.random.default_rng(length)
+    store.record(claim, curves={name: Curve(np.arange(length), rng.normal(size=length)) for name in ("loss", "gradient_norm", "other")})
+    for points in (12, 50, 333):
+        found = chart(store, claim.job_id, by="step", points=points)
+        assert found["thinned"] and points // 2 <= len(found["columns"]["step"]) <= points
 
 
 @pytest.mark.parametrize(("rows", "columns", "points"), [(50, 1, 49), (101, 3, 20), (7, 4, 2), (64, 2, 32)])
@@ -73,7 +83,7 @@ def test_of_each_stretch_the_smallest_and_the_largest_stay(rows: int, columns: i
     rng = np.random.default_rng(rows)
     values = rng.choice([0.0, 1.0, 2.0, math.nan, math.inf, -math.inf], (rows, columns))
     expected = {0, rows - 1}
-    for stretch in np.array_split(np.arange(rows), max(1, points // (2 * columns))):
+    for stretch in np.array_split(np.arange(rows), max(1, (points - 2) // (2 * columns))):
         for column in values.T:
             unknown = np.isnan(column[stretch])
             lowest = np.where(unknown, math.inf, column[stretch]).argmin()

@@ -228,7 +228,9 @@ class TestResults:
         found = done[0].http.get(f"/v1/jobs/{done[1]}/metrics?by=step&series=loss").json()
         assert found["columns"]["step"] == list(range(1, 31)) and found["columns"]["epoch"] == [1] * 10 + [2] * 10 + [3] * 10
         thin = done[0].http.get(f"/v1/jobs/{done[1]}/metrics?by=step&series=loss&points=6").json()
-        assert thin["thinned"] and len(thin["columns"]["step"]) <= 8
+        assert thin["thinned"] and len(thin["columns"]["step"]) <= 6
+        named = done[0].http.get(f"/v1/jobs/{done[1]}/metrics?by=step&series=train_loss,loss").json()["columns"]
+        assert named["train_loss"] == named["loss"] == found["columns"]["loss"] and [n for n in named if "_text" not in n][2:] == ["train_loss", "loss"]
 
     def test_metrics_come_as_csv_too(self, done: tuple[Running, str]) -> None:
         for answer in (done[0].http.get(f"/v1/jobs/{done[1]}/metrics?series=train_loss", headers={"accept": "text/csv"}),
