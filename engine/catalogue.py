@@ -50,8 +50,9 @@ def _without_references(part: Any, definitions: dict[str, Any]) -> Any:
         return part
     if "$ref" in part:
         target = definitions[part["$ref"].rpartition("/")[2]]
-        kind = target.get("properties", {}).get("kind", {}).get("const")
-        return {"type": "object", "properties": {"kind": {"const": kind}}} if kind else _without_references(target, definitions)
+        kind = target.get("properties", {}).get("kind", {})
+        known = {key: kind[key] for key in ("const", "enum") if key in kind}
+        return {"type": "object", "properties": {"kind": known}} if known else _without_references(target, definitions)
     return {key: _without_references(value, definitions) for key, value in part.items()}
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, TypeVar, Union
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from engine.errors import Problem, SpecError, nearest, shown
 
@@ -68,6 +68,18 @@ class Spec(BaseModel):
         return ""
 
     @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """The schema takes what is taken: a kind by each of its names, a field by each of its spellings, but not by two at once."""
+        found = handler(core)
+        whole = handler.resolve_ref_schema(found)
+        if cls.aliases:
+            whole["properties"]["kind"] = {"enum": [cls.kind_name(), *cls.aliases], "default": cls.kind_name(), "type": "string"}
+        for field in cls.model_fields.values():
+            if isinstance(field.validation_alias, AliasChoices):
+                _spell(whole, [str(name) for name in field.validation_alias.choices], field.is_required())
+        return found
+
+    @classmethod
     def kind_name(cls) -> str:
         return cls.model_fields["kind"].default
 
@@ -80,6 +92,16 @@ class Spec(BaseModel):
     def sentence(cls) -> str:
         """The first sentence of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _spell(schema: dict[str, Any], names: list[str], required: bool) -> None:
+    """Let one of several spellings of a field be there, the first of which the schema knows."""
+    schema["properties"] |= dict.fromkeys(names, schema["properties"][names[0]])
+    if required:
+        schema["required"] = [name for name in schema["required"] if name != names[0]]
+        schema["oneOf"] = [{"required": [name]} for name in names]
+    else:
+        schema["not"] = {"required": names}
 
 
 def _caller() -> str:
@@ -158,7 +180,11 @@ class Family:
     def union(self) -> Any:
         """The annotated union of all members, for pydantic fields."""
         tagged = tuple(Annotated[cls, Tag(kind)] for kind, cls in self.members.items())
-        return Annotated[Union[tagged], Discriminator(_kind_of), BeforeValidator(self.normalise)]  # type: ignore[valid-type]  # noqa: UP007
+        told: Any = Annotated[Union[tagged], Discriminator(_kind_of)]  # type: ignore[valid-type]  # noqa: UP007
+        alone = [cls for cls in self if not any(item.is_required() for item in cls.model_fields.values())]
+        bare = tuple(name for cls in alone for name in (cls.kind_name(), *cls.aliases))
+        written: Any = Union[told, Literal[bare]] if bare else told  # type: ignore[valid-type]  # noqa: UP007
+        return Annotated[told, BeforeValidator(self.normalise, json_schema_input_type=written)]
 
 
 def _kind_of(value: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import json
 import os
@@ -13,8 +14,11 @@ from typing import Any
 
 import httpx
 import pytest
+from jsonschema_rs import validator_for
+from pydantic import ValidationError
 from running import JOB, ROOT, Running, pointers, problem, run_job
 
+from engine.train.job import Job
 from service.routes import ROUTERS, codes
 from service.routes.render import finite
 
@@ -95,6 +99,23 @@ def test_the_catalogue_has_every_group(http: httpx.Client) -> None:
     assert http.get("/v1/catalogue/optimizers").json() == http.get("/v1/catalogue/optimisers").json()
     assert "did you mean layers" in problem(http.get("/v1/catalogue/layer"), 404, "not_found")["detail"].lower()
     assert http.get("/v1/schemas/job.json").json()["properties"]["epochs"]["default"] == 10
+
+
+@pytest.mark.parametrize(("changes", "right"), [
+    ({}, True), ({"loss": "CrossEntropyLoss"}, True), ({"optimiser": "sgd"}, True), ({"optimiser": ["clip_grad", {"kind": "adam"}]}, True),
+    ({"optimizer": "adam", "optimiser": None}, True), ({"optimiser": {"kind": "rmsprop", "centered": True}}, True),
+    ({"callbacks": ["early_stopping"]}, True),
+    ({"model": {"kind": "conv2d", "filters": 2, "kernel_size": 3}}, True), ({"metrics": ["acc", {"kind": "f1", "average": "macro"}]}, True),
+    ({"optimizer": "adam"}, False), ({"optimiser": None}, False), ({"loss": "mze"}, False), ({"model": "dense"}, False), ({"epochs": 0}, False),
+    ({"optimiser": {"kind": "rmsprop", "centred": True, "centered": True}}, False), ({"callbacks": ["stop_when"]}, False),
+])
+def test_the_schema_of_a_job_takes_what_the_service_takes(http: httpx.Client, changes: dict[str, Any], right: bool) -> None:
+    body = {name: value for name, value in {**JOB, "loss": "logit_cross_entropy", **changes}.items() if value is not None}
+    assert validator_for(http.get("/v1/schemas/job.json").json()).is_valid(body) is right
+    with contextlib.suppress(ValidationError):
+        assert Job.model_validate(body) and right
+        return
+    assert not right
 
 
 class TestWhoMayAsk:
