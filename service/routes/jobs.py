@@ -25,7 +25,7 @@ from service.store import Reply
 from service.store.changes import Row
 
 router = APIRouter(prefix="/v1/jobs", route_class=Closed, tags=["jobs"])
-After = Annotated[str | None, Query(description="what `last_id` of the page before gave")]
+After = Annotated[str | None, Query(pattern=r"^[a-z]{2,10}_[0-9A-Z]{26}$", description="what `last_id` of the page before gave")]
 Limit = Annotated[int, Query(ge=1, le=100, description="most entries of a page")]
 METADATA = {"name": "metadata", "in": "query", "style": "deepObject", "explode": True, "description": "`metadata[key]=value`: jobs with these labels",
             "schema": {"type": "object", "additionalProperties": {"type": "string"}}}

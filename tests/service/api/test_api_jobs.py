@@ -94,7 +94,8 @@ def test_other_media_types_are_415(http: httpx.Client) -> None:
 
 
 def test_unknown_parameters_and_wrong_ones_are_422(http: httpx.Client) -> None:
-    for path in ("/v1/jobs?limits=3", "/v1/jobs?limit=0", "/v1/jobs?limit=101", "/v1/jobs?status=runing", "/v1/jobs?metadata[]=x", "/healthz?x=1"):
+    for path in ("/v1/jobs?limits=3", "/v1/jobs?limit=0", "/v1/jobs?limit=101", "/v1/jobs?status=runing", "/v1/jobs?metadata[]=x", "/healthz?x=1",
+                 *(f"/v1/{what}?after=nonsense" for what in ("jobs", "datasets", "models", "uploads", "tokens", "audit"))):
         problem(http.get(path), 422, "invalid_request")
     body = problem(http.get("/v1/jobs?limits=3"), 422, "invalid_request")
     assert body["errors"][0]["suggestion"] == "limit"
