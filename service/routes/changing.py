@@ -42,10 +42,13 @@ class Changes:
 
 
 def read_changes(api: Api, row: Row, raw: Json) -> Changes:
-    """What is asked. 422 with every problem; 409 where the job takes no such change up any more."""
+    """What is asked. 422 with every problem; 409 where the job takes no such change up any more: of a name that is none, 422 in any state."""
     check_metadata(api.settings, raw)
     labels, changes = ({name: value for name, value in raw.items() if (name in LABELS) is wanted} for wanted in (True, False))
     if changes and row["status"] not in ADJUSTABLE:
+        known = hyper_parameters(Job.model_validate(row["spec"]).optimiser.listed)
+        if unknown := [_unknown(name, known) for name in changes if name not in (*known, *PATHS, "epochs")][:MOST_PROBLEMS]:
+            raise invalid_request(unknown[0].detail if len(unknown) == 1 else f"{len(unknown)} errors", unknown)
         raise no_more_changes(row)
     found = _wrong_fields(row, {name: value for name, value in raw.items() if name in FIELDS.model_fields})
     if changes:

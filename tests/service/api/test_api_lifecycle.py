@@ -77,6 +77,8 @@ class TestChanges:
             body = problem(http.patch(f"/v1/jobs/{over}", json=changes), 409, "conflict")
             assert "fork" in body["detail"] and body["allowed"] == []
         assert http.get(f"/v1/jobs/{over}").json() == before
+        body = problem(http.patch(f"/v1/jobs/{over}", json={"learning_rat": 0.1, "epochs": 3}), 422, "invalid_request")
+        assert pointers(body) == {"/learning_rat": "unknown_field"} and body["errors"][0]["suggestion"] == "learning_rate"
         after = http.patch(f"/v1/jobs/{over}", json={"name": "x", "metadata": {"note": "good"}, "priority": -100}).json()
         assert after == {**before, "name": "x", "metadata": {"note": "good"}, "priority": -100}
 
