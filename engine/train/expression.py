@@ -76,9 +76,18 @@ class Expression(Loss):
 
     def of(self, y_hat: Any, y: Any, like: Node, weight: Node | None, setting: Setting) -> Node:
         """The value of the formula for one node or several by name; `like` has the batch's rows and type."""
-        values = {"y_hat": y_hat, "y": y, "x": setting.x, "weight": weight, "step": setting.step, "epoch": setting.epoch}
+        values, rows = {"y_hat": y_hat, "y": y, "x": setting.x, "step": setting.step, "epoch": setting.epoch, **self.constants}, like.shape[0]
         sums = {name: partial(_penalty, name, setting.parameters) for name in PENALTIES}
-        found, rows = Reader({**values, **self.constants}, like.dtype, sums, FORMULA).read(self.tree()), like.shape[0]
+
+        def read(weight: Node | None) -> Node:
+            return Reader({"weight": weight, **values}, like.dtype, sums, FORMULA).read(self.tree())
+
+        try:
+            found = read(weight)
+        except SpecError:
+            if weight is None or not self.uses("weight") or like.ndim < 2:
+                raise
+            found = read(weight.reshape(rows, *[1] * (like.ndim - 1)))      # it may stand beside outputs as well as beside what is left of a row
         if found.shape == (rows, 1):
             found = found.reshape(rows)
         if found.ndim > 1 or (found.ndim == 1 and found.shape[0] != rows):

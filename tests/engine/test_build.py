@@ -155,6 +155,16 @@ def test_a_formula_sees_predictions_one_hot_targets_parameters_and_the_step():
     assert np.isclose(loss_of(built), expected) and list(built.make_graph(2, True).counters) == ["step", "epoch"]
 
 
+@pytest.mark.parametrize("formula", ["mean(weight * (y_hat - y) ** 2)", "mean(weight * sum((y_hat - y) ** 2, axis=1))"])
+def test_a_formula_has_weights_beside_outputs_and_beside_rows(formula: str):
+    table = Table.from_rows([{"a": i * 0.1, "t": i * 0.3, "w": 1.0 + i % 3} for i in range(10)])
+    made = job(table, loss={"kind": "expression", "formula": formula}, layers=[{"kind": "dense", "units": 1}],
+               data={"dataset": "ds", "target": "t", "weight": "w"})
+    built = build(*made)
+    errors = (outputs(built)[:, 0] - np.arange(10) * 0.3) ** 2
+    assert np.isclose(loss_of(built), np.mean((1 + np.arange(10) % 3) * errors))
+
+
 def test_several_outputs_have_losses_and_metrics_of_their_own():
     model = {
         "kind": "parallel",
