@@ -67,6 +67,14 @@ def test_one_formula_is_the_loss_of_several_outputs_together() -> None:
     assert penalised["train_loss"] > formula["train_loss"]
 
 
+@pytest.mark.parametrize("counter", ["step", "epoch"])
+def test_what_is_evaluated_later_has_the_counters_of_its_checkpoint(counter: str) -> None:
+    found = job({"kind": "expression", "formula": f"({BOTH}) * {counter}"}, data={"validation": 0.2}, epochs=3)
+    epoch, checkpoint = ran(found)
+    again = Predictor(found, checkpoint).evaluate_split({"d": TABLE}, "validation")
+    assert again["loss"] == pytest.approx(epoch["valid_loss"], rel=1e-5)
+
+
 def test_a_formula_may_compare_two_outputs_with_one_target_or_with_none() -> None:
     spread = "mean(y_hat.label + (y - y_hat.price) ** 2 * exp(-2 * y_hat.label))"
     model = side_by_side("separate", price=1, label=1)

@@ -23,7 +23,7 @@ from engine.train.rows.windows import window_part
 from engine.train.trained.machine import Bound, Machine
 
 WORST = 10
-Binder = Callable[[Mapping[str, Node], Mapping[str, Node], Node | None], None]
+Binder = Callable[[Mapping[str, Node], Mapping[str, Node], Node | None, Mapping[str, Node]], None]
 
 
 @dataclass
@@ -129,9 +129,7 @@ def target_rows(fitted: Fitted, part: Part, notes: Notes) -> np.ndarray:
 
 def _bound(maker: StepMaker, rows: int, bind: Binder) -> Bound:
     graph = maker(rows, False)
-    bind(graph.parameters, graph.buffers, graph.key)
-    for node in graph.counters.values():
-        node.value = np.ones((), node.dtype)
+    bind(graph.parameters, graph.buffers, graph.key, graph.counters)
     results = {f"sums/{name}": node for name, node in graph.sums.items()} | {f"rows/{name}": node for name, node in graph.kept_rows.items()}
     if len(graph.per_row) == len(maker.objectives):
         results["loss"] = maker.total({o.name: graph.per_row[f"{o.prefix}loss"] for o in maker.objectives})

@@ -186,7 +186,7 @@ class Predictor:
         """The graph of a batch of so many rows: its inputs after preprocessing by name, and results `outputs/NAME` and `probabilities/NAME`."""
         network = Network(self.network.model, self.fitted, self._inputs, self.job.dtype)
         forward = network.forward(rows, False)
-        self._bind(forward.parameters, forward.buffers, forward.key)
+        self._bind(forward.parameters, forward.buffers, forward.key, {})
         results: dict[str, Node] = {}
         for objective in self.objectives:
             y_hat = forward.outputs[objective.name]
@@ -195,13 +195,16 @@ class Predictor:
                 results[f"probabilities/{objective.name}"] = probabilities
         return Bound(forward.batch, results)
 
-    def _bind(self, parameters: Mapping[str, Node], buffers: Mapping[str, Node], key: Node | None) -> None:
+    def _bind(self, parameters: Mapping[str, Node], buffers: Mapping[str, Node], key: Node | None, counters: Mapping[str, Node]) -> None:
         for path, node in parameters.items():
             node.value = self.parameters[path]
         for path, node in buffers.items():
             node.value = self.buffers[path]
         if key is not None:
             key.value = np.array([self.job.seed, 0], np.int64)
+        counted = {"epoch": max(1, self.meta.get("epoch", 1)), "step": self.meta.get("step", 0) + 1}    # as the run's own evaluations have them
+        for name, node in counters.items():
+            node.value = np.full((), counted[name], node.dtype)
 
     def _answer(self, arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         answers: dict[str, dict[str, Any]] = {}
