@@ -15,7 +15,9 @@ from typing import Any
 from llvmlite import ir
 from numba import cuda, types
 from numba.core import cgutils
+from numba.core.types.functions import BaseFunction
 from numba.cuda import dispatcher
+from numba.cuda.core.targetconfig import ConfigStack, TargetConfig
 from numba.extending import intrinsic
 
 SIGNATURE = types.void(types.CPointer(types.uint8), types.CPointer(types.int64), types.int64, types.int64, types.int64, types.int64)
@@ -23,18 +25,44 @@ SIGNATURE = types.void(types.CPointer(types.uint8), types.CPointer(types.int64),
 
 
 @contextmanager
-def _pretending(arch: tuple[int, int]) -> Iterator[None]:
-    """numba asks the GPU at hand what functions called by a kernel are compiled for; here it is told."""
-    asked, dispatcher.get_current_device = dispatcher.get_current_device, lambda: pytypes.SimpleNamespace(compute_capability=arch)
+def _instead(owner: Any, **others: Any) -> Iterator[None]:
+    """What an object of numba's has, replaced for a while."""
+    before = {name: getattr(owner, name) for name in others}
+    for name, other in others.items():
+        setattr(owner, name, other)
     try:
         yield
     finally:
-        dispatcher.get_current_device = asked
+        for name, own in before.items():
+            setattr(owner, name, own)
+
+
+_signature_of: Any = BaseFunction.get_call_type
+_same_flags = TargetConfig.__eq__
+
+
+def _remembered(self: Any, context: Any, args: Any, kws: Any) -> Any:
+    """The signature of a call of a function of numba's own, which tries dozens of templates for it: once for arguments of these types."""
+    known = self.__dict__.setdefault("_remembered", {})
+    asked = context, tuple(args), tuple(kws.items()), ConfigStack.top_or_none()
+    if asked not in known:
+        signature = _signature_of(self, context, args, kws)
+        known[asked] = signature, self._impl_keys[signature.args]
+    signature, self._impl_keys[signature.args] = known[asked]
+    return signature
+
+
+def _equal(self: Any, other: Any) -> Any:
+    """Whether two sets of flags are equal. numba asks so in each of its caches, and reads them all, unset ones too."""
+    same = type(self) is type(other) and self._values == other._values
+    return same or _same_flags(self, other)
 
 
 def to_ptx(run: Any, arch: tuple[int, int], threads: int) -> tuple[str, str]:
     """(name of the entry, PTX) of a kernel's function for GPUs of compute capability `arch` and later, for blocks of `threads` threads."""
-    with _pretending(arch):
+    at_hand = pytypes.SimpleNamespace(compute_capability=arch)     # numba asks the GPU what functions called by a kernel are compiled for
+    with (_instead(dispatcher, get_current_device=lambda: at_hand), _instead(BaseFunction, get_call_type=_remembered),
+          _instead(TargetConfig, __eq__=_equal, __hash__=lambda flags: hash(type(flags)))):
         text, _ = cuda.compile(run, SIGNATURE, device=False, abi="numba", cc=arch, launch_bounds=threads)
     name = re.search(r"\.visible \.entry (\w+)\(", text)
     assert name, "the compiler made no kernel"

@@ -91,6 +91,9 @@ WIDE = {"guard", "refresh_scalars", "open_gate", "noise_key", "clip_factor", "ad
         "gather_one_hot", "sample_rows", "batch_moments_join"}
 """CPU kernels that compute some numbers in float64 on purpose, on a GPU too."""
 
+OF_TYPE = {"real", "WIDTH", "INFINITY", "NAN", "SPARE", "UNIT", "cos", "cos_turn", "erf", "exp", "expm1", "greatest", "isfinite", "isnan", "log",
+           "log1p", "ordered", "sigmoid", "sign", "sin", "sin_turn", "softplus", "tan", "tanh", "unordered"}
+"""Words of kernels that each number type has its own of."""
 
 CPU_ONLY = {"attention", "attention_grad", "batch_moments_blocks", "batch_norm_sums_blocks", "conv", "conv_weights", "depthwise", "depthwise_weights",
             "gru", "gru_grad", "gru_v3", "gru_v3_grad", "lstm", "lstm_grad", "matmul_blas", "matmul_panels", "matmul_tiles", "matmul_turned",
@@ -146,8 +149,22 @@ def shape(name: str, size: int, grain: int, most: int) -> tuple[int, int]:
 
 
 def source(name: str, dtype: str, simulated: bool = False) -> str:
-    """The whole text of a GPU kernel's file for one number type, for the compiler or for the simulator."""
-    return _whole(GRIDS.get(name) or KERNELS[name], dtype, simulated)
+    """The whole text of a GPU kernel's file for one number type, for the compiler or for the simulator. Where the type is nothing to it: one."""
+    kernel = GRIDS.get(name) or KERNELS[name]
+    return _whole(kernel, dtype if _has_type(kernel) else "float32", simulated)
+
+
+@cache
+def _has_type(kernel: Grid | Source) -> bool:
+    """Whether a kernel says a word that is another one for each number type. A float literal is one, too."""
+    words, called = _words(kernel.text) | _words(kernel.uses), {function.__name__: _words(inspect.getsource(function)) for function in together.ALL}
+    while more := {word for name in words & set(called) for word in called[name]} - words:
+        words |= more
+    return bool(words & OF_TYPE)
+
+
+def _words(text: str) -> set[str]:
+    return {node.id for node in ast.walk(CastLiterals().visit(ast.parse(text))) if isinstance(node, ast.Name)}
 
 
 @cache

@@ -1,7 +1,7 @@
-"""The words of kernels in plain Python, for numba's simulator of a GPU: one thread of the GPU is one thread of Python, arrays are numpy's.
+"""The words of kernels in plain Python, for numba's simulator of a GPU: arrays are numpy's.
 
-Loaded only where `NUMBA_ENABLE_CUDASIM=1` was set before numba was imported. The simulator knows no warps: `shfl_xor_sync` is added to it here.
-It takes no alignment of shared arrays either: numpy's begin at multiples of 16 anyway.
+Loaded only where `NUMBA_ENABLE_CUDASIM=1` was set before numba was imported. The simulator takes no alignment of shared arrays: numpy's begin at
+multiples of 16 anyway. Where threads wait for each other is made by the tests, which let them take turns.
 """
 
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
 from typing import Any
 
 import numpy as np
 from numba import cuda  # noqa: F401  (a word of kernels)
-from numba.cuda.simulator.kernelapi import FakeCUDAModule, FakeCUDAShared
+from numba.cuda.simulator.kernelapi import FakeCUDAShared
 
 from engine import special
 from engine.kernels.vecmath import philox as counters
@@ -22,7 +21,6 @@ from engine.kernels.vecmath import philox as counters
 float32, float64, int32, int64, uint8, uint32, uint64 = np.float32, np.float64, np.int32, np.int64, np.uint8, np.uint32, np.uint64
 INFINITY, NAN = np.float32(np.inf), np.float32(np.nan)
 RANDOM = {float32: (8, float32(2.0**-24)), float64: (0, float64(2.0**-32))}
-PATIENCE = 30.0     # seconds that a thread waits for the rest of its warp
 
 minimum, maximum, fabs, floor, sqrt, copysign, sign = np.minimum, np.maximum, np.abs, np.floor, np.sqrt, np.copysign, np.sign
 exp, expm1, log, log1p, tanh, sin, cos, tan = np.exp, np.expm1, np.log, np.log1p, np.tanh, np.sin, np.cos, np.tan
@@ -114,37 +112,6 @@ def operand(arena: np.ndarray, words: np.ndarray, k: int, row: int, skip: int, k
 
 def philox(*numbers: Any) -> tuple[int, ...]:
     return counters.philox.py_func(*map(int, numbers))
-
-
-# ---------------------------------------------------------------- warps
-
-class _Warps:
-    """Barriers and mailboxes of the warps of the block that runs now (the simulator runs one block after the other)."""
-
-    def __init__(self) -> None:
-        self.lock, self.mail, self.barriers = threading.Lock(), dict[tuple[int, int], Any](), dict[int, threading.Barrier]()
-
-    def exchange(self, thread: int, threads: int, value: Any, mask: int) -> Any:
-        warp, lane = thread // 32, thread % 32
-        with self.lock:
-            barrier = self.barriers.setdefault(warp, threading.Barrier(min(32, threads - 32 * warp), timeout=PATIENCE))
-        self.mail[warp, lane] = value
-        barrier.wait()
-        found = self.mail.get((warp, lane ^ mask), value)
-        barrier.wait()
-        return found
-
-
-_warps = _Warps()
-
-
-def begin() -> None:
-    """Forget the warps of the kernel before."""
-    _warps.barriers.clear()
-    _warps.mail.clear()
-
-
-FakeCUDAModule.shfl_xor_sync = lambda self, mask, value, lanes: _warps.exchange(int(self.threadIdx.x), int(self.blockDim.x), value, int(lanes))
 
 
 # ---------------------------------------------------------------- shared memory

@@ -1,66 +1,71 @@
-"""Blocks of numba's simulator whose threads wait for each other.
+"""Blocks of numba's simulator whose threads take turns, each up to where it waits for the others (see `turns`): always in the same order.
 
-Its own blocks ask each of their threads, without a pause, whether it waits by now, and take half of the processor for that.
+Its own blocks make each thread one of the system's, and ask all of them without a pause whether they wait by now. It knows no warps either.
 """
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Generator
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numba.cuda.simulator import kernel
+from numba.cuda.simulator.kernelapi import Dim3, FakeCUDAModule
+
+WARP = 32
 
 
-class Meeting:
-    """Where the threads of a block that have not returned wait for each other."""
+@dataclass
+class Turn:
+    """Which thread of which block it is, and whether the last of the threads that may go on goes first."""
 
-    def __init__(self, threads: int) -> None:
-        self.changed, self.expected, self.waiting, self.passed, self.failed = threading.Condition(), threads, 0, 0, False
+    block: Dim3
+    thread: Dim3
+    backwards: bool = False
 
-    def arrive(self) -> None:
-        with self.changed:
-            turn = self.passed
-            self.waiting += 1
-            self.open_if_all()
-            self.changed.wait_for(lambda: self.failed or self.passed > turn)
-            if self.failed:
-                raise RuntimeError("another thread of the block failed")
 
-    def leave(self, failed: bool) -> None:
-        with self.changed:
-            self.expected -= 1
-            if failed:
-                self.failed = True
-                self.changed.notify_all()
-            self.open_if_all()
-
-    def open_if_all(self) -> None:
-        if self.waiting == self.expected:
-            self.waiting, self.passed = 0, self.passed + 1
-            self.changed.notify_all()
+now = Turn(Dim3(0, 0, 0), Dim3(0, 0, 0))
 
 
 def run(self: Any, grid_point: Any, *args: Any) -> None:
-    """One block, to its end; raises what the first of its threads to fail raised."""
-    points = list(np.ndindex(*self._block_dim))
-    meeting, failures = Meeting(len(points)), list[BaseException]()
+    """One block, to its end."""
+    now.block, count = Dim3(*grid_point), self._block_dim[0]
+    working: dict[int, Generator[Any, Any, None]] = {}
+    for number in sorted(range(count), reverse=now.backwards):
+        now.thread = Dim3(number, 0, 0)
+        work = self._f(*args)
+        if work is not None:        # a kernel whose threads wait nowhere has done all by now
+            working[number] = work
+    waiting, answers = dict[int, tuple[Any, ...]](), dict[int, Any].fromkeys(working)
+    while answers:
+        for number in sorted(answers, reverse=now.backwards):
+            now.thread = Dim3(number, 0, 0)
+            try:
+                waiting[number] = working[number].send(answers[number])
+            except StopIteration:
+                waiting.pop(number, None)
+        answers = answered(waiting, count)
 
-    def target() -> None:
-        try:
-            self._f(*args)
-        except BaseException as error:
-            failures.append(error)
-        meeting.leave(bool(failures))
 
-    threads = [kernel.BlockThread(target, self, grid_point, point, self._debug) for point in points]
-    for thread in threads:
-        thread.syncthreads = meeting.arrive
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
+def answered(waiting: dict[int, tuple[Any, ...]], count: int) -> dict[int, Any]:
+    """What each thread that may go on is told: all that have not returned where they wait for one word, or else those of whole warps that do.
+
+    Raises RuntimeError if nobody may go on.
+    """
+    words = {word for word, *_ in waiting.values()}
+    if len(words) == 1 and words != {"shfl_xor_sync"}:
+        brought = [bool(value) for _, *values in waiting.values() for value in values]
+        return dict.fromkeys(waiting, {"syncthreads_or": any(brought), "syncthreads_count": sum(brought)}.get(words.pop()))
+    found: dict[int, Any] = {}
+    for first in range(0, count, WARP):
+        warp = range(first, min(first + WARP, count))
+        if all(waiting.get(number, ("",))[0] == "shfl_xor_sync" for number in warp):
+            found |= {number: waiting[number ^ waiting[number][3] if number ^ waiting[number][3] in warp else number][2] for number in warp}
+    if waiting and not found:
+        raise RuntimeError(f"threads wait for others that never come: {waiting}")
+    return found
 
 
 kernel.BlockManager.run = run
+words: Any = FakeCUDAModule
+words.threadIdx, words.blockIdx = property(lambda self: now.thread), property(lambda self: now.block)

@@ -18,11 +18,9 @@ FILES = 3
 names = grid.names()
 
 
-def share(number: int, dtype: str = "float32") -> pytest.MarkDecorator:
-    """Every FILES-th kernel, from the one of that number on; of float64 all but each twentieth are slow."""
-    mine = names[number::FILES]
-    return pytest.mark.parametrize("name", [name if dtype == "float32" or place % 20 == 0 else pytest.param(name, marks=pytest.mark.slow)
-                                            for place, name in enumerate(mine)])
+def share(number: int) -> pytest.MarkDecorator:
+    """Every FILES-th kernel, from the one of that number on."""
+    return pytest.mark.parametrize("name", names[number::FILES])
 
 
 def check(name: str, dtype: str = "float32") -> None:

@@ -10,6 +10,6 @@ def test_a_kernel_compiles_without_faults(name: str) -> None:
     check(name)
 
 
-@share(0, "float64")
+@share(0)
 def test_a_kernel_compiles_in_double_precision(name: str) -> None:
     check(name, "float64")

@@ -10,6 +10,6 @@ def test_a_kernel_compiles_without_faults(name: str) -> None:
     check(name)
 
 
-@share(1, "float64")
+@share(1)
 def test_a_kernel_compiles_in_double_precision(name: str) -> None:
     check(name, "float64")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from engine import env
+from engine.core import FLOATS
 from engine.devices.cuda import build
 from engine.kernels import grid
 from tests.engine.cuda.simulate import SIMULATING
@@ -81,6 +84,29 @@ def test_a_kernel_that_needs_more_than_the_lowest_is_compiled_for_each(monkeypat
     build._lowest.cache_clear()
     assert build.build("tanh", "float32", 90).code and made == [75, 90]
     build._lowest.cache_clear()
+
+
+def test_the_words_that_each_number_type_has_its_own_of_are_known() -> None:
+    singles, doubles = (vars(import_module(f"engine.kernels.vecmath.{dtype}")) for dtype in FLOATS)
+    differing = {word for word in singles["__all__"] if singles[word] is not doubles[word]}
+    assert differing | {"real", "WIDTH", "cos", "sin", "tan"} == grid.OF_TYPE
+    assert grid.source("cast_int32_uint8", "float64") == grid.source("cast_int32_uint8", "float32")
+    assert grid.source("sum_along", "float64") != grid.source("sum_along", "float32")
+
+
+def test_signatures_that_are_remembered_are_those_that_numba_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = import_module("engine.kernels.gpu")
+    names = ("softmax", "where", "rule_adam", "guard")
+    remembered = [machine_code(name) for name in names]
+    monkeypatch.setattr(gpu, "_remembered", gpu._signature_of)
+    monkeypatch.setattr(gpu, "_equal", gpu._same_flags)
+    assert [machine_code(name) for name in names] == remembered
+
+
+def machine_code(name: str) -> list[str]:
+    """The instructions of a kernel in PTX, without the numbers that count what was made so far."""
+    entry, text = build.to_ptx(name, "float32", 75)
+    return re.sub(r"_smem_\d+", "_smem", text.replace(entry, "").partition("{")[2]).splitlines()
 
 
 def test_later_gpus_of_a_family_run_the_code_of_the_first() -> None:

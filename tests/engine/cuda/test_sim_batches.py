@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pytest
 
-from engine.core import Address, bits
+from engine.core import FLOATS, Address, bits
 from engine.data import gather
 from engine.data.augment import Crop, Flip, Noise, Shift
 from engine.data.feed import Feed, Span
 from engine.devices.cuda import gates
 from engine.kernels import library
 from engine.plan import control
-from tests.engine.cuda.simulate import aligned, launch, simulator
+from tests.engine.cuda.simulate import RAGGED, aligned, inside, launch
 
-inside, test_in_the_simulator = simulator(__file__)
 RNG = np.random.default_rng(5)
 
 
@@ -56,34 +56,38 @@ FEEDS = {
 
 
 @inside
-@pytest.mark.parametrize(("name", "rows"), [*((name, 33) for name in FEEDS), *(("number", rows) for rows in (0, 1, 31)), ("one hot", 1)])
-def test_a_batch_is_filled_with_the_numbers_of_the_cpu(name: str, rows: int) -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("name", "rows"), list(product(FEEDS, RAGGED)))
+def test_a_batch_is_filled_with_the_numbers_of_the_cpu(name: str, rows: int, dtype: str) -> None:
     arena, feed = started(), FEEDS[name]
     arena[256: 256 + 8 * rows].view(np.int64)[:] = RNG.integers(0, 40, rows)
-    one, = gather.launches(feed, 1024, 256, rows, 10 if feed.kind == "one_hot" else 3, "float32")
+    one, = gather.launches(feed, 1024, 256, rows, 10 if feed.kind == "one_hot" else 3, dtype)
     found, expected = both(one.kernel, one.dtype, arena, one.words, one.size)
-    np.testing.assert_allclose(found[1024:].view(np.float32), expected[1024:].view(np.float32), rtol=0 if feed.kind != "log" else 1e-6)
+    np.testing.assert_allclose(found[1024:].view(dtype), expected[1024:].view(dtype), rtol=0 if feed.kind != "log" else 1e-6)
 
 
 @inside
 @pytest.mark.parametrize("mode", gather.MODES)
 @pytest.mark.parametrize("index", [None, np.arange(100, 170)])
-def test_the_rows_of_a_batch_are_those_of_the_cpu(mode: str, index: np.ndarray | None) -> None:
-    one = gather.sample(256, index, 70, mode, 33, 33, 2)
-    np.testing.assert_array_equal(*both(one.kernel, one.dtype, started(), one.words, one.size))
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_rows_of_a_batch_are_those_of_the_cpu(mode: str, index: np.ndarray | None, dtype: str) -> None:
+    for size in RAGGED:
+        one = gather.sample(256, index, 70, mode, 33, size, 2)
+        np.testing.assert_array_equal(*both(one.kernel, dtype, started(), one.words, one.size))
 
 
 @inside
 @pytest.mark.parametrize("order", [None, np.arange(60)[::-1].copy()])
 def test_the_rows_of_windows_are_those_of_the_cpu(order: np.ndarray | None) -> None:
     arena = started()
-    arena[256: 256 + 8 * 9].view(np.int64)[:] = np.arange(9) * 5
-    one = gather.spread(1024, 256, 9, Span(2, 7, order))
-    np.testing.assert_array_equal(*both(one.kernel, one.dtype, arena, one.words, one.size))
+    arena[256: 256 + 8 * 33].view(np.int64)[:] = np.arange(33) % 9 * 5
+    for rows, steps in ((9, 7), *((n, 1) for n in RAGGED)):
+        one = gather.spread(1024, 256, rows, Span(2, steps, order))
+        np.testing.assert_array_equal(*both(one.kernel, one.dtype, arena, one.words, one.size))
 
 
 @inside
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("change", [Flip(0), Flip(1), Shift(2), Crop([4, 3]), Noise(0.5)], ids=lambda change: change.kind)
 def test_rows_are_changed_at_random_as_on_the_cpu(change: Any, dtype: str) -> None:
     x = RNG.normal(size=(9, 6, 5, 2)).astype(dtype)
@@ -95,10 +99,22 @@ def test_rows_are_changed_at_random_as_on_the_cpu(change: Any, dtype: str) -> No
     np.testing.assert_allclose(found, expected, rtol=near, atol=near)
 
 
+@inside
+@pytest.mark.parametrize("rows", RAGGED)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_noise_is_added_to_as_many_numbers_as_there_are(rows: int, dtype: str) -> None:
+    arena = started()
+    arena[1024: 1024 + 8 * 64].view(dtype)[:rows] = RNG.normal(size=rows)
+    one = Noise(0.5).launch(4096, 1024, 77, rows, (1,), dtype)
+    assert one.size == rows
+    found, expected = (a[4096:].view(dtype) for a in both(one.kernel, one.dtype, arena, one.words, one.size))
+    np.testing.assert_allclose(found, expected, rtol=3e-6, atol=3e-6)
+
+
 # ---------------------------------------------------------------- steps
 
 @inside
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("size", "off"), [(0, 0), (1, 0), (31, 8), (33, 0), (4096, 0), (4099, 8), (9000, 0)])
 def test_sums_of_squares_by_blocks(size: int, off: int, dtype: str) -> None:
     x = RNG.normal(size=size).astype(dtype)
@@ -111,36 +127,39 @@ def test_sums_of_squares_by_blocks(size: int, off: int, dtype: str) -> None:
 
 
 @inside
-@pytest.mark.parametrize("count", [0, 1, 31, 200])
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("count", [*RAGGED, 200])
 @pytest.mark.parametrize(("loss", "bad", "policy", "verdict"), [
     (1.5, 0.0, 0, control.UPDATE), (99.0, 0.0, 0, control.SKIP), (np.nan, 0.0, control.POLICY_SKIP, control.SKIP_NONFINITE),
     (1.5, np.inf, control.POLICY_STOP, control.STOP)])
-def test_a_step_is_judged_as_on_the_cpu(count: int, loss: float, bad: float, policy: int, verdict: int) -> None:
+def test_a_step_is_judged_as_on_the_cpu(count: int, loss: float, bad: float, policy: int, verdict: int, dtype: str) -> None:
     arena = started()
     arena[64:128].view(np.float64)[3] = 10.0
     arena[:64].view(np.int64)[control.POLICY // 8] = policy
     partial = arena[1024: 1024 + 8 * count].view(np.float64)
     partial[:] = RNG.random(count)
     partial[-1:] += bad
-    arena[512:516].view(np.float32)[:] = loss
-    found, expected = both("guard", "float32", arena, (1024, count, 512), 1)
+    arena[512:520].view(dtype)[:1] = loss
+    found, expected = both("guard", dtype, arena, (1024, count, 512), 1)
     np.testing.assert_allclose(found[64:128].view(np.float64), expected[64:128].view(np.float64), rtol=1e-14)
     np.testing.assert_array_equal(found[:64], expected[:64])
     assert found[:64].view(np.int64)[control.VERDICT // 8] == (verdict if count or not bad else control.UPDATE)
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("limit", [0.5, 100.0])
-def test_a_gradient_is_clipped_as_on_the_cpu(limit: float) -> None:
+def test_a_gradient_is_clipped_as_on_the_cpu(limit: float, dtype: str) -> None:
     arena = started()
     arena[1024: 1024 + 8 * 70].view(np.float64)[:] = RNG.random(70)
     arena[512:520].view(np.float64)[:] = limit
-    arena[2048: 2048 + 4 * 33].view(np.float32)[:] = 3.0
+    arena[2048: 2048 + 8 * 34].view(dtype)[:] = 3.0
     found, expected = both("clip_factor", "float32", arena, (520, 1024, 70, 512), 1)
     np.testing.assert_allclose(found[520:528].view(np.float64), expected[520:528].view(np.float64), rtol=1e-14)
     assert (found[520:528].view(np.float64)[0] == 1.0) == (limit == 100.0)
-    for at in (2048, 2052):
-        np.testing.assert_allclose(*(a[2048:].view(np.float32) for a in both("scale_by", "float32", arena, (at, 520), 32)), rtol=2e-7)
+    for at in (2048, 2048 + np.dtype(dtype).itemsize):
+        for size in RAGGED:
+            np.testing.assert_allclose(*(a[2048:].view(dtype) for a in both("scale_by", dtype, arena, (at, 520), size)), rtol=2e-7)
 
 
 @inside
@@ -149,7 +168,7 @@ def test_a_gradient_is_clipped_as_on_the_cpu(limit: float) -> None:
 def test_bytes_are_copied_and_rows_kept_as_on_the_cpu(to: int, fro: int, width: int) -> None:
     arena = started()
     arena[4096:] = RNG.integers(0, 255, 4096)
-    for size in (0, 33):
+    for size in RAGGED:
         np.testing.assert_array_equal(*both("copy_bytes", "float32", arena, (to, fro, width), size))
         np.testing.assert_array_equal(*both("keep_rows", "float32", arena, (to, fro, width, 33), size))
 
@@ -160,16 +179,17 @@ def test_a_step_takes_its_batch_from_the_ring(done: int) -> None:
     arena, area, ring = started(), 512, 2048
     arena[area:][:64].view(np.int64)[gates.DONE // 8] = done
     arena[ring:] = RNG.integers(0, 255, len(arena) - ring)
-    for size in (0, 1, 33):
+    for size in RAGGED:
         np.testing.assert_array_equal(*both("take_batch", "float32", arena, (1024, ring, 576, 3, area), size))
     np.testing.assert_array_equal(arena[1024:][:528], arena[ring + 576 * (done % 3):][:528])
 
 
 @inside
-def test_the_rest_of_the_control_block_is_kept_as_on_the_cpu() -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_rest_of_the_control_block_is_kept_as_on_the_cpu(dtype: str) -> None:
     arena = started()
     arena[1024: 1024 + 8 * 33].view(np.float64)[:] = RNG.random(33)
     arena[512:528].view(np.float64)[:] = 3.0, 2.0
     for name, words, size in (("add_up", (1024, 1536), 33), ("refresh_scalars", (0, 2, 600, 0, 700, 3), 1), ("open_gate", (800, 2, 512, 520), 1),
-                              ("noise_key", (900, 600), 1), ("count_steps", (1000, 1008), 1)):
-        np.testing.assert_array_equal(*both(name, "float32", arena, words, size))
+                              ("noise_key", (900, 600), 1), ("count_steps", (1000, 1008), 1), ("end_step", (512, 1800, 1), 1)):
+        np.testing.assert_array_equal(*both(name, dtype, arena, words, size))

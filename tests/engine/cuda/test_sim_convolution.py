@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 
 from engine import ops  # noqa: F401
-from engine.core import OPS, Case, Op, Sample, apply, leaf
+from engine.core import FLOATS, OPS, Case, Op, Sample, apply, leaf
 from engine.ops import convolution_grid_launches as launches
-from tests.engine.cuda.simulate import check, run, simulator, table
-
-inside, test_in_the_simulator = simulator(__file__)
+from tests.engine.cuda.simulate import check, inside, run, table
 
 LONG = ("same", "many weights", "groups", "one channel")     # of convolutions: too many products for the simulator
 CONVOLUTIONS = [p for p in table("conv", "conv_input_grad", "conv_weight_grad") if p.values[1].name not in LONG]
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("op", "case"), CONVOLUTIONS)
-def test_convolutions_agree_with_the_oracle(op: Op, case: Case) -> None:
-    check(op, case)
+def test_convolutions_agree_with_the_oracle(op: Op, case: Case, dtype: str) -> None:
+    check(op, case, dtype)
 
 
 @inside
@@ -38,20 +37,19 @@ def faces(x: tuple[int, ...], w: tuple[int, ...], **attrs: object) -> list[tuple
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("face", range(3), ids=("conv", "conv_input_grad", "conv_weight_grad"))
 @pytest.mark.parametrize(("x", "w", "attrs"), [
     ((1, 6, 11, 8), (1, 2, 4, 66), {"groups": 2, "low": (0, 1)}),      # two tiles of rows for each group, four channels at once
     ((1, 6, 11, 33), (1, 2, 33, 4), {"low": (0, 1)}),
     ((1, 22, 12), (3, 12, 33), {}),
     ((1, 9, 3), (2, 3, 12), {}),
-    ((1, 33, 3), (3, 3, 20), {"low": (1,), "high": (1,), "dtype": "float64"}),
+    ((1, 33, 3), (3, 3, 20), {"low": (1,), "high": (1,)}),
 ], ids=("large tiles", "many channels", "many weights", "narrow tiles", "small tiles"))
-def test_tiles_and_parts_of_all_sizes_agree(face: int, x: tuple[int, ...], w: tuple[int, ...], attrs: dict[str, object],
+def test_tiles_and_parts_of_all_sizes_agree(face: int, x: tuple[int, ...], w: tuple[int, ...], attrs: dict[str, object], dtype: str,
                                             monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launches, "ENOUGH", 1)
     monkeypatch.setattr(launches, "PART", (1, 18))
-    attrs = dict(attrs)
-    dtype = str(attrs.pop("dtype", "float32"))
     check(*faces(x, w, **attrs)[face], dtype)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,7 @@ from engine.core import OPS, Case, Op, apply, leaf
 from engine.devices.cuda import build
 from engine.kernels import grid
 from engine.ops.elementwise_grid import UNITS
-from tests.engine.cuda.simulate import SIMULATING, aligned, check, launch, run, simulator, table
-
-inside, test_in_the_simulator = simulator(__file__)
+from tests.engine.cuda.simulate import RAGGED, SIMULATING, aligned, check, inside, launch, run, table
 
 ELEMENTWISE = sorted(name for name in OPS if name in grid.GRIDS and grid.GRIDS[name].units == UNITS)
 SHAPES = [((6, 4), (4,)), ((6, 4), (6, 1)), ((4,), (6, 4)), ((6, 1), (1, 4)), ((3, 5), (5,)), ((3, 5), (3, 1)), ((6, 4), ()), ((), (3, 5)),
@@ -38,6 +38,31 @@ def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
 @pytest.mark.parametrize(("op", "case"), table("divide", "where", "gelu_grad", "elu", "power"))
 def test_kernels_agree_with_the_oracle_in_double_precision(op: Op, case: Case) -> None:
     check(op, case, "float64")
+
+
+@inside
+@pytest.mark.parametrize("name", [name for name in ELEMENTWISE if name not in ("uniform", "normal")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_as_many_numbers_as_there_are(name: str, dtype: str) -> None:
+    one = OPS[name].cases[0]
+    for size in RAGGED:
+        check(OPS[name], replace(one, name=f"{size}", inputs=tuple(replace(sample, shape=(size,)) for sample in one.inputs)), dtype)
+
+
+NUMBERS = ("float32", "float64", "int32", "int64", "uint8")
+
+
+@inside
+@pytest.mark.parametrize(("source", "target"), list(product(NUMBERS, NUMBERS)))
+def test_numbers_of_any_type_become_those_of_any_other(source: str, target: str) -> None:
+    for size in RAGGED:
+        values = np.random.default_rng(size).uniform(0, 99, size).astype(source)
+        arena = aligned(1024)
+        arena[512: 512 + values.nbytes] = values.view(np.uint8)
+        launch(f"cast_{source}_{target}", "float32", arena, np.array([0, 0, 512, 0, 1], np.int64), size)
+        width = np.dtype(target).itemsize * size
+        np.testing.assert_array_equal(arena[:width].view(target), values.astype(target))
+        assert not arena[width:512].any()
 
 
 @inside

@@ -12,10 +12,9 @@ from engine.core import OPS, Case, Op, apply, leaf
 from engine.ops import indexing_grid
 from tests.engine import machine
 from tests.engine.cuda import simulate
-from tests.engine.cuda.simulate import TOLERANCE, check, run, simulator, table
+from tests.engine.cuda.simulate import RAGGED, TOLERANCE, check, inside, run, table
 from tests.engine.test_ops import assert_near, use
 
-inside, test_in_the_simulator = simulator(__file__)
 NAMES = ("softmax", "softmax_grad", "log_softmax", "log_softmax_grad", "logsumexp", "softmax_cross_entropy", "softmax_cross_entropy_grad",
          "layer_norm", "layer_norm_grad", "argmax", "gather", "one_hot")
 IN_STEP = ("ctc", "ctc_grad", "scatter_add")      # their threads wait for one another again and again, which takes the simulator long
@@ -51,6 +50,15 @@ def test_rows_of_any_length(name: str, length: int) -> None:
     dtype = "float64" if length == 33 else "float32"
     found, expected = both(name, {} if name.startswith("layer_norm") else {"axis": 1}, dtype, *[(3, length)] * (1 + name.endswith("grad")))
     assert_near(found, expected, TOLERANCE[dtype] * 10 if dtype in found.dtype.name else 0.0)
+
+
+@inside
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("softmax_cross_entropy", "softmax_cross_entropy_grad", "gather", "one_hot")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ragged_rows_of_ragged_lengths(name: str, dtype: str) -> None:
+    for shape in [*((n, 3) for n in RAGGED), *((2, n) for n in RAGGED if n)]:
+        found, expected = both(name, {} if name.startswith("layer_norm") else {"axis": 1}, dtype, *[shape] * (1 + name.endswith("grad")))
+        assert_near(found, expected, TOLERANCE[dtype] * 10 if dtype in found.dtype.name else 0.0)
 
 
 def both(name: str, attrs: dict[str, Any], dtype: str, *shapes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

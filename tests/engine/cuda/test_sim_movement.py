@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from engine import ops  # noqa: F401
-from engine.core import OPS, Case, Op, apply, leaf
+from engine.core import OPS, Case, Op, apply, bits, leaf
 from engine.kernels import library
-from tests.engine.cuda.simulate import aligned, check, launch, run, simulator, table
+from tests.engine.cuda.simulate import RAGGED, aligned, check, inside, launch, run, table
 from tests.engine.test_ops import use
 
-inside, test_in_the_simulator = simulator(__file__)
 COPIES = {"move", "move_bytes", "turn", "turn_bytes"}
 
 
@@ -46,13 +45,23 @@ def test_numbers_of_any_width_move_one_by_one_and_in_fours(make: Any, dtype: str
 
 
 @inside
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+@pytest.mark.parametrize("size", RAGGED)
+def test_as_many_numbers_move_as_there_are(size: int, dtype: str) -> None:
+    x, wide = leaf((size,), dtype), leaf((size, 33), dtype)
+    values = {n: (np.arange(n.size) % 251).reshape(n.shape).astype(dtype) for n in (x, wide)}
+    np.testing.assert_array_equal(run(apply("flip", x, axis=0), {x: values[x]}), values[x][::-1])
+    np.testing.assert_array_equal(run(apply("transpose", wide), {wide: values[wide]}), values[wide].T)
+
+
+@inside
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", ["uniform", "normal", "bernoulli"])
 @pytest.mark.parametrize(("size", "off"), [(0, 0), (1, 0), (31, 0), (33, 4), (70, 0)])
 def test_random_numbers_are_those_of_the_cpu(name: str, dtype: str, size: int, off: int) -> None:
     arena = aligned(2048)
     arena[:16].view(np.int64)[:] = 2**40 + 5, 77
-    words = np.array([64 + off, 0, 123456, 20000], np.int64)
+    words = np.array([64 + off, 0, 123456, 20000, bits(1.25)], np.int64)     # the last two are the threshold and the value of bernoulli
     other = arena.copy()
     library.call(name, dtype, words, size, other.ctypes.data)
     launch(name, dtype, arena, words, size, grain=8)

@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from engine import ops  # noqa: F401
-from engine.core import OPS, Case, Op, Sample, apply, leaf
+from engine.core import FLOATS, OPS, Case, Op, Sample, apply, leaf
 from engine.ops import matmul_grid
 from engine.ops.matmul_grid import round_operands
 from engine.plan.plan import Plan, make
 from tests.engine.cuda import simulate
-from tests.engine.cuda.simulate import check, run, simulator, table
+from tests.engine.cuda.simulate import check, inside, run, table
 
-inside, test_in_the_simulator = simulator(__file__)
 FEW = 2000      # multiply-adds that the simulator makes in a tenth of a second
 
 
@@ -57,16 +56,17 @@ def test_ragged_products_agree_with_the_oracle(m: int, n: int, k: int) -> None:
 
 @inside
 @pytest.mark.parametrize("turns", [(False, False), (False, True), (True, False), (True, True)])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("dtype", FLOATS)
 def test_rows_of_multiples_of_four_are_read_four_at_a_time(turns: tuple[bool, bool], dtype: str) -> None:
     check(OPS["matmul"], product(8, 12, 20, *turns), dtype)
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("width", "m", "n", "k"), [(32, 17, 33, 5), (32, 36, 16, 34), (64, 33, 65, 3), (64, 32, 64, 17)])
-def test_wider_tiles_agree_with_the_oracle(width: int, m: int, n: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wider_tiles_agree_with_the_oracle(width: int, m: int, n: int, k: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul_grid, "WIDTHS", (width,))
-    check(OPS["matmul"], product(m, n, k, turned_b=m % 2 == 1))
+    check(OPS["matmul"], product(m, n, k, turned_b=m % 2 == 1), dtype)
 
 
 @inside
@@ -78,20 +78,22 @@ def test_wider_tiles_are_finished(width: int, monkeypatch: pytest.MonkeyPatch) -
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("batch", [(), (2,)])
-def test_long_sums_are_made_in_parts(batch: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_sums_are_made_in_parts(batch: tuple[int, ...], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul_grid, "LONG", 64)
     monkeypatch.setattr(matmul_grid, "PART", 64)
-    check(OPS["matmul"], product(3, 5, 131, batch=batch))
+    check(OPS["matmul"], product(3, 5, 131, batch=batch), dtype)
     for op, case in [] if batch else finished(2, 3, 70):
-        check(op, case)
+        check(op, case, dtype)
 
 
 @inside
-def test_a_product_may_be_finished_by_a_pass_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_product_may_be_finished_by_a_pass_of_its_own(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(matmul_grid, "WORTH_A_PASS", 0)
     for op, case in finished(5, 7, 3):
-        check(op, case)
+        check(op, case, dtype)
 
 
 @inside

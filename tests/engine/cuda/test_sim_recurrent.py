@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from engine.core import OPS, Case, Op, Sample
+from engine.core import FLOATS, OPS, Case, Op, Sample
 from engine.ops import recurrent_grid
 from engine.ops.recurrent_cells import CELLS, Cell
-from tests.engine.cuda.simulate import check, simulator, table
-
-inside, test_in_the_simulator = simulator(__file__)
+from tests.engine.cuda.simulate import check, inside, table
 
 NAMES = [name for cell in CELLS for name in (cell.name, f"{cell.name}_grad")]
 
@@ -37,16 +35,18 @@ def test_kernels_agree_with_the_oracle(op: Op, case: Case) -> None:
 
 
 @inside
-@pytest.mark.parametrize(("op", "case"), [p for p in RAGGED if p.values[0].name in ("lstm", "lstm_grad", "gru_v3_grad")])
-def test_blocks_too_many_for_shared_memory_live_in_the_arena(op: Op, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize(("op", "case"), [p for p in RAGGED if "31" in p.values[1].name])
+def test_blocks_too_many_for_shared_memory_live_in_the_arena(op: Op, case: Case, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recurrent_grid, "SHARED", 0)
-    check(op, case)
+    check(op, case, dtype)
 
 
 @inside
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("op", "case"), table("recurrent_weigh"))
-def test_the_gradient_of_weights_is_added_up_in_shares(op: Op, case: Case) -> None:
-    check(op, case, "float64" if case.name == "backwards" else "float32")
+def test_the_gradient_of_weights_is_added_up_in_shares(op: Op, case: Case, dtype: str) -> None:
+    check(op, case, dtype)
 
 
 def test_blocks_live_in_shared_memory_while_they_fit() -> None:

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from engine import ops  # noqa: F401
-from engine.core import OPS, Case, Op, apply, leaf
+from engine.core import OPS, Case, Op, Sample, apply, leaf
 from tests.engine import machine
-from tests.engine.cuda.simulate import TOLERANCE, check, run, simulator, table
+from tests.engine.cuda.simulate import RAGGED, TOLERANCE, check, inside, run, table
 from tests.engine.test_ops import assert_near
 
-inside, test_in_the_simulator = simulator(__file__)
 NAMES = ("sum", "mean", "prod", "max", "min", "batch_moments", "batch_norm", "batch_norm_grad", "batch_norm_sums")
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -41,6 +40,17 @@ def test_rows_and_columns_of_any_length(name: str, shape: tuple[int, ...]) -> No
     x = leaf(shape, dtype)
     found = run(apply(name, x, axis=axis), {x: value})
     assert_near(found, OPS[name].oracle(value.astype("float64"), axis=axis), TOLERANCE[dtype])
+
+
+@inside
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["sum", "mean", "prod", "max", "min"])
+def test_ragged_rows_and_columns(name: str, dtype: str, axis: int) -> None:
+    for n in RAGGED:
+        for shape in ((n, 3), (3, n)):
+            if shape[axis]:
+                check(OPS[name], Case("", (Sample(shape, 0.5, 1.5),), {"axis": axis}), dtype)
 
 
 @inside

@@ -15,9 +15,7 @@ from engine.train import Job, start
 from engine.train.ready import assemble, planned
 from engine.train.run.loop import Run
 from tests.engine.cuda.host import Host
-from tests.engine.cuda.simulate import launch, simulator
-
-inside, test_in_the_simulator = simulator(__file__)
+from tests.engine.cuda.simulate import inside, launch
 
 
 @dataclass
