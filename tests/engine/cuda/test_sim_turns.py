@@ -49,7 +49,8 @@ def test_a_wait_for_threads_that_never_come_is_an_error(monkeypatch: pytest.Monk
 
 
 def test_functions_that_wait_are_generators_and_so_are_those_that_call_them() -> None:
-    text = "def swap(x):\n    return cuda.shfl_xor_sync(-1, x, 1)\n\ndef plain(x):\n    return x\n\ndef run(y):\n    y[0] = swap(plain(y[0]))\n    cuda.syncthreads()"
-    assert taking_turns(text).split("\n\n") == [
+    functions = ("def swap(x):\n    return cuda.shfl_xor_sync(-1, x, 1)", "def plain(x):\n    return x",
+                 "def run(y):\n    y[0] = swap(plain(y[0]))\n    cuda.syncthreads()")
+    assert taking_turns("\n".join(functions)).split("\n\n") == [
         "def swap(x):\n    return (yield ('shfl_xor_sync', -1, x, 1))", "def plain(x):\n    return x",
         "def run(y):\n    y[0] = (yield from swap(plain(y[0])))\n    yield ('syncthreads',)"]
