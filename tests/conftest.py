@@ -1,20 +1,23 @@
-"""A home folder with a real store, whose schema is made once and copied; and supervisors with their processes."""
+"""A home folder with a real store, whose schema is made once and copied; supervisors with their processes; a service for all."""
 
 from __future__ import annotations
 
 import gc
 import os
-import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from service.client import Client, Refused
+from service.jobs import LIVE
 from service.store import Store
-from service.store.migrate import migrate
+from tests.homes import fresh
 from tests.postgres import MISSING, Postgres
 from tests.service.running import Running
+from tests.serving import Server, serving
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)      # or each of the hundreds of processes that tests start compiles all of its modules
 gc.set_threshold(50_000)                # what is collected stays: to look through ten thousand tests again and again is a tenth of all time
@@ -36,19 +39,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places[item.nodeid.partition("::")[0]])
 
 
-@pytest.fixture(scope="session")
-def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("template")
-    migrate(home)
-    return home
+def pytest_collection_finish() -> None:
+    """None of what was collected is looked through again, in this process or, page by page, in those that are forked from it."""
+    gc.freeze()
 
 
 @pytest.fixture
-def home(empty_home: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "home"
-    folder.mkdir()
-    shutil.copy(empty_home / "trainyard.db", folder)
-    return folder
+def home(tmp_path: Path) -> Path:
+    return fresh(tmp_path / "home")
 
 
 @pytest.fixture(scope="session")
@@ -93,7 +91,7 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
     started: list[Running] = []
 
     def start(*arguments: str, **settings: object) -> Running:
-        started.append(Running(tmp_path / "home", *arguments, **settings))
+        started.append(Running(fresh(tmp_path / "home"), *arguments, **settings))
         return started[-1]
 
     yield start
@@ -104,6 +102,22 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One supervisor with two workers, for the tests that leave it as it was."""
-    one = Running(tmp_path_factory.mktemp("shared") / "home", workers=2)
+    one = Running(fresh(tmp_path_factory.mktemp("shared") / "home"), workers=2)
     yield one
     one.close()
+
+
+@pytest.fixture(scope="session")
+def shared_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with serving(fresh(tmp_path_factory.mktemp("service") / "home")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def service(shared_service: Server) -> Iterator[Server]:
+    """A service with nothing set, for tests that leave it as it is and ask only about what is theirs. No job of theirs lives on after their file."""
+    yield shared_service
+    with Client(shared_service.url) as client:
+        for job in list(client.jobs(status=",".join(LIVE))):
+            with suppress(Refused):     # it has ended meanwhile
+                client.cancel(job.id)

@@ -16,6 +16,10 @@ from queue import Empty, SimpleQueue
 from typing import TextIO
 from urllib.parse import urlsplit
 
+from typer.testing import CliRunner
+
+from service.cli import app
+
 ROOT = Path(__file__).parent.parent
 READY = "Trainyard is ready at "
 PATIENCE = 120.0        # seconds for a service to start
@@ -78,6 +82,16 @@ def serving(home: Path, **settings: object) -> Iterator[Server]:
 def trainyard(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run one command to its end."""
     return subprocess.run([*TRAINYARD, *map(str, arguments)], cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True, timeout=240)
+
+
+def command(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end in this process, which has loaded already what each process would load anew. Its faults are raised here."""
+    words, interrupt = [str(argument) for argument in arguments], signal.getsignal(signal.SIGINT)
+    try:
+        done = CliRunner().invoke(app, words, env=variables, catch_exceptions=False, prog_name="trainyard")
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
 
 
 @contextmanager

@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from service.settings import describe
-from tests.serving import ROOT, serving
+from tests.serving import ROOT, Server
 
 README = (ROOT / "README.md").read_text()
 SET_UP = ("    python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/trainyard quickstart",
@@ -23,10 +22,9 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("readme") / "home") as server:
-        yield server.port
+@pytest.fixture
+def port(service: Server) -> str:
+    return service.port
 
 
 @pytest.mark.parametrize("command", SET_UP)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.serving import ROOT, serving
+from tests.serving import ROOT, Server
 from tests.user import Event, User, epochs
 
 DATA = ROOT.parent / "shared" / "data"
@@ -21,9 +20,8 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the folder of real da
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with serving(tmp_path_factory.mktemp("real") / "home") as server:
-        yield User(server.url)
+def user(service: Server) -> User:
+    return User(service.url)
 
 
 def job(dataset: str, target: str, hidden: int, *, units: int | str = "target", **data: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from service.store import Store
+from tests.homes import fresh
 from tests.reliability.sizes import short_or_full
 from tests.reliability.whole import Whole, whole
 
@@ -78,7 +79,7 @@ def kill_something(service: Whole, number: int) -> None:
 @short_or_full("size", (100, 5), (1000, 20))
 def test_a_storm_makes_each_job_once(tmp_path: Path, size: tuple[int, int], shown: Callable[[str], None]) -> None:
     posts, kills = size
-    with whole(tmp_path / "home", workers=0, max_queued=10_000) as service:
+    with whole(fresh(tmp_path / "home"), workers=0, max_queued=10_000) as service:
         clients = Clients(service.url, posts)
         storm = threading.Thread(target=clients.all)
         storm.start()

@@ -14,6 +14,7 @@ import httpx
 
 from service.jobs import HELD, TERMINAL
 from service.store import Store
+from tests.homes import fresh
 from tests.reliability.crash_points import check
 from tests.reliability.sizes import short_or_full
 from tests.reliability.whole import intact, tidy, whole
@@ -126,7 +127,7 @@ EQUAL = (train, pause_and_resume)
 
 @short_or_full("size", (2, 5), (100, 30))
 def test_everything_dies_and_every_job_finishes(tmp_path: Path, size: tuple[int, int], shown: Callable[[str], None]) -> None:
-    (kills, jobs), chance, home = size, random.Random(3), tmp_path / "home"
+    (kills, jobs), chance, home = size, random.Random(3), fresh(tmp_path / "home")
     with whole(home, workers=2) as service:
         began = time.monotonic()
         clients = [Client(service.url, number) for number in range(jobs)]

@@ -24,6 +24,7 @@ from service.store.curves import Curve, chart
 from service.store.database import connect
 from service.store.migrate import migrate
 from service.store.tables import SCHEMA
+from tests.homes import fresh
 from tests.reliability.crash_points import (
     COMMITS,
     FILE_MOMENTS,
@@ -47,12 +48,10 @@ LIVED = ("pinned", "post", "claim", "record", "release", "finish", "request_paus
 
 
 @pytest.fixture
-def fast(empty_home: Path) -> Iterator[Path]:
+def fast() -> Iterator[Path]:
     """A home in memory: what is proved is what is written when, not that a disk keeps it."""
     home = Path("/dev/shm" if Path("/dev/shm").is_dir() else "/tmp", f"trainyard-crash-{os.getpid()}")
-    home.mkdir()
-    shutil.copy(empty_home / "trainyard.db", home)
-    yield home
+    yield fresh(home)
     shutil.rmtree(home)
 
 

@@ -14,8 +14,9 @@ import pytest
 from service.store import Event, Store
 from tests.reliability.sizes import short_or_full
 
-SPAWN = multiprocessing.get_context("spawn")
 CLAIMANTS = 16
+FORKED = multiprocessing.get_context("forkserver")      # each claimant from one process that has loaded the store, and done nothing else
+FORKED.set_forkserver_preload(["service.store"])
 
 
 def work(home: Path, url: str, owner: str, answers: Any) -> None:
@@ -56,8 +57,8 @@ def contend(store: Store, home: Path, jobs: int, shown: Callable[[str], None]) -
     with store.write("fill"):
         for _ in range(jobs):
             store.add_job({}, {})
-    answers, began = SPAWN.Queue(), time.monotonic()
-    claimants = [SPAWN.Process(target=work, args=(home, store.url, f"w{n}", answers)) for n in range(CLAIMANTS)]
+    answers, began = FORKED.Queue(), time.monotonic()
+    claimants = [FORKED.Process(target=work, args=(home, store.url, f"w{n}", answers)) for n in range(CLAIMANTS)]
     for claimant in claimants:
         claimant.start()
     results = [answers.get(timeout=3600) for _ in claimants]

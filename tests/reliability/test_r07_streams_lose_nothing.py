@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.homes import fresh
 from tests.reliability.sizes import short_or_full
 from tests.serving import Server, serving
 from tests.user import User
@@ -98,7 +99,7 @@ def restart(server: Server, kill: bool) -> None:
 @short_or_full("size", Size(20, 200, 3, 1), Size(200, 2000, 20, 3))
 def test_every_client_ends_with_every_event_once(tmp_path: Path, size: Size, shown: Callable[[str], None]) -> None:
     chance, began = random.Random(7), time.monotonic()
-    with serving(tmp_path / "home", workers=1, threads=1) as server:
+    with serving(fresh(tmp_path / "home"), workers=1, threads=1) as server:
         user = User(server.url)
         job_id = user.submit(job(size.events))
         most = 300 * size.events // (size.cuts + 1)         # an event is written with some 500 bytes

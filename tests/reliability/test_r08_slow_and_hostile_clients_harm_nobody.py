@@ -19,6 +19,7 @@ from typing import Any
 from service.store import Store
 from service.store.database import READERS
 from tests.bench.service import processes, processor_seconds
+from tests.homes import fresh
 from tests.reliability.sizes import short_or_full
 from tests.serving import Server, serving
 from tests.user import User
@@ -124,7 +125,7 @@ def pace(store: Store, job_id: str, worker: int, seconds: float) -> float:
 @short_or_full("size", Size(60, 40, 500, 1.0, 1), Size(300, 200, 10_000, 4.0, 6))
 def test_memory_slots_and_training_stay_as_they_were(tmp_path: Path, size: Size, shown: Callable[[str], None]) -> None:
     chance = random.Random(8)
-    with serving(tmp_path / "home", workers=1, threads=1) as server:
+    with serving(fresh(tmp_path / "home"), workers=1, threads=1) as server:
         user = User(server.url)
         job_id = user.submit(endless())
         told = until(lambda: user.get(f"/v1/jobs/{job_id}")["epoch"] > 0, 60)

@@ -4,7 +4,6 @@ terminal job never changes, and a real trainer is cancelled within 2 s."""
 from __future__ import annotations
 
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from service import jobs as states
 from service.errors import ServiceError, StaleFence
 from service.jobs import Claim
 from service.store import Event, Store
+from tests.homes import fresh
 from tests.postgres import Postgres
 from tests.reliability.sizes import short_or_full
 from tests.service.running import Running, classifier
@@ -194,15 +194,14 @@ SHOWN = "{sequences:,} sequences, {deeds:,} deeds, {changes:,} changes of state,
 
 
 @short_or_full("sequences", 25, 20_000)
-def test_the_store_does_what_the_model_does(empty_home: Path, sequences: int, shown: Callable[[str], None]) -> None:
+def test_the_store_does_what_the_model_does(sequences: int, shown: Callable[[str], None]) -> None:
     with tempfile.TemporaryDirectory(dir=FAST) as folder:
-        def fresh() -> Store:
+        def empty() -> Store:
             for old in Path(folder).glob("trainyard.db*"):
                 old.unlink()
-            shutil.copy(empty_home / "trainyard.db", folder)
-            return Store.at(Path(folder))
+            return Store.at(fresh(Path(folder)))
 
-        shown("SQLite: " + SHOWN.format(**live(fresh, sequences)))
+        shown("SQLite: " + SHOWN.format(**live(empty, sequences)))
 
 
 @short_or_full("sequences", 10, 2_000)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.homes import fresh
 from tests.reliability.sizes import short_or_full
 from tests.serving import serving
 from tests.user import User
@@ -111,7 +112,7 @@ def fuzzed(folder: Path, url: str, document: dict[str, Any], size: Size, seed: i
 @short_or_full("size", Size(50, 1, "fuzzing,stateful"), Size(50_000, 60, "coverage,fuzzing,stateful"))
 def test_no_answer_is_a_fault_or_unknown_to_the_document(tmp_path: Path, size: Size, shown: Callable[[str], None]) -> None:
     began, cases, rounds = time.monotonic(), 0, 0
-    with serving(tmp_path / "home", workers=1, threads=1, max_upload_bytes=100_000, max_memory_bytes=100_000_000, token=TOKEN,
+    with serving(fresh(tmp_path / "home"), workers=1, threads=1, max_upload_bytes=100_000, max_memory_bytes=100_000_000, token=TOKEN,
                  max_refusals_per_minute=10**9) as server:
         user = User(server.url)
         user.http.headers["authorization"] = f"Bearer {TOKEN}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.service import processes
+from tests.homes import fresh
 from tests.reliability.sizes import short_or_full
 from tests.serving import Server, serving
 from tests.user import User
@@ -76,7 +77,7 @@ def live(user: User, number: int) -> None:
 @short_or_full("size", Size(8, 40, 24), Size(float(os.environ.get("SOAK_SECONDS", "3600")), 200, 24))
 def test_memory_and_files_stay_as_they_were(tmp_path: Path, size: Size, shown: Callable[[str], None]) -> None:
     seen: dict[int, Seen] = {}
-    with serving(tmp_path / "home", workers=2, threads=2) as server:
+    with serving(fresh(tmp_path / "home"), workers=2, threads=2) as server:
         user, number, began = User(server.url), 0, time.monotonic()
         while number < size.warm:
             live(user, number)

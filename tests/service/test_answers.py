@@ -25,7 +25,8 @@ import pytest
 
 from service.client import Client, Refused
 from tests.bench.service import processes
-from tests.serving import Server, serving, trainyard
+from tests.homes import fresh
+from tests.serving import Server, command, serving
 
 CLASSES = ("=yes", "no", "-1x")
 TABLE = "sex,age,fare,class\n" + "".join(f"{'fe' * (k % 3 == 0)}male,{20 + k % 40},{k % 7 * 1.5},{CLASSES[k % 3]}\n" for k in range(60))
@@ -48,7 +49,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(50, 3)).round(3)
     limits = {"max_predict_rows": 3000, "max_predict_numbers": 10_000}
-    with serving(tmp_path_factory.mktemp("answers") / "home", **limits) as server, Client(server.url) as client:
+    with serving(fresh(tmp_path_factory.mktemp("answers") / "home"), **limits) as server, Client(server.url) as client:
         common: dict[str, Any] = {"optimiser": "adam", "epochs": 2}
         dataset = client.connection.http.post("/v1/datasets?name=t", content=TABLE, headers={"content-type": "text/csv"}).json()["id"]
         table = client.submit({**common, "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "gelu"}, {
@@ -227,11 +228,11 @@ def test_the_forms_hold_the_same_arrays_and_say_so(service: Service, tmp_path: P
 def test_the_command_line_saves_onnx_and_writes_csv(service: Service, tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_text("sex,age,fare\nfemale,30,2.5\n")
-    saved = trainyard("download", service.table, tmp_path, "--format", "onnx", "--url", service.server.url)
+    saved = command("download", service.table, tmp_path, "--format", "onnx", "--url", service.server.url)
     assert saved.returncode == 0 and onnx.load(saved.stdout.strip()).graph.output[0].name == "outputs"
-    written = trainyard("predict", service.table, file, "--format", "csv", "--url", service.server.url)
+    written = command("predict", service.table, file, "--format", "csv", "--url", service.server.url)
     assert written.returncode == 0 and written.stdout.startswith("class,probability_") and len(written.stdout.splitlines()) == 2
-    assert trainyard("download", service.table, tmp_path, "--format", "onyx", "--url", service.server.url).returncode == 2
+    assert command("download", service.table, tmp_path, "--format", "onyx", "--url", service.server.url).returncode == 2
 
 
 # ---------------------------------------------------------------- KServe V2

@@ -16,8 +16,9 @@ import pytest
 from service import artifacts, backup
 from service.backup import BackupError
 from service.store import Store
+from tests.homes import fresh
 from tests.service.deeds import claimed
-from tests.serving import serving, trainyard
+from tests.serving import command, serving, trainyard
 from tests.user import User
 
 LAYERS = [{"kind": "dense", "units": 64, "activation": "relu"}, {"kind": "dense", "units": "target"}]
@@ -35,7 +36,7 @@ def digest(user: User, job_id: str) -> str:
 
 def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
     file, over, made = tmp_path / "all.tar", threading.Event(), list[str]()
-    with serving(tmp_path / "home", workers=2, threads=2) as server:
+    with serving(fresh(tmp_path / "home"), workers=2, threads=2) as server:
         user, other = User(server.url), User(server.url)
         finished, _ = user.train(spec(2, 1))
         fork = user.post(f"/v1/jobs/{finished}/fork", {"more_epochs": 1})["id"]
@@ -68,7 +69,7 @@ def test_a_backup_under_load_is_one_moment(tmp_path: Path) -> None:
             question = {"rows": rows} if job["id"] in (finished, fork, running) else {"rows": [{"x": [1.0, 2.0]}]}
             predicted[job["id"]] = {"ask": question, "outputs": user.post(f"/v1/jobs/{job['id']}/predict", question)["outputs"]}
     assert not list((tmp_path / "home" / "backups").glob(".*")) and {path.name for path in tmp_path.iterdir()} == {"home", "all.tar"}
-    back = trainyard("restore", file, "--home", tmp_path / "back")
+    back = command("restore", file, "--home", tmp_path / "back")
     assert back.returncode == 0, back.stderr
     with sqlite3.connect(tmp_path / "back" / "trainyard.db") as raw:
         assert raw.execute("SELECT status FROM jobs WHERE id = ?", (running,)).fetchone() == ("running",)
@@ -156,4 +157,4 @@ def test_what_cannot_be_restored_is_refused_with_the_reason_and_leaves_nothing(s
         backup.backup(tmp_path / "nothing", f"sqlite:///{tmp_path / 'nothing.db'}", tmp_path / "n.tar")
     with pytest.raises(BackupError, match="tools of that database"):
         backup.backup(home, "postgresql://localhost/x", tmp_path / "n.tar")
-    assert trainyard("restore", file, "--home", home).returncode == 1
+    assert command("restore", file, "--home", home).returncode == 1

@@ -1,4 +1,4 @@
-"""The command line as a person types it, against a real service."""
+"""The command line as a person types it, against a real service. Where a test is about the process, it starts one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import pty
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,8 +17,9 @@ import pytest
 
 from engine.kernels import library
 from service.settings import describe
+from tests.homes import fresh
 from tests.service.running import until
-from tests.serving import ROOT, TRAINYARD, serving, trainyard
+from tests.serving import ROOT, TRAINYARD, Server, command, serving, trainyard
 
 JOB: dict[str, Any] = {
     "name": "small", "model": {"kind": "chain", "layers": [{"kind": "dense", "units": 8, "activation": "relu"}, {"kind": "dense", "units": 2}]},
@@ -29,10 +29,9 @@ COMMANDS = ["serve", "worker", "submit", "watch", "jobs", "cancel", "pause", "re
 TABLE = "size,kind\n" + "".join(f"{i},{'large' if i > 20 else 'small'}\n" for i in range(40))
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("cli") / "home") as server:
-        yield server.url
+@pytest.fixture
+def url(service: Server) -> str:
+    return service.url
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def files(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ask(url: str):
-    return lambda *arguments, **variables: trainyard(*arguments, TRAINYARD_URL=url, **variables)
+    return lambda *arguments, **variables: command(*arguments, TRAINYARD_URL=url, **variables)
 
 
 def test_help_names_every_command_and_loads_nothing_heavy() -> None:
@@ -57,8 +56,8 @@ def test_help_names_every_command_and_loads_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "LOADED"
 
 
-def test_submit_uploads_follows_and_succeeds(ask, files: Path) -> None:
-    done = ask("submit", files / "job.json", "--data", files / "table.csv")
+def test_submit_uploads_follows_and_succeeds(url: str, files: Path) -> None:
+    done = trainyard("submit", files / "job.json", "--data", files / "table.csv", TRAINYARD_URL=url)
     assert done.returncode == 0, done.stderr
     assert [line.split()[1] for line in done.stdout.splitlines() if line.startswith("epoch")] == ["1/3", "2/3", "3/3"]
     assert "Trained 3 epochs" in done.stderr
@@ -134,8 +133,9 @@ def test_an_upload_shows_its_columns(ask, files: Path) -> None:
 def test_a_job_is_paused_changed_and_resumed(ask, files: Path) -> None:
     (files / "job.json").write_text(json.dumps({**JOB, "epochs": 1_000_000}))
     job = ask("submit", files / "job.json", "--data", files / "table.csv", "--no-wait").stdout.strip()
-    until(lambda: ask("pause", job).returncode == 0)
+    until(lambda: " is paused, " in ask("pause", job).stdout)
     changed = ask("adjust", job, "learning_rate=0.01", "freeze=layers.0.bias", "freeze=layers.1.bias", "name=12", 'metadata={"by": "hand"}', "--json")
+    assert changed.returncode == 0, changed.stderr
     found = json.loads(changed.stdout)
     assert found["adjustments"][0]["changes"] == {"learning_rate": 0.01, "freeze": ["layers.0.bias", "layers.1.bias"]}
     assert (found["name"], found["metadata"]) == ("12", {"by": "hand"})
@@ -173,9 +173,9 @@ def test_a_bar_moves_on_a_terminal(url: str, files: Path) -> None:
 
 
 def test_get_answers_without_a_server(tmp_path: Path) -> None:
-    done = trainyard("get", "/v1/jobs?status=queued", "--home", tmp_path)
+    done = command("get", "/v1/jobs?status=queued", "--home", tmp_path)
     assert json.loads(done.stdout) == {"object": "list", "data": [], "has_more": False}
-    missing = trainyard("get", "/v1/jobs/job_x", "--home", tmp_path)
+    missing = command("get", "/v1/jobs/job_x", "--home", tmp_path)
     assert missing.returncode == 2 and json.loads(missing.stdout)["code"] == "not_found"
 
 
@@ -186,37 +186,37 @@ def test_get_needs_no_token_even_where_one_is_set(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("view", "told"), [("graph", "gradient of layers.0.weight -> %"), ("plan", "rule_adam"), ("source", "@cfunc(SIGNATURE")])
 def test_show_tells_what_a_job_becomes(files: Path, view: str, told: str) -> None:
     (files / "job.json").write_text(json.dumps({**JOB, "data": {"dataset": {"columns": {"x": [[1.0], [2.0]], "kind": [0, 1]}}, "target": "kind"}}))
-    done = trainyard("show", files / "job.json", "--as", view)
+    done = command("show", files / "job.json", "--as", view)
     assert done.returncode == 0 and told in done.stdout
 
 
 def test_show_names_what_is_wrong_with_a_job(files: Path) -> None:
     (files / "job.json").write_text(json.dumps({**JOB, "optimiser": "adamm", "data": {"dataset": "sample:digits", "target": "label"}}))
-    done = trainyard("show", files / "job.json")
+    done = command("show", files / "job.json")
     assert (done.returncode, done.stderr) == (2, "/optimiser: no optimiser is called 'adamm' (did you mean adam?)\n")
 
 
 def test_show_says_how_to_name_data_that_a_job_leaves_open() -> None:
-    done = trainyard("show", "sample:adult")
+    done = command("show", "sample:adult")
     assert done.returncode == 2 and "$train, $test" in done.stderr and "trainyard upload" in done.stderr
 
 
 def test_settings_lists_every_setting_and_no_secret() -> None:
-    done = trainyard("settings", TRAINYARD_PORT="8123", TRAINYARD_TOKEN="secret")
+    done = command("settings", TRAINYARD_PORT="8123", TRAINYARD_TOKEN="secret")
     rows = {line.split()[0]: line for line in done.stdout.splitlines()[1:]}
     assert rows.keys() == {row["name"] for row in describe()}
     assert "8123" in rows["TRAINYARD_PORT"] and "secret" not in done.stdout
     assert rows["TRAINYARD_MAX_QUEUED_PER_TOKEN"].split()[1] == "1000"
-    wrong = trainyard("settings", TRAINYARD_PORT="eight")
+    wrong = command("settings", TRAINYARD_PORT="eight")
     assert wrong.returncode == 2 and "TRAINYARD_PORT" in wrong.stderr
 
 
 def test_a_new_token_opens_the_service(tmp_path: Path) -> None:
-    token = trainyard("token", "new", "--home", tmp_path / "home").stdout.strip()
-    with serving(tmp_path / "home", host="0.0.0.0", workers=0) as server:
+    token = command("token", "new", "--home", tmp_path / "home").stdout.strip()
+    with serving(fresh(tmp_path / "home"), host="0.0.0.0", workers=0) as server:
         url = f"http://127.0.0.1:{server.port}"
-        assert trainyard("token", "check", "--url", url, "--token", token).returncode == 0
-        refused = trainyard("jobs", "--url", url, "--token", "wrong")
+        assert command("token", "check", "--url", url, "--token", token).returncode == 0
+        refused = command("jobs", "--url", url, "--token", "wrong")
     assert refused.returncode == 2 and "Authorization: Bearer TOKEN" in refused.stderr
 
 

@@ -14,7 +14,8 @@ import pytest
 from service.client import Client, Refused, Unreachable
 from service.client.events import parse
 from service.client.objects import revive
-from tests.serving import cutting, serving
+from tests.homes import fresh
+from tests.serving import Server, cutting, serving
 
 X = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.0]]
 JOB: dict[str, Any] = {
@@ -22,10 +23,9 @@ JOB: dict[str, Any] = {
     "data": {"dataset": {"columns": {"x": X, "y": [1.0, 2.0, 3.0, 1.0]}}, "target": "y"}}
 
 
-@pytest.fixture(scope="module")
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("client") / "home") as server:
-        yield server.url
+@pytest.fixture
+def url(service: Server) -> str:
+    return service.url
 
 
 @pytest.fixture
@@ -167,7 +167,7 @@ def test_nobody_answers() -> None:
 
 
 def test_a_watch_survives_a_restart_of_the_service(tmp_path: Path) -> None:
-    with serving(tmp_path / "home") as server, Client(server.url, patience=60) as client:
+    with serving(fresh(tmp_path / "home")) as server, Client(server.url, patience=60) as client:
         job = client.submit({**JOB, "epochs": 10_000_000})
         types = []
         for event in client.watch(job.id, types=("job.started", "job.requeued", "job.cancelled")):

@@ -20,6 +20,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from service.client import Client
+from tests.homes import fresh
 from tests.service.uploads import zipped
 from tests.serving import Server, serving
 
@@ -28,7 +29,7 @@ MB = 10**6
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("trained") / "home", workers=1) as running:
+    with serving(fresh(tmp_path_factory.mktemp("trained") / "home"), workers=1) as running:
         yield running
 
 

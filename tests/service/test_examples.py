@@ -14,7 +14,7 @@ from service.cli.jobs import EXAMPLES, sources
 from service.client import Client, Refused
 from service.client.placeholders import filled, names
 from tests.engine.real_tables import real_table
-from tests.serving import serving, trainyard
+from tests.serving import Server, command
 
 LINES = ["the quick brown fox", "jumps over the lazy dog"] * 30
 WRITER = {
@@ -61,13 +61,13 @@ def test_files_are_told_apart_by_their_names() -> None:
         sources(["a.csv", "b.csv"])
 
 
-def test_a_text_is_uploaded_trained_on_and_gone_on_with(tmp_path: Path) -> None:
+def test_a_text_is_uploaded_trained_on_and_gone_on_with(service: Server, tmp_path: Path) -> None:
     (tmp_path / "job.json").write_text(json.dumps(WRITER))
     (tmp_path / "text.txt").write_text("\n".join(LINES))
-    with serving(tmp_path / "home") as server, Client(server.url) as client:
-        missing = trainyard("submit", tmp_path / "job.json", TRAINYARD_URL=server.url)
+    with Client(service.url) as client:
+        missing = command("submit", tmp_path / "job.json", TRAINYARD_URL=service.url)
         assert missing.returncode == 2 and "--data text=FILE" in missing.stderr
-        done = trainyard("submit", tmp_path / "job.json", "--data", f"text={tmp_path / 'text.txt'}", "--json", TRAINYARD_URL=server.url)
+        done = command("submit", tmp_path / "job.json", "--data", f"text={tmp_path / 'text.txt'}", "--json", TRAINYARD_URL=service.url)
         job = json.loads(done.stdout)
         assert job["status"] == "succeeded" and job["spec"]["data"]["windows"]["stride"] == 8
         written = client.generate(job["id"], "the ", length=30, seed=3)

@@ -15,7 +15,7 @@ from service.jobs import flat
 from service.routes.eventfile import event_file
 from service.store import Event, Store
 from service.store.curves import Curve
-from tests.serving import serving, trainyard
+from tests.serving import Server, command
 
 X = [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0], [0.5, 0.0]]
 JOB: dict[str, Any] = {
@@ -24,8 +24,8 @@ JOB: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    with serving(tmp_path_factory.mktemp("exports") / "home") as server, Client(server.url) as found:
+def client(service: Server) -> Iterator[Client]:
+    with Client(service.url) as found:
         yield found
 
 
@@ -42,7 +42,7 @@ def read(folder: Path) -> Any:
 
 
 def test_tensorboard_reads_what_the_command_writes(client: Client, job_id: str, tmp_path: Path) -> None:
-    done = trainyard("export", "tensorboard", job_id, tmp_path / "runs", TRAINYARD_URL=client.connection.url)
+    done = command("export", "tensorboard", job_id, tmp_path / "runs", TRAINYARD_URL=client.connection.url)
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.strip())
     assert path.parent == tmp_path / "runs" / job_id and "tfevents" in path.name
@@ -58,7 +58,7 @@ def test_tensorboard_reads_what_the_command_writes(client: Client, job_id: str, 
     assert again == path and len(list(path.parent.iterdir())) == 1
     wrong = client.connection.http.get(f"/v1/jobs/{job_id}/metrics", params={"format": "tensorboard", "series": "train_los"})
     assert wrong.status_code == 422 and wrong.json()["errors"][0]["suggestion"] == "train_loss"
-    assert trainyard("export", "tensorbord", job_id).returncode == 2 and trainyard("export", "tensorboard", job_id).returncode == 2
+    assert command("export", "tensorbord", job_id).returncode == 2 and command("export", "tensorboard", job_id).returncode == 2
 
 
 def test_an_event_file_has_numbers_that_are_not_finite_and_needs_none(store: Store, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from service import devices, probe
 from service.store import Store
 from tests import driver
+from tests.homes import fresh
 from tests.service.running import ROOT, Running, classifier, until
 from tests.service.test_turns import queue
 
@@ -32,7 +33,7 @@ def gpu(null: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Itera
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {**null, "NULL_DRIVER_MEMORY": str(1 << 28), "TRAINYARD_CRASH_POINT": "device.faulty"}.items():
             patch.setenv(name, value)
-        one = Running(tmp_path_factory.mktemp("gpu") / "home", workers=1, gpus="0")
+        one = Running(fresh(tmp_path_factory.mktemp("gpu") / "home"), workers=1, gpus="0")
     until(lambda: len(ready(one)) == 2, 240)         # the first of all compiles kernels
     yield one
     one.close()

@@ -29,6 +29,7 @@ from service.heartbeat import Heartbeat
 from service.samples import open_sample
 from service.settings import Settings
 from service.store import Store
+from tests.homes import fresh
 from tests.service.deeds import claimed
 from tests.service.running import until
 from tests.serving import Server, serving
@@ -47,7 +48,7 @@ def job(number: int, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("lifecycle") / "home", workers=2, threads=2, cancel_seconds=2) as found:
+    with serving(fresh(tmp_path_factory.mktemp("lifecycle") / "home"), workers=2, threads=2, cancel_seconds=2) as found:
         yield found
 
 

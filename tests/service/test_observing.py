@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service import heartbeat, logs, tally
 from service.settings import Settings
 from service.stream import run_folder
+from tests.homes import fresh
 from tests.service.receiver import receiving
 from tests.service.running import Running, until
 from tests.serving import ROOT, Server, serving
@@ -74,7 +75,7 @@ def collector() -> Collector:
 @pytest.fixture(scope="module")
 def server(collector: Collector, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One that logs in JSON, to a file, and traces."""
-    home = tmp_path_factory.mktemp("observed") / "home"
+    home = fresh(tmp_path_factory.mktemp("observed") / "home")
     with collector.listening() as endpoint, pytest.MonkeyPatch.context() as patch, open(home.parent / "log", "w") as log:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         patch.setattr(subprocess, "Popen", _logging_to(log))

@@ -178,12 +178,12 @@ def test_settings_are_kept(store: Store):
     assert store.get_setting("token") == {"sha256": "y"} and store.get_setting("other", 1) == 1
 
 
-def test_migrations_make_exactly_the_tables_of_the_program(empty_home: Path):
-    engine = connect(f"sqlite:///{empty_home / 'trainyard.db'}", "BEGIN")
+def test_migrations_make_exactly_the_tables_of_the_program(home: Path):
+    engine = connect(f"sqlite:///{home / 'trainyard.db'}", "BEGIN")
     with engine.begin() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     engine.dispose()
-    assert version(empty_home) == SCHEMA == migrate(empty_home)
+    assert version(home) == SCHEMA == migrate(home)
 
 
 def test_a_store_of_another_version_is_refused_in_words(home: Path):

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.serving import serving
+from tests.serving import Server
 from tests.user import User
 
 X = [[0.1 * n, 1.0] for n in range(8)]
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
-    with serving(tmp_path_factory.mktemp("refusals") / "home", workers=0) as server:
-        yield User(server.url)
+def user(service: Server) -> User:
+    return User(service.url)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def before(user: User) -> list[list[str]]:
+    """What was there before anything was refused."""
+    return newest(user)
+
+
+def newest(user: User) -> list[list[str]]:
+    return [[row["id"] for row in user.get(path, limit=1)["data"]] for path in ("/v1/jobs", "/v1/datasets")]
 
 
 def dense(units: Any, **more: Any) -> dict[str, Any]:
@@ -101,6 +109,5 @@ def test_sgd_is_what_its_fields_say(user: User, optimiser: Any, kind: str) -> No
     assert user.post("/v1/jobs?validate_only=true", job(optimiser=optimiser))["spec"]["optimiser"]["kind"] == kind
 
 
-def test_nothing_was_queued_by_what_was_refused(user: User) -> None:
-    assert user.get("/v1/jobs")["data"] == []
-    assert user.get("/v1/datasets")["data"] == []
+def test_nothing_was_queued_by_what_was_refused(user: User, before: list[list[str]]) -> None:
+    assert newest(user) == before

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.homes import fresh
 from tests.serving import serving
 from tests.user import User, epochs
 
@@ -21,24 +22,25 @@ def job(dtype: str) -> dict[str, Any]:
             "dtype": dtype}
 
 
-def results(home: Path, threads: int, dtype: str, times: int) -> list[tuple[Any, ...]]:
-    """Of so many runs: the checkpoint's SHA-256, the model's bytes in both formats, what the epochs said."""
-    found = []
-    with serving(home, workers=1, threads=threads) as server:
-        user = User(server.url)
-        for _ in range(times):
-            job_id, events = user.train(job(dtype))
-            assert next(event for event in events if event["type"] == "job.started")["data"]["threads"] == threads
-            last, = user.get(f"/v1/jobs/{job_id}/checkpoints")["data"]
-            files = [user.http.get(f"/v1/jobs/{job_id}/model", params={"format": form}).content for form in ("safetensors", "npz")]
-            told = [(data["train_loss"], data["valid_loss"], data["gradient_norm"]) for data in epochs(events)]
-            found.append((last["sha256"], *files, told))
-    return found
+@pytest.fixture(scope="module")
+def users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, User]]:
+    """Of a service whose worker has so many threads."""
+    homes = tmp_path_factory.mktemp("bits")
+    with serving(fresh(homes / "one"), workers=1, threads=1) as one, serving(fresh(homes / "two"), workers=1, threads=2) as two:
+        yield {1: User(one.url), 2: User(two.url)}
+
+
+def result(user: User, threads: int, dtype: str) -> tuple[Any, ...]:
+    """Of a run: the checkpoint's SHA-256, the model's bytes in both formats, what the epochs said."""
+    job_id, events = user.train(job(dtype))
+    assert next(event for event in events if event["type"] == "job.started")["data"]["threads"] == threads
+    last, = user.get(f"/v1/jobs/{job_id}/checkpoints")["data"]
+    files = [user.http.get(f"/v1/jobs/{job_id}/model", params={"format": form}).content for form in ("safetensors", "npz")]
+    return (last["sha256"], *files, [(data["train_loss"], data["valid_loss"], data["gradient_norm"]) for data in epochs(events)])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_job_gives_the_same_bytes_twice_with_one_thread_and_with_two(tmp_path: Path, dtype: str) -> None:
-    first, second = results(tmp_path / "one", 1, dtype, 2)
-    threaded, = results(tmp_path / "two", 2, dtype, 1)
+def test_a_job_gives_the_same_bytes_twice_with_one_thread_and_with_two(users: dict[int, User], dtype: str) -> None:
+    first, second, threaded = (result(users[threads], threads, dtype) for threads in (1, 1, 2))
     assert first == second
     assert first == threaded

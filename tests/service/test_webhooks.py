@@ -24,6 +24,7 @@ from service.store import outbox as boxes
 from service.webhooks import sending
 from service.webhooks.addresses import NotAllowed, Target, check_peer, is_public, target_of
 from service.webhooks.signing import signature
+from tests.homes import fresh
 from tests.service.receiver import Receiver, receiving
 from tests.service.running import until
 from tests.serving import Server, serving
@@ -42,7 +43,7 @@ def telling(url: str, **fields: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """One that waits a second for an answer and tries three times, soon after each other."""
-    with serving(tmp_path_factory.mktemp("webhooks") / "home", workers=1, webhook_allow="127.0.0.1", webhook_seconds=1,
+    with serving(fresh(tmp_path_factory.mktemp("webhooks") / "home"), workers=1, webhook_allow="127.0.0.1", webhook_seconds=1,
                  webhook_retries="0.2,0.2") as one:
         yield one
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,17 +9,16 @@ import httpx
 import pytest
 from running import Running, free_port, start
 
+from tests.homes import fresh
+
 
 @pytest.fixture(scope="session")
-def start_server(empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Running]]:
     """Starts servers: on an empty home, or on the `home` that is given."""
     started: list[Running] = []
 
     def start_one(home: Path | None = None, port: int = 0, **variables: str) -> Running:
-        if home is None:
-            home = tmp_path_factory.mktemp("home")
-            shutil.copy(empty_home / "trainyard.db", home)
-        started.append(start(home, port or free_port(), **variables))
+        started.append(start(home or fresh(tmp_path_factory.mktemp("home")), port or free_port(), **variables))
         return started[-1]
 
     yield start_one

@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 from running import SAMPLE_JOB, pointers, problem
 
+from tests.homes import fresh
 from tests.serving import serving
 from tests.user import User, epochs
 
@@ -28,7 +29,7 @@ JOB: dict[str, Any] = {
 
 
 def test_a_job_changes_as_its_callbacks_say_and_ends_at_an_accuracy(tmp_path: Path) -> None:
-    with serving(tmp_path / "home", workers=1) as server:
+    with serving(fresh(tmp_path / "home"), workers=1) as server:
         user = User(server.url)
         job_id, events = user.train({**JOB, "callbacks": CALLBACKS})
         told = [(event["data"]["by"], event["data"]["epoch"], event["data"]["step"]) for event in events if event["type"] == "adjusted"]

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.homes import fresh
 from tests.serving import Server, serving
 from tests.user import User
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("lineage") / "home", workers=2, threads=2, tidy_seconds=0.2) as server:
+    with serving(fresh(tmp_path_factory.mktemp("lineage") / "home"), workers=2, threads=2, tidy_seconds=0.2) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ import pytest
 from jobs import SMALL
 
 from service.client import Client, Refused
-from tests.serving import Server, trainyard
+from tests.serving import Server, command
 from tests.user import User
 
 
@@ -44,7 +44,7 @@ def test_from_python(service: Server, trained: str, tmp_path: Path) -> None:
 
 def test_from_the_command_line(service: Server, trained: str, tmp_path: Path) -> None:
     def ask(*arguments: str | Path) -> str:
-        done = trainyard(*arguments, TRAINYARD_URL=service.url)
+        done = command(*arguments, TRAINYARD_URL=service.url)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -61,7 +61,7 @@ def test_from_the_command_line(service: Server, trained: str, tmp_path: Path) ->
     assert saved == f"{tmp_path}/by-hand.npz\n" and Path(saved.strip()).read_bytes() == Path(
         ask("download", trained, tmp_path, "--format", "npz").strip()).read_bytes()
     ask("unpublish", "by-hand")
-    done = trainyard("download", "by-hand", tmp_path, TRAINYARD_URL=service.url)
+    done = command("download", "by-hand", TRAINYARD_URL=service.url)
     assert done.returncode == 2 and "no model by-hand" in done.stderr
-    done = trainyard("fork", trained, "more", TRAINYARD_URL=service.url)
+    done = command("fork", trained, "more", TRAINYARD_URL=service.url)
     assert done.returncode == 2 and "PART=VALUE" in done.stderr
