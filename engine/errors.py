@@ -93,7 +93,9 @@ class Signal(TrainyardError):
 class StopTraining(Signal):
     """End this epoch (`level="epoch"`) or the whole run (`level="run"`, the default)."""
 
-    def __init__(self, message: str = "", level: Literal["epoch", "run"] = "run"):
+    def __init__(self, level: Literal["epoch", "run"] = "run", message: str = ""):
+        if level not in ("epoch", "run"):
+            raise ValueError(f"level is 'epoch' or 'run', found {level!r}")
         self.level = level
         super().__init__(message)
 

@@ -165,6 +165,18 @@ def test_callbacks_may_stop_the_epoch_or_the_run():
     assert seen == [(1, 1), (1, 2), (2, 3), (2, 4)] and weight["w"][0] == -4
 
 
+def test_the_level_of_a_stop_may_be_said_by_position_and_is_one_of_two():
+    assert (StopTraining("epoch").level, StopTraining().level) == ("epoch", "run")
+    with pytest.raises(ValueError, match="level is 'epoch' or 'run', found 'enough'"):
+        StopTraining("enough")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("epochs", [-1, 1.5, True])
+def test_a_number_of_epochs_that_is_none_is_refused(epochs):
+    with pytest.raises(ValueError, match="epochs is a whole number"):
+        train(mse, nn.Dense(1).build((1,)), [(X, X)], optim.Descent(), epochs=epochs)
+
+
 def test_updates_are_skipped_before_they_are_made_only():
     weight = {"w": np.zeros(1)}
 

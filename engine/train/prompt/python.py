@@ -115,6 +115,15 @@ def _set_up(state: Any, model: Any) -> Any:
     return setup(state, model)
 
 
+def _check(data: Any, epochs: int, on_nonfinite: str) -> None:
+    if on_nonfinite not in ("stop", "skip", "rollback"):
+        raise ValueError(f"on_nonfinite is 'stop', 'skip' or 'rollback', found {on_nonfinite!r}")
+    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
+        raise ValueError(f"epochs is a whole number, found {epochs!r}")
+    if epochs > 1 and isinstance(data, Iterator):
+        raise TrainyardError(f"a {type(data).__name__} is used up after one pass, {epochs} epochs need more: give a list or a DataLoader")
+
+
 def _arguments(item: Any) -> tuple[Any, ...]:
     return tuple(item) if isinstance(item, tuple) else (item,)
 
@@ -246,7 +255,7 @@ class _Loop:
                     raise
                 raise TrainyardError("a callback after the update cannot skip it: wrap it in callbacks.before_update") from None
             if isinstance(answer, bool | np.bool_) and answer:
-                raise StopTraining(f"{callback} said so")
+                raise StopTraining(message=f"{callback} said so")
 
     def nonfinite(self, loss: float, place: int, saved: Any, item: Callable[[], tuple[Any, ...]]) -> None:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the loss is {loss:.6g} and its gradient is not finite"
