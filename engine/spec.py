@@ -116,6 +116,15 @@ def _caller() -> str:
 
 
 Member = TypeVar("Member", bound=type[Any])
+Known = TypeVar("Known", bound=Spec)
+
+
+def described(cls: type[Known], fields: Mapping[str, Any]) -> Known:
+    """A spec of fields that a person gave to a function of ours; refused as if they had made the spec themselves, with a SpecError."""
+    try:
+        return cls(**fields)
+    except ValidationError as error:
+        raise SpecError(problems(error, {"kind": cls.kind_name(), **fields})) from None
 
 
 class Family:
@@ -271,4 +280,4 @@ def _at(pointer: str, raw: Any) -> Any:
     return raw
 
 
-__all__ = ["FOREIGN_NAMES", "Family", "Field", "Spec", "problems"]
+__all__ = ["FOREIGN_NAMES", "Family", "Field", "Spec", "described", "problems"]

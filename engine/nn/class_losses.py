@@ -9,7 +9,6 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from engine.core import FLOATS, Node, apply, count
-from engine.errors import ShapeError
 from engine.nn.loss import ClassLoss, Epsilon, Loss, alike, class_numbers, epsilon_of, losses, one_hot
 
 Smoothing = Field(0.0, ge=0, lt=1, description="the share of each target given to all classes alike")
@@ -63,11 +62,11 @@ class BinaryLoss(ClassLoss):
 
     target: ClassVar[Literal["class", "binary", "number"]] = "binary"
 
-    def _of_classes(self, y: Node, table: Any) -> Node:
-        if len(table) != 2:
-            raise ShapeError(f"{self.kind_name()} has two classes, class_weights has {len(table)} numbers")
-        weights = y.astype(table.dtype.name) * float(table[1] - table[0]) + float(table[0])
-        return weights if weights.ndim == 1 else weights.mean(tuple(range(1, weights.ndim)))
+    def classes_of(self, y_hat: Node) -> int:
+        return 2
+
+    def counts(self, y_hat: Node, y: Node, table: Any) -> Node:
+        return y.astype(y_hat.dtype) * float(table[1] - table[0]) + float(table[0])
 
 
 class SmoothedBinaryLoss(BinaryLoss):

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationError
 from engine.core import FLOATS, Node, apply, count, leaf, lift
 from engine.errors import ShapeError, SpecError, TrainyardError
 from engine.ops.indexing import outside
-from engine.spec import Family, Spec, problems
+from engine.spec import Family, Spec, described
 
 losses = Family("loss", {"sparse_ce": "cross_entropy", "ce": "cross_entropy", "bce": "binary_cross_entropy", "nll": "cross_entropy"})
 
@@ -45,22 +45,42 @@ class Loss(Spec):
         """Losses before they are aggregated: one number for each, batch axis first. Raises ShapeError where predictions and targets do not fit."""
 
     def rows(self, y_hat: Node, y: Node) -> Node | None:
-        """One number for each row of the batch, [batch]; None where a loss has none."""
+        """One number for each row of the batch, [batch]; None where a loss has none. Where a row has several terms, each counts its share."""
         terms = self.terms(y_hat, y)
         axes = tuple(range(1, terms.ndim))
         if not axes:
             return terms
-        return terms.mean(axes) if self.agg == "mean" else terms.sum(axes)
+        shares = self.shares(y_hat, y) if count(terms.shape[1:]) > 1 else None     # one alone is what the row is, whatever it counts
+        if shares is None:
+            return terms.mean(axes) if self.agg == "mean" else terms.sum(axes)
+        whole = shares.sum(axes)
+        mean = (terms * shares).sum(axes) / apply("where", whole, whole, 1.0)   # a row whose classes all weigh nothing counts nothing
+        return mean if self.agg == "mean" else mean * float(count(terms.shape[1:]))
 
-    def weights(self, y: Node, weight: Node | None, dtype: str) -> Node | None:
-        """What each row counts, [batch]: its sample weight, times the weight of its class; None where all count the same."""
-        return weight
+    def each(self, y_hat: Node, y: Node, weight: Node | None = None) -> Node:
+        """The terms, each times what it counts."""
+        terms = self.terms(y_hat, y)
+        shares = self.shares(y_hat, y)
+        terms = terms if shares is None else terms * shares
+        return terms if weight is None else terms * weight.reshape(weight.shape[0], *[1] * (terms.ndim - 1))
+
+    def shares(self, y_hat: Node, y: Node) -> Node | None:
+        """What each of `terms` counts, because of its class; None where all count the same."""
+        return None
+
+    def weights(self, y_hat: Node, y: Node, weight: Node | None) -> Node | None:
+        """What each row counts, [batch]: its sample weight, times the mean of what its terms count; None where all count the same."""
+        shares = self.shares(y_hat, y)
+        if shares is None:
+            return weight
+        own = shares.mean(tuple(range(1, shares.ndim))) if shares.ndim > 1 else shares
+        return own if weight is None else own * weight
 
     def forward(self, y_hat: Node, y: Node, weight: Node | None = None) -> Node:
         """The loss of a batch, one number: the mean of its rows, weighted where there are weights, or their weighted sum."""
         rows = self.rows(y_hat, y)
         assert rows is not None, "a loss without rows has a forward of its own"
-        return self.aggregate(rows, self.weights(y, weight, rows.dtype))
+        return self.aggregate(rows, self.weights(y_hat, y, weight))
 
     def aggregate(self, rows: Node, weights: Node | None) -> Node:
         if weights is None:
@@ -76,22 +96,30 @@ class ClassLoss(Loss):
     class_weights: Literal["balanced"] | list[float] | dict[str | int, float] | None = Field(
         None, description='what each class counts: by class, in the order of classes, or "balanced": the fewer rows a class has the more they count')
 
-    def weights(self, y: Node, weight: Node | None, dtype: str) -> Node | None:
+    def shares(self, y_hat: Node, y: Node) -> Node | None:
         table = self.class_weights
         if table is None:
-            return weight
+            return None
         if isinstance(table, str):
             raise TrainyardError('class_weights "balanced" counts the rows of each class, which a job does; give numbers here')
-        numbers = table if isinstance(table, list) else [float(table.get(k, table.get(str(k), 1.0))) for k in range(1 + max(int(k) for k in table))]
-        own = self._of_classes(y, np.asarray(numbers, dtype))
-        return own if weight is None else own * weight
+        classes = self.classes_of(y_hat)
+        numbers = table if isinstance(table, list) else [float(table.get(k, table.get(str(k), 1.0))) for k in range(classes)]
+        wrong = [k for k in table if str(k) not in map(str, range(classes))] if isinstance(table, Mapping) else []
+        if wrong or len(numbers) != classes:
+            found = f"a weight of {wrong[0]!r}" if wrong else f"{len(numbers)} numbers"
+            raise ShapeError(f"{self.kind_name()} has {classes} classes here, class_weights has {found}")
+        return self.counts(y_hat, y, np.asarray(numbers, y_hat.dtype))
 
-    def _of_classes(self, y: Node, table: np.ndarray) -> Node:
-        if y.dtype in FLOATS and y.ndim > 1:
-            if y.shape[-1] != len(table):
-                raise ShapeError(f"class_weights has {len(table)} numbers, the targets have {y.shape[-1]} classes")
-            return _per_row((y * leaf(table.shape, table.dtype.name, value=table)).sum(-1))
-        return _per_row(apply("gather", leaf(table.shape, table.dtype.name, value=table), y if y.dtype == "int32" else y.astype("int32")))
+    def classes_of(self, y_hat: Node) -> int:
+        """How many classes predictions tell apart."""
+        return y_hat.shape[-1]
+
+    def counts(self, y_hat: Node, y: Node, table: np.ndarray) -> Node:
+        """What each of `terms` counts, by what its class does; a distribution over classes counts the mean by its own shares."""
+        known = leaf(table.shape, table.dtype.name, value=table)
+        if y.shape != y_hat.shape:
+            return apply("gather", known, class_numbers(self.kind_name(), y_hat, y))
+        return (y.astype(y_hat.dtype) * known).sum(-1)
 
     def resolved(self, class_names: Sequence[Any], counts: Sequence[float] | None = None) -> ClassLoss:
         """The loss with class weights in the order of `class_names`; "balanced" gives rows / (classes * rows of the class), from `counts`.
@@ -110,10 +138,6 @@ class ClassLoss(Loss):
         for name, number in table.items():
             numbers[known[str(name)]] = float(number)
         return self.model_copy(update={"class_weights": numbers})
-
-
-def _per_row(values: Node) -> Node:
-    return values if values.ndim == 1 else values.mean(tuple(range(1, values.ndim)))
 
 
 # ---------------------------------------------------------------- what formulas share
@@ -163,19 +187,26 @@ def real(node: Any) -> Node:
     return node if node.dtype in FLOATS else node.astype("float64")
 
 
+def _weight(kind: str, given: Any, y_hat: Node) -> Node:
+    """Sample weights as a node [batch]."""
+    weight = lift(given)
+    if weight.shape != y_hat.shape[:1] or not y_hat.ndim:
+        raise ShapeError(f"{kind} takes a weight for each row, {list(y_hat.shape[:1])}, found {list(weight.shape)}")
+    return weight if weight.dtype == y_hat.dtype else weight.astype(y_hat.dtype)
+
+
 def function(cls: type[Loss]) -> Callable[..., Any]:
     """The Python function of a loss: on nodes it gives a node, on arrays numbers."""
-    def loss(y_hat: Any, y: Any, *, agg: Literal["mean", "sum"] | None = "mean", **options: Any) -> Any:
-        try:
-            spec = cls(agg=agg or "mean", **options)
-        except ValidationError as error:
-            raise SpecError(problems(error, {"kind": cls.kind_name(), "agg": agg, **options})) from None
+    def loss(y_hat: Any, y: Any, *, agg: Literal["mean", "sum"] | None = "mean", weight: Any = None, **options: Any) -> Any:
+        spec = described(cls, {"agg": agg or "mean", **options})
         prediction, target = real(y_hat), lift(y)
-        result = spec.terms(prediction, target) if agg is None else spec.forward(prediction, target)
+        counts = None if weight is None else _weight(cls.kind_name(), weight, prediction)
+        result = spec.each(prediction, target, counts) if agg is None else spec.forward(prediction, target, counts)
         if isinstance(y_hat, Node) or isinstance(y, Node):
             return result
         return result.numpy() if result.shape else result.item()
 
     loss.__name__ = loss.__qualname__ = cls.kind_name()
-    loss.__doc__ = f"{cls.sentence()}\n\n    {cls.equation}\n\n`agg`: \"mean\", \"sum\", or None for the terms before they are aggregated."
+    loss.__doc__ = (f"{cls.sentence()}\n\n    {cls.equation}\n\n`agg`: \"mean\", \"sum\", or None for the terms before they are aggregated. "
+                    "`weight`: what each row counts, [batch].")
     return loss

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from pydantic import ValidationError
 
 from engine.autodiff.implicit import key
 from engine.autodiff.tree import leaves, transform
 from engine.core import FLOATS, Node
-from engine.errors import ShapeError, TrainyardError, nearest, shown
+from engine.errors import ShapeError, SpecError, TrainyardError, nearest
 from engine.nn.model import Model
 from engine.nn.paths import join
 from engine.optim.averages import EMA
@@ -18,7 +19,7 @@ from engine.optim.chain import Chain
 from engine.optim.leaf import Leaf, move
 from engine.optim.rules import Rule
 from engine.optim.step import OptimiserStep
-from engine.spec import FOREIGN_NAMES
+from engine.spec import FOREIGN_NAMES, problems
 
 
 def tree_of(model: Any) -> Any:
@@ -141,8 +142,12 @@ def adjust(state: Any, learning_rate: float | None = None, **changes: float) -> 
             foreign = FOREIGN_NAMES.get(name)
             hint = foreign if foreign in known else nearest(name, known)
             raise TrainyardError(f"no rule here has a {name!r}" + (f"; did you mean {hint!r}?" if hint else f"; they have {', '.join(known)}"))
-    for leaf in found:
-        leaf.steps = tuple(s.adjusted({k: v for k, v in changes.items() if k in s.hyper_names()}) for s in leaf.steps)
+    try:
+        changed = [tuple(s.adjusted({k: v for k, v in changes.items() if k in s.hyper_names()}) for s in leaf.steps) for leaf in found]
+    except ValidationError as error:
+        raise SpecError(problems(error, changes)) from None
+    for leaf, steps in zip(found, changed, strict=True):
+        leaf.steps = steps
 
 
 def each(state: Any) -> Iterator[Leaf]:

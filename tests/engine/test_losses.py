@@ -7,7 +7,7 @@ from scipy import special
 import engine  # noqa: F401  binds what computes values
 from engine.autodiff.api import gradient
 from engine.core import Node, leaf
-from engine.errors import ShapeError, TrainyardError
+from engine.errors import ShapeError, SpecError, TrainyardError
 from engine.nn import losses
 from engine.nn.loss import ClassLoss
 from engine.nn.loss import losses as family
@@ -134,6 +134,43 @@ def test_class_weights_are_weights_of_rows():
             assert losses.cross_entropy(probabilities, y, class_weights=table) == pytest.approx(expected)
     binary = np.average(CASES["binary_cross_entropy"][2](chances, answers)[:, 0], weights=1 + 2 * answers[:, 0])
     assert losses.binary_cross_entropy(chances, answers, class_weights=[1.0, 3.0]) == pytest.approx(binary)
+
+
+@pytest.mark.parametrize("agg", ["mean", "sum", None])
+def test_class_weights_count_term_by_term_in_every_form(agg):
+    scores, y, table = rng.normal(size=(2, 4, 3)), rng.integers(0, 3, (2, 4)), np.array([0.5, 1.0, 2.0])
+    terms = -np.take_along_axis(special.log_softmax(scores, -1), y[..., None], -1)[..., 0] * table[y]
+    expected = {"mean": terms.sum() / table[y].sum(), "sum": terms.sum(), None: terms}[agg]
+    for targets in (y, y.astype(float), np.eye(3)[y], np.eye(3, dtype=int)[y]):
+        assert np.allclose(losses.logit_cross_entropy(scores, targets, class_weights=[0.5, 1.0, 2.0], agg=agg), expected)
+    assert np.allclose(losses.logit_cross_entropy(scores, y, class_weights={0: 0.5, "2": 2.0}, agg=agg), expected)
+    yes = (y == 0).astype(float)
+    terms = losses.logit_binary_cross_entropy(scores[..., 0], yes, agg=None) * (1 + 2 * yes)
+    expected = {"mean": terms.sum() / (1 + 2 * yes).sum(), "sum": terms.sum(), None: terms}[agg]
+    assert np.allclose(losses.logit_binary_cross_entropy(scores[..., 0], yes, class_weights={1: 3.0}, agg=agg), expected)
+
+
+def test_a_row_whose_classes_weigh_nothing_counts_nothing_and_classes_without_a_weight_count_one():
+    assert losses.logit_cross_entropy(np.zeros((2, 2, 3)), np.array([[0, 0], [1, 2]]), class_weights=[0.0, 1.0, 1.0]) == pytest.approx(np.log(3))
+    assert np.isclose(losses.logit_cross_entropy(scores, classes, class_weights={0: 2.0}),
+                      losses.logit_cross_entropy(scores, classes, class_weights=[2.0, 1.0, 1.0]))
+    for wrong in ([1.0, 2.0], {7: 2.0}):
+        with pytest.raises(ShapeError, match="logit_cross_entropy has 3 classes here"):
+            losses.logit_cross_entropy(scores, classes, class_weights=wrong)
+
+
+@pytest.mark.parametrize("agg", ["mean", "sum", None])
+def test_rows_count_by_their_weight(agg):
+    weight, terms = np.arange(5.0), (numbers - targets) ** 2
+    expected = {"mean": np.average(terms.mean(1), weights=weight), "sum": (terms * weight[:, None]).sum(), None: terms * weight[:, None]}[agg]
+    assert np.allclose(losses.mse(numbers, targets, weight=weight, agg=agg), expected)
+    with pytest.raises(ShapeError, match=r"a weight for each row, \[5\], found \[3\]"):
+        losses.mse(numbers, targets, weight=weight[:3])
+
+
+def test_an_option_that_is_none_is_refused_with_the_nearest_name():
+    with pytest.raises(SpecError, match="did you mean 'delta'"):
+        losses.huber(numbers, targets, dleta=2.0)
 
 
 def test_class_weights_are_told_by_name_or_balanced_by_counts():

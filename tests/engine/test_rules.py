@@ -5,7 +5,7 @@ import pytest
 
 import engine  # noqa: F401  binds what computes values
 from engine.autodiff.api import gradient
-from engine.errors import NonFiniteError, ShapeError, TrainyardError
+from engine.errors import NonFiniteError, ShapeError, SpecError, TrainyardError
 from engine.nn import Chain as Layers
 from engine.nn import Dense, Dropout
 from engine.optim import (
@@ -179,6 +179,13 @@ def test_a_list_waits_for_its_gradients_array_by_array():
     adjust(state, steps=1)
     update(state, m, {"a": np.array([0.0])})
     assert m["a"][0] < -0.11 and state["a"].steps[0].steps == 1
+
+
+def test_adjust_refuses_a_number_that_a_rule_does_not_take_and_changes_nothing():
+    state = setup(Momentum(), {"a": np.ones(2), "b": np.ones(2)})
+    with pytest.raises(SpecError, match="/learning_rate: input should be greater than or equal to 0, found -1.0"):
+        adjust(state, learning_rate=-1.0)
+    assert all(state[name].rule == Momentum() for name in "ab")
 
 
 def test_adjust_keeps_momenta_and_refuses_what_no_rule_has():

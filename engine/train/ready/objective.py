@@ -115,7 +115,7 @@ class Objective:
         if rows is None:    # a loss of the whole batch counts with the batch's rows
             count = constant(y_hat.shape[0], y_hat.dtype)
             return {"loss": self._forward(y_hat, compared.own_y, weight, setting) * count, "loss_weight": count}
-        weights = self.loss.weights(compared.own_y, weight, rows.dtype)  # type: ignore[arg-type]
+        weights = self.loss.weights(y_hat, compared.own_y, weight)  # type: ignore[arg-type]
         if weights is None:
             return {"loss": rows.sum(), "loss_weight": constant(rows.shape[0], rows.dtype)}
         return {"loss": (rows * weights).sum(), "loss_weight": weights.sum()}
