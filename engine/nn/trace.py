@@ -11,7 +11,7 @@ from typing import Any, Protocol, Union
 from zlib import crc32
 
 from engine.core import FLOATS, Node, Shape, count, leaf
-from engine.errors import Problem, ShapeError, SpecError
+from engine.errors import Problem, ShapeError, SpecError, nearest
 from engine.nn.initialisers import Initialiser
 from engine.nn.paths import join
 
@@ -97,9 +97,11 @@ class Scope:
     def __init__(self, walk: _Walk, path: str, home: str, training: bool, dtype: str, info: LayerInfo, made: Mapping[str, Maker]):
         self._walk, self.path, self._home, self.training, self.dtype, self._info, self._made = walk, path, home, training, dtype, info, made
         self._places = 0
+        self.asked: list[str] = []      # the parameters by name, for what says something about them
 
     def parameter(self, name: str, shape: Shape, init: Initialiser) -> Node:
         """The leaf of a trained array, whose path is the layer's and `name`; or what the layer around this one makes of it."""
+        self.asked.append(name)
         node = self._keep(self._walk.traced.parameters, name, shape, init)
         return self._made[name](self, node, init) if name in self._made else node
 
@@ -171,20 +173,32 @@ def _run(walk: _Walk, layer: Layered, path: str, pointer: str, training: bool, d
         walk.traced.ties[path] = home
     info = LayerInfo(path, layer.kind_name(), shape_of(x[0] if len(x) == 1 else x), pointer=pointer)
     walk.traced.layers.append(info)
+    scope = Scope(walk, path, home, training, dtype, info, made)
     try:
-        output = layer.forward(Scope(walk, path, home, training, dtype, info, made), *x)
+        output = layer.forward(scope, *x)
     except ShapeError as error:
         if error.path:
             raise
         source = walk.origin.get(id(x[0])) if x else None
         came = f" (its input {_show(info.input_shape)} comes from {source})" if source else ""
         raise ShapeError(error.message + came, _label(path, info.kind), pointer) from None
+    _check_init(layer, scope.asked)
     info.output_shape = shape_of(output)
     for node in (output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple) else (output,)):
         walk.origin[id(node)] = _label(path, info.kind)
         node.name = node.name or _label(path, info.kind)
     walk.kept.append((layer, output))
     return output
+
+
+def _check_init(layer: Layered, asked: Sequence[str]) -> None:
+    """Raise SpecError where `init` speaks of parameters that the layer has not; of a weight and a bias it may, also where they are left out."""
+    init = getattr(layer, "init", None)
+    known = list(dict.fromkeys([*asked, "weight", "bias"]))
+    wrong = [name for name in init if name not in known] if isinstance(init, Mapping) else []
+    if wrong:
+        raise SpecError(Problem(f"/init/{name}", "unknown_field", f"{layer.kind_name()} has no parameter {name!r}; it has {', '.join(asked)}",
+                                nearest(name, known)) for name in wrong)
 
 
 def _label(path: str, kind: str) -> str:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.errors import ShapeError
+from engine.errors import ShapeError, SpecError
+from engine.nn import Chain, Dense, MultiHeadAttention
 from engine.nn.initialisers import (
     Draw,
     GlorotUniform,
@@ -91,3 +92,14 @@ def test_values_must_have_the_shape_of_the_parameter():
         Values([1, 2]).array((2, 2))
     with pytest.raises(ShapeError, match="numbers"):
         Values([[1], [2, 3]]).array((2, 2))
+
+
+def test_initial_values_of_a_parameter_that_a_layer_has_not_are_refused_where_they_stand():
+    with pytest.raises(SpecError, match=r"/layers/1/init/wieght: dense has no parameter 'wieght'; it has weight, bias \(did you mean 'weight'\?\)"):
+        Chain(Dense(2), Dense(2, init={"wieght": "ones"})).build((3,))
+    assert Dense(2, bias=False, init={"weight": "ones", "bias": "ones"}).build((3,))["weight"].all()
+
+
+def test_the_matrices_of_attention_are_told_apart_by_name():
+    model = MultiHeadAttention(2, 4, init={"query": "ones", "weight": "zeros"}).build((3, 4))
+    assert model["query"].all() and not any(model[name].any() for name in ("key", "value", "out"))

@@ -183,7 +183,7 @@ def test_a_list_waits_for_its_gradients_array_by_array():
 
 def test_adjust_refuses_a_number_that_a_rule_does_not_take_and_changes_nothing():
     state = setup(Momentum(), {"a": np.ones(2), "b": np.ones(2)})
-    with pytest.raises(SpecError, match="/learning_rate: input should be greater than or equal to 0, found -1.0"):
+    with pytest.raises(SpecError, match="/learning_rate: input should be greater than or equal to 0"):
         adjust(state, learning_rate=-1.0)
     assert all(state[name].rule == Momentum() for name in "ab")
 

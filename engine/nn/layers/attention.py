@@ -31,7 +31,7 @@ class MultiHeadAttention(Layer):
     units: Size | None = Field(None, description="size of the output, and of all heads together; that of the queries where left out")
     causal: bool = Field(False, description="whether a place sees only itself and those before it")
     dropout: float = Field(0.0, ge=0, lt=1, description="the share of the weights that is dropped in training")
-    init: Init = Field(default=GlorotUniform())
+    init: Init = Field(default=GlorotUniform(), description="of all four, query, key, value and out, each [in, units], or by their names")
     kind: Literal["multi_head_attention"] = "multi_head_attention"
 
     def forward(self, scope: Scope, *x: Any) -> Node:
@@ -47,7 +47,7 @@ class MultiHeadAttention(Layer):
         return self._project(scope, "out", y, units)
 
     def _project(self, scope: Scope, name: str, x: Node, units: int) -> Node:
-        weight = scope.parameter(name, (x.shape[2], units), self.initial("weight", GlorotUniform()))
+        weight = scope.parameter(name, (x.shape[2], units), self.initial(name, self.initial("weight", GlorotUniform())))
         return apply("matmul", x.reshape(count(x.shape[:2]), x.shape[2]), weight).reshape(*x.shape[:2], units)
 
     def _bias(self, mask: Node, q: Node, k: Node) -> Node:
