@@ -6,7 +6,7 @@ import pytest
 from engine import check_gradient, gradient, hvp
 from engine.core import apply, leaf
 from engine.errors import ShapeError
-from engine.nn import GRU, LSTM, RNN, Chain, Embedding, GRUv3
+from engine.nn import GRU, LSTM, RNN, Chain, Embedding, GRUv3, Lambda, Parallel, Scale
 from engine.special import expit
 
 rng = np.random.default_rng(5)
@@ -99,13 +99,25 @@ def test_initial_values_are_told_by_parameter_and_those_of_the_way_back_follow_u
     assert "bias" not in GRU(2, bias=False).build((4, 3)).parameters
 
 
+@pytest.mark.parametrize("kind", [RNN, LSTM, GRU, GRUv3])
+def test_lengths_are_an_input_of_the_model_too_in_order_or_by_name_whole_numbers_or_a_column_of_floats(kind):
+    layer, lengths = kind(3, bidirectional=True), np.array([4, 2, 1])
+    expected = layer.build((4, 2), dtype="float64")(x, lengths)
+    in_order, by_name = layer.build([(4, 2), ()], dtype="float64"), layer.build({"steps": (4, 2), "length": (1,)}, dtype="float64")
+    chained = Chain(Parallel({"steps": Scale(), "length": Lambda("x")}, "separate"), layer).build({"steps": (4, 2), "length": (1,)}, dtype="float64")
+    column = lengths[:, None].astype(float)
+    assert np.array_equal(in_order(x, lengths), expected) and np.array_equal(by_name({"steps": x, "length": column}), expected)
+    chained.assign({f"layers.1.{name}": value for name, value in in_order.parameters.items()})
+    assert np.array_equal(chained({"steps": x, "length": column}), expected)
+
+
 def test_what_is_no_sequence_and_lengths_that_are_none_are_refused():
     with pytest.raises(ShapeError, match=r"gru expects a sequence \[steps, features\]"):
         GRU(2).build((3,))
     with pytest.raises(ShapeError, match="one step or more"):
         LSTM(2).build((0, 3))
     model = GRU(2).build((4, 2), dtype="float64")
-    for wrong in (np.ones(3), np.ones(2, np.int32)):
+    for wrong in (np.full(3, 1.5), np.ones(2, np.int32), np.ones((3, 2))):
         with pytest.raises(ShapeError, match="their lengths as whole numbers"):
             model(x, wrong)
     with pytest.raises(ShapeError, match=r"weights \[units, 3 \* units\]"):

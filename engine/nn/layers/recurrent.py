@@ -1,12 +1,12 @@
 """Layers that walk through sequences [batch, steps, features] and carry a state from step to step. The state before the first step is zeros.
 
 Weights are [in, gates * units], the gates' blocks side by side in Flux's order. A second input, where there is one, is the length of each row's
-sequence: from there on the state stays what it is.
+sequence: from there on the state stays what it is. By name or by order, a number or a column of one number for each row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -33,6 +33,7 @@ class Recurrent(Layer):
                                                             'zero; those of the way back are called "reverse_weight" and so on')
 
     def forward(self, scope: Scope, *x: Any) -> Node:
+        x = tuple(x[0].values()) if len(x) == 1 and isinstance(x[0], Mapping) else x
         node = real(one(self.kind_name(), x[:1], 2, "a sequence [steps, features]"), scope.dtype)
         if not node.shape[1]:
             raise ShapeError(f"{self.kind_name()} expects sequences of one step or more, found {list(node.shape[1:])}")
@@ -41,10 +42,14 @@ class Recurrent(Layer):
         return ways[0] if len(ways) == 1 else apply("concat", *ways, axis=-1)
 
     def _lengths(self, node: Node, more: Sequence[Any]) -> list[Node]:
-        if more and (len(more) > 1 or not isinstance(more[0], Node) or more[0].dtype in FLOATS or more[0].shape != node.shape[:1]):
+        if not more:
+            return []
+        lengths, rows = more[0], node.shape[:1]
+        if len(more) > 1 or not isinstance(lengths, Node) or lengths.shape not in (rows, (*rows, 1)) or not _is_whole(lengths):
             raise ShapeError(f"{self.kind_name()} takes a sequence and, if rows end earlier, their lengths as whole numbers [batch]; "
-                             f"found {len(more)} more inputs, {more[0]!r}")
-        return list(more)
+                             f"found {len(more)} more inputs, {lengths!r}")
+        lengths = lengths.reshape(rows)
+        return [lengths.astype("int32") if lengths.dtype in FLOATS else lengths]
 
     def _walk(self, scope: Scope, x: Node, lengths: Sequence[Node], prefix: str) -> Node:
         """One way through the sequences."""
@@ -61,6 +66,11 @@ class Recurrent(Layer):
     def states(self, sums: Node, weight: Node, lengths: Sequence[Node], reverse: bool) -> Node:
         """What is kept of each step, the state first."""
         return apply(self.cell.name, sums, weight, *lengths, reverse=reverse)
+
+
+def _is_whole(numbers: Node) -> bool:
+    """Whether numbers are whole, as far as they are known: columns of tables are floats."""
+    return numbers.dtype not in FLOATS or numbers.value is None or not (numbers.value % 1).any()
 
 
 def _sums(x: Node, weight: Node, bias: Node | None) -> Node:
