@@ -179,15 +179,15 @@ class Node:
     def min(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("min", self, axis=axis, keepdims=keepdims)
     def prod(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("prod", self, axis=axis, keepdims=keepdims)
     def argmax(self, axis: int | None = None, keepdims: bool = False) -> Node: return apply("argmax", self, axis=axis, keepdims=keepdims)
-    def var(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("square", self - self.mean(axis, True)).mean(axis, keepdims)
-    def std(self, axis: Any = None, keepdims: bool = False) -> Node: return apply("sqrt", self.var(axis, keepdims))
+    def var(self, axis: Any = None, keepdims: bool = False, ddof: float = 0) -> Node: return NUMPY["var"](self, axis, keepdims=keepdims, ddof=ddof)
+    def std(self, axis: Any = None, keepdims: bool = False, ddof: float = 0) -> Node: return apply("sqrt", self.var(axis, keepdims, ddof))
     def any(self, axis: Any = None, keepdims: bool = False) -> Node: return (self != 0).max(axis, keepdims)
     def all(self, axis: Any = None, keepdims: bool = False) -> Node: return (self != 0).min(axis, keepdims)
     def flatten(self) -> Node: return self.reshape(self.size)
     def ravel(self) -> Node: return self.reshape(self.size)
     def copy(self) -> Node: return self     # nodes never change
     def squeeze(self, axis: int | None = None) -> Node: return NUMPY["squeeze"](self, axis)
-    def clip(self, low: float, high: float) -> Node: return apply("clip", self, low=low, high=high)
+    def clip(self, low: float | None = None, high: float | None = None) -> Node: return apply("clip", self, low=-np.inf if low is None else low, high=np.inf if high is None else high)  # noqa: E501
     def astype(self, dtype: Any) -> Node: return apply("cast", self, dtype=np.dtype(dtype).name)
 
     # numpy's own functions on nodes: np.exp(node), array - node, np.sum(node, 0)
