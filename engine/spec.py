@@ -107,7 +107,7 @@ def _spell(schema: dict[str, Any], names: list[str], required: bool) -> None:
 def _caller() -> str:
     """The package of whoever makes the spec that is being made here."""
     frame, package = sys._getframe(2), ""
-    while frame.f_back is not None:
+    while frame is not None:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
         if package == "pydantic" or frame.f_code.co_name != "__init__":
             break

@@ -1,6 +1,9 @@
 """What a wrong description is answered with: where, what kind of mistake, and the nearest right name."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -174,3 +177,15 @@ def test_a_mistyped_field_of_a_job_is_answered_with_one_of_its_own():
         Job.model_validate(raw)
     told = {problem.pointer: problem.suggestion for problem in problems(refused.value, raw)}
     assert {"/modle": "model", "/opimiser": "optimiser", "/metric": "metrics"}.items() <= told.items()
+
+
+def test_a_container_at_the_top_of_a_script_is_refused_like_any_other_spec():
+    script = "from engine import nn\nfrom engine.errors import SpecError\ntry: nn.Chain(nn.Dense(2), layer=3)\nexcept SpecError as e: print(e)"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True).stdout
+    assert said == "/layer: there is no field 'layer' here (did you mean 'layers'?)\n"
+
+
+def test_layers_in_order_are_taken_in_every_form():
+    assert Chain({"kind": "dense", "units": 3}, "flatten", Dense(2)) == Chain([Dense(3), nn.Flatten(), Dense(2)])
+    assert nn.Parallel({"kind": "dense", "units": 3}, connection="max") == nn.Parallel([Dense(3)], "max")
+    assert nn.Parallel({"a": DENSE}, "max") == nn.Parallel({"a": Dense(3)}, "max")
