@@ -16,7 +16,7 @@ from engine.autodiff.implicit import Grads, Params, assigned, watching
 from engine.autodiff.modes import by_differences, by_forward, units
 from engine.autodiff.reverse import filled, pullback
 from engine.autodiff.tree import leaves, transform
-from engine.autodiff.variable import Variable, arrays_of, nodes_of, settle, tangents, tracing
+from engine.autodiff.variable import Variable, arrays_of, is_model, nodes_of, settle, tangents, tracing
 from engine.core import FLOATS, Node, apply, evaluate
 from engine.errors import DtypeError, ScalarRequired, ShapeError, TrainyardError, shown
 
@@ -91,7 +91,7 @@ def _values(value: Any, groups: Sequence[Mapping[Any, Node | None]], bound: Sequ
 
 def _variables(args: Sequence[Any]) -> list[Variable]:
     variables = [Variable(argument) for argument in args]
-    if args and not any(v.nodes for v in variables):
+    if args and not any(v.nodes or is_model(v.argument) for v in variables):
         raise DtypeError(f"there is nothing to differentiate in {', '.join(type(a).__name__ for a in args)}: give floats, float arrays or a model "
                          "(integers are taken as sizes, indices or labels: write 2.0 for a number; a layer is made a model with layer.build(...))")
     return variables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from engine.core import OPS, Op
+from engine.errors import nearest
 from engine.ops import (  # noqa: F401
     activations,
     affine,
@@ -35,4 +36,5 @@ __all__ = ["ACTIVATIONS", *(name for name, op in OPS.items() if op.public)]
 
 
 def __getattr__(name: str) -> Op:
-    raise AttributeError(f"module 'engine.ops' has no op {name!r}")
+    near = nearest(name, __all__)
+    raise AttributeError(f"module 'engine.ops' has no op {name!r}{f' (did you mean {near}?)' if near else ''}")

@@ -207,3 +207,8 @@ def test_the_implicit_style_finds_gradients_by_parameter():
     with pytest.raises(KeyError, match="not among the params"):
         gs[model["layers"][1]["bias"]]
     assert np.allclose(gs[model["layers"][0]["bias"]], g["layers"][0]["bias"])
+
+
+def test_a_model_without_parameters_has_an_empty_gradient():
+    model = nn.Chain(nn.Flatten(), nn.Dropout(0.5)).build((2, 2))
+    assert gradient(lambda m: m(np.ones((3, 2, 2), "float32")).sum(), model) == ({"layers": [{}, {}]},)

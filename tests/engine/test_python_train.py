@@ -241,6 +241,25 @@ def test_the_implicit_style_trains_the_same():
     assert len(calls) == 3 and np.allclose(one.slab, two.slab)
 
 
+def test_callbacks_of_the_implicit_style_skip_stop_and_are_throttled_as_they_were():
+    said, one = [], nn.Dense(1).build((1,))
+
+    def skip():
+        said.append("skip")
+        raise SkipUpdate
+
+    def stop():
+        raise StopTraining
+
+    ps, loss, data = params(one), lambda x, y: losses.mse(one(x), y), [(X, 2 * X)] * 3
+    train(loss, ps, data, optim.Descent(), cb=[lambda: said.append("first") or True, skip, lambda: said.append("never")])
+    assert said == ["first", "skip"] * 3 and one["weight"].any()
+    train(loss, ps, data, optim.Descent(), cb=[lambda: said.append("last"), stop])
+    assert said[6:] == ["last"]
+    train(loss, ps, data, optim.Descent(), cb=callbacks.throttle(lambda: said.append("late"), 60, leading=False, trailing=True))
+    assert said[7:] == ["late"]
+
+
 def test_a_bar_shows_progress(capsys):
     for data in ([(X, X)] * 3, DataLoader((X, X), batch_size=7), zip([X] * 3, [X] * 3, strict=True)):
         train(mse, line(), data, optim.Descent(0.1), progress=True)

@@ -28,7 +28,7 @@ from engine.optim.step import OptimiserStep
 from engine.train.prompt.bar import PARTS, Bar
 from engine.train.prompt.given import check, listed, taking
 from engine.train.prompt.quiet import is_quiet
-from engine.train.prompt.told import LOSS, NORM, Event, metrics_of
+from engine.train.prompt.told import LOSS, NORM, Event, metrics_of, old_style
 from engine.train.prompt.traced import Pass, traced_pass
 from engine.train.prompt.triggers import throttle
 
@@ -51,8 +51,9 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
 
     The implicit style: `train(loss, params(model), data, rule, cb=…)`, where `loss(*item)` calls the model and `cb` are functions without arguments.
     """
-    check(f, data, epochs, on_nonfinite)
-    calls = [*listed(callbacks), *((lambda _, c=c: c()) for c in listed(cb))]
+    _check(data, epochs, on_nonfinite)
+    listed = cb if isinstance(cb, list | tuple) else [cb]
+    calls = [*callbacks, *([old_style(listed)] if listed else [])]
     bar = Bar(epochs) if progress else None
     try:
         if isinstance(model, Params):
@@ -65,7 +66,7 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
     finally:
         if bar:
             bar.close()
-        for callback in calls:
+        for callback in [*callbacks, *listed]:
             if isinstance(callback, throttle):
                 callback.flush()
 

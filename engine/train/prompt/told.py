@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from engine.errors import SkipUpdate
 
 LOSS, NORM = " loss", " gradient norm"      # among the means of an epoch, beside metrics, which have other names
 
@@ -31,3 +35,15 @@ class Event:
 def metrics_of(value: Any) -> dict[str, Any]:
     """The dict that a function returned beside its loss."""
     return value[1] if isinstance(value, tuple) and len(value) > 1 and isinstance(value[1], dict) else {}
+
+
+def old_style(callbacks: Sequence[Callable[[], Any]]) -> Callable[[Event], None]:
+    """Callbacks without arguments, as old loops had them, as one: what they return says nothing, and SkipUpdate, which comes after the update here,
+    leaves out those that follow.
+    """
+    def call(_: Event) -> None:
+        with suppress(SkipUpdate):
+            for callback in callbacks:
+                callback()
+
+    return call
