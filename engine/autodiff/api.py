@@ -55,7 +55,8 @@ def withgradient(f: Callable[..., Any], *args: Any, mode: Mode = "reverse") -> t
         found = (by_forward if mode == "forward" else _pull)(scalar(value), [v.nodes for v in variables])
     if differences is not None:
         known = [{path: None if g is None else slopes[path] for path, g in group.items()} for group, slopes in zip(found, differences, strict=True)]
-        return settle(value), tuple(v.mirror(g) for v, g in zip(variables, known, strict=True))
+        value, _ = _values(value, [], [(v.argument, v.inside) for v in variables])
+        return value, tuple(v.mirror(g) for v, g in zip(variables, known, strict=True))
     if nested:
         return value, tuple(v.mirror(g) for v, g in zip(variables, found, strict=True))
     value, found = _values(value, found, [(v.argument, v.inside) for v in variables])

@@ -212,3 +212,11 @@ def test_the_implicit_style_finds_gradients_by_parameter():
 def test_a_model_without_parameters_has_an_empty_gradient():
     model = nn.Chain(nn.Flatten(), nn.Dropout(0.5)).build((2, 2))
     assert gradient(lambda m: m(np.ones((3, 2, 2), "float32")).sum(), model) == ({"layers": [{}, {}]},)
+
+
+@pytest.mark.parametrize("mode", ["reverse", "forward", "finite_difference"])
+def test_running_statistics_follow_the_batch_in_every_mode(mode):
+    model = nn.Chain(nn.Dense(3), nn.BatchNorm()).build((4,), dtype="float64")
+    x = np.random.default_rng(0).normal(size=(6, 4))
+    gradient(lambda m: (m(x) ** 2).sum(), model, mode=mode)
+    assert np.allclose(model.buffers["layers.1.mean"], 0.1 * (x @ model["layers"][0]["weight"]).mean(0))

@@ -109,6 +109,16 @@ def test_an_event_says_what_happened():
         assert mean(epochs[0]) == pytest.approx(np.mean([mean(e) for e in events[:3]]))
 
 
+def test_events_count_on_where_the_state_stands():
+    model, seen = line(), []
+    state = setup(optim.Adam(), model)
+    for _ in range(2):
+        train(mse, model, DataLoader((X, X), batch_size=7), state, epochs=2, callbacks=[lambda e: seen.append((e.epoch, e.step))])
+    train(mse, model, DataLoader((X, X), batch_size=7), state)      # as one compiled pass
+    train(mse, model, [(X, X)], state, callbacks=[lambda e: seen.append((e.epoch, e.step))])
+    assert seen == [(1 + k // 3, 1 + k) for k in range(12)] + [(6, 16)]
+
+
 def test_a_non_finite_loss_stops_before_its_update():
     """Flux: NaN at item 51 of 100, Descent(0.1), the weight is the loss."""
     weight, calls = {"w": np.zeros(1)}, []

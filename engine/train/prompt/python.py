@@ -144,7 +144,7 @@ class _Loop:
         self.f = f      # what may be traced once and run without Python
         self.differentiate, self.model, self.state, self.on_nonfinite, self.bar = differentiate, model, state, on_nonfinite, bar
         self.callbacks = {at: [c for c in callbacks if getattr(c, "at", "step") == at] for at in ("update", "step", "epoch")}
-        self.steps, self.rollbacks, self.started = 0, 0, time.perf_counter()
+        self.steps, self.rollbacks, self.started = max(leaf.step for leaf in each(state)), 0, time.perf_counter()
         self.number = next(each(state)).epoch
 
     def run(self, data: Iterable[Any], epochs: int) -> None:

@@ -16,9 +16,10 @@ LOSS, NORM = " loss", " gradient norm"      # among the means of an epoch, besid
 class Event:
     """What a callback is told after each step (`at` "step"), before each update ("update") or after each epoch ("epoch").
 
-    epoch and step count from 1. `metrics` is the dict that the function returned beside the loss, `learning_rate` that of the first array, times its
-    schedule's factor (None for a rule without one), `gradient_norm` that over all trained arrays, before any clipping. Of an epoch, loss, metrics
-    (those that are numbers) and gradient_norm are the means of its steps', and there are no gradients.
+    epoch and step, that of updates, count from 1 and go on where the state stands. `metrics` is the dict that the function returned beside the
+    loss, `learning_rate` that of the first array, times its schedule's factor (None for a rule without one), `gradient_norm` that over all trained
+    arrays, before any clipping. Of an epoch, loss, metrics (those that are numbers) and gradient_norm are the means of its steps', and there are no
+    gradients.
     """
 
     at: Literal["update", "step", "epoch"]
