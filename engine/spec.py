@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, ValidationError
-from pydantic_core import CoreSchema, PydanticCustomError
+import numpy as np
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
+from pydantic_core import PydanticCustomError
 
 from engine.errors import Problem, SpecError, nearest, shown
 
@@ -52,6 +53,7 @@ class Spec(BaseModel):
             if name in kwargs:
                 raise TypeError(f"{type(self).__name__} got {name!r} twice, by position and by name")
             kwargs[name] = value
+        kwargs = {name: _plain(value) for name, value in kwargs.items()}
         try:
             super().__init__(**kwargs)
         except ValidationError as error:
@@ -94,14 +96,13 @@ class Spec(BaseModel):
         return (cls.__doc__ or "").strip().split("\n")[0]
 
 
-def _spell(schema: dict[str, Any], names: list[str], required: bool) -> None:
-    """Let one of several spellings of a field be there, the first of which the schema knows."""
-    schema["properties"] |= dict.fromkeys(names, schema["properties"][names[0]])
-    if required:
-        schema["required"] = [name for name in schema["required"] if name != names[0]]
-        schema["oneOf"] = [{"required": [name]} for name in names]
-    else:
-        schema["not"] = {"required": names}
+def _plain(value: Any) -> Any:
+    """numpy's numbers, alone or in a list, as Python's: `nn.Dense(y.max() + 1)`."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple) and any(isinstance(one, np.generic) for one in value):
+        return [_plain(one) for one in value]
+    return value
 
 
 def _caller() -> str:

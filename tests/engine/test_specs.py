@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -189,3 +190,9 @@ def test_layers_in_order_are_taken_in_every_form():
     assert Chain({"kind": "dense", "units": 3}, "flatten", Dense(2)) == Chain([Dense(3), nn.Flatten(), Dense(2)])
     assert nn.Parallel({"kind": "dense", "units": 3}, connection="max") == nn.Parallel([Dense(3)], "max")
     assert nn.Parallel({"a": DENSE}, "max") == nn.Parallel({"a": Dense(3)}, "max")
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert Dense(np.int64(3)) == Dense(3) and nn.Conv(2, (np.int32(3), 3)) == nn.Conv(2, [3, 3]) and Adam(np.float64(0.5)) == Adam(0.5)
+    with pytest.raises(SpecError, match="/units: input should be greater than or equal to 1, found 0"):
+        Dense(np.int64(0))
