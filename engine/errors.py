@@ -91,13 +91,14 @@ class Signal(TrainyardError):
 
 
 class StopTraining(Signal):
-    """End this epoch (`level="epoch"`) or the whole run (`level="run"`, the default)."""
+    """End this epoch (`level="epoch"`) or the whole run (`level="run"`, the default). A level may stand alone: StopTraining("epoch")."""
 
-    def __init__(self, level: Literal["epoch", "run"] = "run", message: str = ""):
-        if level not in ("epoch", "run"):
+    def __init__(self, message: str = "", level: Literal["epoch", "run"] | None = None):
+        alone = level is None and message in ("epoch", "run")
+        self.level = message if alone else level or "run"
+        if self.level not in ("epoch", "run"):
             raise ValueError(f"level is 'epoch' or 'run', found {level!r}")
-        self.level = level
-        super().__init__(message)
+        super().__init__("" if alone else message)
 
 
 class SkipUpdate(Signal):

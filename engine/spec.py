@@ -13,8 +13,8 @@ from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
 
 import numpy as np
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, ValidationError
+from pydantic_core import CoreSchema, PydanticCustomError
 
 from engine.errors import Problem, SpecError, nearest, shown
 
@@ -94,6 +94,16 @@ class Spec(BaseModel):
     def sentence(cls) -> str:
         """The first sentence of the class's docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def _spell(schema: dict[str, Any], names: list[str], required: bool) -> None:
+    """Let one of several spellings of a field be there, the first of which the schema knows."""
+    schema["properties"] |= dict.fromkeys(names, schema["properties"][names[0]])
+    if required:
+        schema["required"] = [name for name in schema["required"] if name != names[0]]
+        schema["oneOf"] = [{"required": [name]} for name in names]
+    else:
+        schema["not"] = {"required": names}
 
 
 def _plain(value: Any) -> Any:

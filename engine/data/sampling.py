@@ -101,10 +101,10 @@ def one_hot(labels: Any, classes: int | Iterable[Hashable] | None = None, *, def
     names = list(range(classes)) if isinstance(classes, int) else np.unique(found).tolist() if classes is None else list(classes)
     places = {name: place for place, name in enumerate(names)}
     unknown = None if default is None else places[default]
-    labels = found.ravel().tolist()
-    codes = [places.get(label, unknown) for label in labels]
+    codes = [places.get(label, unknown) for label in found.ravel().tolist()]
     if None in codes:
-        raise TrainyardError(f"the label {labels[codes.index(None)]!r} is none of the {len(names)} classes; give a default for unknown ones")
+        wrong = found.ravel().tolist()[codes.index(None)]
+        raise TrainyardError(f"the label {wrong!r} is none of the {len(names)} classes; give a default for unknown ones")
     return np.eye(len(names), dtype=dtype)[np.array(codes, np.int64).reshape(found.shape)]
 
 

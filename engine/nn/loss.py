@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from engine.core import FLOATS, Node, apply, count, leaf, lift
-from engine.errors import ShapeError, SpecError, TrainyardError
+from engine.errors import ShapeError, TrainyardError
 from engine.ops.indexing import outside
 from engine.spec import Family, Spec, described
 

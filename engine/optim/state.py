@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from engine.autodiff.implicit import key
 from engine.autodiff.tree import leaves, transform
 from engine.core import FLOATS, Node
-from engine.errors import ShapeError, SpecError, TrainyardError, nearest
+from engine.errors import ShapeError, SpecError, TrainyardError, nearest, shown
 from engine.nn.model import Model
 from engine.nn.paths import join
 from engine.optim.averages import EMA

@@ -58,7 +58,7 @@ def batches(y=Y):
     (lambda: train_step(loss, model(), [X, Y], optim.Descent()), "here as (model, a list). An item of several arrays is a tuple"),
     (lambda: trained(batches(), lambda m, xy: loss(m, *xy)), "the loss takes (m, xy), and train calls it as f(model, *item) for each item "
      "of the data, here as (model, an array [4, 3], an array [4, 1]). Give it a parameter for each, as in lambda m, x, y: losses.mse(m(x), y)"),
-    (lambda: trained(batches(), losses.mse), "mse takes (y_hat, y, agg, options), and"),
+    (lambda: trained(batches(), losses.mse), "mse takes (y_hat, y, agg, weight, options), and"),
     (lambda: train(lambda x: 0.0, params(model()), batches(), optim.Descent()), "the loss takes (x), and train calls it as f(*item)"),
     (lambda: trained({"x": X, "y": Y}), "takes its data third, batches to go through one by one, found a dict: write train(lambda m, x, y:"),
     (lambda: trained(None), "found None: write"),

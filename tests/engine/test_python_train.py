@@ -175,10 +175,11 @@ def test_callbacks_may_stop_the_epoch_or_the_run():
     assert seen == [(1, 1), (1, 2), (2, 3), (2, 4)] and weight["w"][0] == -4
 
 
-def test_the_level_of_a_stop_may_be_said_by_position_and_is_one_of_two():
-    assert (StopTraining("epoch").level, StopTraining().level) == ("epoch", "run")
-    with pytest.raises(ValueError, match="level is 'epoch' or 'run', found 'enough'"):
-        StopTraining("enough")  # pyright: ignore[reportArgumentType]
+def test_the_level_of_a_stop_may_stand_alone_or_beside_a_message():
+    stops = [StopTraining(), StopTraining("epoch"), StopTraining(level="epoch"), StopTraining("enough"), StopTraining("enough", level="epoch")]
+    assert [stop.level for stop in stops] == ["run", "epoch", "epoch", "run", "epoch"] and str(stops[3]) == "enough"
+    with pytest.raises(ValueError, match="level is 'epoch' or 'run', found 'step'"):
+        StopTraining(level="step")  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("epochs", [-1, 1.5, True])

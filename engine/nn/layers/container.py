@@ -43,7 +43,8 @@ def connect(scope: Scope, connection: str, outputs: Mapping[str, Node]) -> Any:
 def _by_position(args: Sequence[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
     """`Chain(a, b)`, each a layer in any of its forms, as well as `Chain([a, b])` and `Chain(layers=[a, b])`."""
     if args and "layers" not in kwargs:
-        several = isinstance(args[0], Layer | str) or (isinstance(args[0], Mapping) and isinstance(args[0].get("kind"), str))
+        one = isinstance(args[0], Mapping) and isinstance(args[0].get("kind"), str)
+        several = isinstance(args[0], str) or one or callable(args[0])     # layers are; so is what was taken for one
         kwargs["layers"] = list(args) if several else args[0]
         args = () if several else args[1:]
     if args:

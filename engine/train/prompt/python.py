@@ -51,9 +51,9 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
 
     The implicit style: `train(loss, params(model), data, rule, cb=…)`, where `loss(*item)` calls the model and `cb` are functions without arguments.
     """
-    _check(data, epochs, on_nonfinite)
-    listed = cb if isinstance(cb, list | tuple) else [cb]
-    calls = [*callbacks, *([old_style(listed)] if listed else [])]
+    check(f, data, epochs, on_nonfinite)
+    told, bare = list(listed(callbacks)), list(listed(cb))
+    calls = [*told, *([old_style(bare)] if bare else [])]
     bar = Bar(epochs) if progress else None
     try:
         if isinstance(model, Params):
@@ -66,7 +66,7 @@ def train(f: Callable[..., Any], model: Any, data: Iterable[Any], state: Any, *,
     finally:
         if bar:
             bar.close()
-        for callback in [*callbacks, *listed]:
+        for callback in [*told, *bare]:
             if isinstance(callback, throttle):
                 callback.flush()
 
@@ -114,15 +114,6 @@ def _set_up(state: Any, model: Any) -> Any:
         warnings.warn(f"{type(state).__name__} remembers past gradients, and forgets them after this call of train: make its state once with "
                       "setup(rule, model) to keep it", stacklevel=3)
     return setup(state, model)
-
-
-def _check(data: Any, epochs: int, on_nonfinite: str) -> None:
-    if on_nonfinite not in ("stop", "skip", "rollback"):
-        raise ValueError(f"on_nonfinite is 'stop', 'skip' or 'rollback', found {on_nonfinite!r}")
-    if isinstance(epochs, bool) or not isinstance(epochs, int | np.integer) or epochs < 0:
-        raise ValueError(f"epochs is a whole number, found {epochs!r}")
-    if epochs > 1 and isinstance(data, Iterator):
-        raise TrainyardError(f"a {type(data).__name__} is used up after one pass, {epochs} epochs need more: give a list or a DataLoader")
 
 
 def _arguments(item: Any) -> tuple[Any, ...]:
@@ -256,7 +247,7 @@ class _Loop:
                     raise
                 raise TrainyardError("a callback after the update cannot skip it: wrap it in callbacks.before_update") from None
             if isinstance(answer, bool | np.bool_) and answer:
-                raise StopTraining(message=f"{callback} said so")
+                raise StopTraining(f"{callback} said so")
 
     def nonfinite(self, loss: float, place: int, saved: Any, item: Callable[[], tuple[Any, ...]]) -> None:
         what = f"the loss is {loss}" if not math.isfinite(loss) else f"the loss is {loss:.6g} and its gradient is not finite"
