@@ -358,7 +358,7 @@ def test_what_a_worker_meets_has_its_code(error: Exception, kind: str, code: str
 
 
 def test_what_ends_a_worker_has_its_code(home: Path, tmp_path: Path, open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew(Settings(home=home, workers=0), open_store(), tmp_path, "here", [])
+    crew = Crew(Settings(home=home, workers=0), open_store(), tmp_path, "here", [], False)
     for code, expected in ((-11, "signal_11"), (3, "exit_3"), (-9, "signal_9")):
         assert crew._post_mortem(code).code == expected and crew._post_mortem(code).kind == "system"
     monkeypatch.setattr("service.crew.oom_kills", lambda: crew.kills + 1)
@@ -377,7 +377,7 @@ def test_only_what_is_not_the_jobs_fault_is_tried_again(store: Store) -> None:
 
 
 def test_a_supervisor_that_slept_takes_nobody_for_stalled(home: Path, tmp_path: Path, open_store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    crew = Crew(Settings(home=home, workers=1, stalled_seconds=300), open_store(), tmp_path, "here", [Sleeper()])     # type: ignore[list-item]
+    crew = Crew(Settings(home=home, workers=1, stalled_seconds=300), open_store(), tmp_path, "here", [Sleeper()], False)    # type: ignore[list-item]
     (worker,), clock = crew.workers, [0.0]
     monkeypatch.setattr("service.crew.time", SimpleNamespace(monotonic=lambda: clock[0]))       # of the supervisor alone
     worker.heart, killed = Heartbeat(tmp_path), []

@@ -107,7 +107,7 @@ def library(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     recorder = Recorder()
     made = Blas(recorder, WORKSPACE, NBYTES)
 
-    def run_plan(plan: Plan, arena: np.ndarray, most_blocks: int) -> None:
+    def run_plan(plan: Plan, arena: np.ndarray, most_blocks: int, backwards: bool) -> None:
         for row in plan.rows:
             call = made.plan(row)
             assert call, row.kernel

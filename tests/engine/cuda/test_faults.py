@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from engine import env
 from engine.core import FLOATS
 from engine.devices.cuda import build
 from engine.kernels import grid
@@ -48,7 +47,7 @@ def bad_crowded(arena, words, size):
 @pytest.fixture(autouse=True)
 def apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Kernels that no other test sees, in a cache that is empty."""
-    monkeypatch.setattr(env, "CACHE", tmp_path)
+    monkeypatch.setattr(build, "FOLDER", tmp_path)
     monkeypatch.setattr(grid, "GRIDS", dict(grid.GRIDS))
     yield
 
