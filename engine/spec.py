@@ -1,16 +1,15 @@
 """Specs: frozen, closed descriptions of things, and families of them told apart by `kind`.
 
 A spec is the same thing on the wire and at a prompt: `{"kind": "dense", "units": 10}` is `nn.Dense(10)`.
-A family (layers, losses, rules, ...) is a registry: defining a class with a `kind` adds it, and from there come the
-JSON Schema, the catalogue entry, the 422s and the registry-driven tests.
+A family (layers, losses, rules, ...) is a registry: a class with a `kind` is in it, its JSON Schema, catalogue entry, 422s and tests come from there.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, ClassVar, TypeVar, Union
 
 import numpy as np
 from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, GetJsonSchemaHandler, Tag, ValidationError
@@ -110,9 +109,8 @@ def _plain(value: Any) -> Any:
     """numpy's numbers, alone or in a list, as Python's: `nn.Dense(y.max() + 1)`."""
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, list | tuple) and any(isinstance(one, np.generic) for one in value):
-        return [_plain(one) for one in value]
-    return value
+    several = isinstance(value, list | tuple) and any(isinstance(one, np.generic) for one in value)
+    return [_plain(one) for one in value] if several else value
 
 
 def _caller() -> str:
@@ -201,10 +199,18 @@ class Family:
         """The annotated union of all members, for pydantic fields."""
         tagged = tuple(Annotated[cls, Tag(kind)] for kind, cls in self.members.items())
         told: Any = Annotated[Union[tagged], Discriminator(_kind_of)]  # type: ignore[valid-type]  # noqa: UP007
-        alone = [cls for cls in self if not any(item.is_required() for item in cls.model_fields.values())]
-        bare = tuple(name for cls in alone for name in (cls.kind_name(), *cls.aliases))
-        written: Any = Union[told, Literal[bare]] if bare else told  # type: ignore[valid-type]  # noqa: UP007
-        return Annotated[told, BeforeValidator(self.normalise, json_schema_input_type=written)]
+        bare = [cls for cls in self if not any(item.is_required() for item in cls.model_fields.values())]
+        return Annotated[told, BeforeValidator(self.normalise), _Alone(tuple(name for cls in bare for name in (cls.kind_name(), *cls.aliases)))]
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """A name may stand for a kind that needs no more, says the schema. A type that said so would be made twice, and take a megabyte."""
+
+    names: tuple[str, ...]
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"anyOf": [handler(core), {"enum": list(self.names), "type": "string"}]} if self.names else handler(core)
 
 
 def _kind_of(value: Any) -> str | None:
